@@ -1,0 +1,305 @@
+//! Bitshuffle-LZ4, byte-identical with HDF5 filter 32008 (bitshuffle; Masui et al. 2015, Astronomy and
+//! Computing 12:181).
+//!
+//! ```text
+//! u64 BE  bytes once decompressed
+//! u32 BE  bytes of a block once decompressed
+//! then, block by block:  u32 BE compressed bytes | LZ4 of the block's bit planes
+//! then the last elements, fewer than 8, as they are
+//! ```
+//!
+//! A block has a multiple of 8 elements; the last may be smaller. Sizes are checked before anything is decoded.
+
+#![allow(unsafe_code)]
+
+mod bitshuffle;
+
+use std::ffi::c_char;
+
+/// Bytes before the first block.
+const HEADER_BYTES: usize = 12;
+/// Target size of a block, as bitshuffle chooses it.
+const BLOCK_BYTES: usize = 8192;
+/// Least elements of a block, as bitshuffle chooses it.
+const BLOCK_ELEMENTS_MIN: usize = 128;
+/// Largest block that is decoded.
+const BLOCK_BYTES_MAX: usize = 16 << 20;
+
+/// Why bytes cannot be encoded or decoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// pixels of this size are not supported
+    #[error("pixels of {bytes} bytes cannot be coded; 1, 2 and 4 can")]
+    PixelSize {
+        /// bytes of a pixel
+        bytes: usize,
+    },
+    /// no whole number of pixels
+    #[error("{bytes} bytes are no whole number of pixels of {pixel_bytes} bytes")]
+    NotWhole {
+        /// bytes
+        bytes: usize,
+        /// bytes of a pixel
+        pixel_bytes: usize,
+    },
+    /// the output is too small
+    #[error("the output has {found} bytes, up to {needed} are needed")]
+    OutputTooSmall {
+        /// bytes there
+        found: usize,
+        /// bytes needed
+        needed: usize,
+    },
+    /// the chunk ends too early
+    #[error("the chunk ends at byte {bytes}, byte {needed} is needed")]
+    Truncated {
+        /// bytes of the chunk
+        bytes: usize,
+        /// bytes needed
+        needed: usize,
+    },
+    /// the chunk has another size than the frame
+    #[error("the chunk declares {declared} bytes, the frame has {expected}")]
+    Size {
+        /// bytes declared
+        declared: u64,
+        /// bytes of the frame
+        expected: u64,
+    },
+    /// the block size makes no sense
+    #[error("the chunk declares blocks of {declared} bytes; they must be a multiple of {multiple} up to {limit}")]
+    BlockSize {
+        /// bytes declared
+        declared: u64,
+        /// a block has a multiple of 8 pixels
+        multiple: usize,
+        /// largest block
+        limit: usize,
+    },
+    /// LZ4 could not decode a block
+    #[error("block {block} at byte {at} of the chunk is no LZ4 of {expected} bytes")]
+    Block {
+        /// number of the block
+        block: usize,
+        /// where it begins
+        at: usize,
+        /// bytes that it should have once decoded
+        expected: usize,
+    },
+    /// bytes are left behind the last block
+    #[error("{extra} bytes are left behind the last block")]
+    Trailing {
+        /// bytes left
+        extra: usize,
+    },
+}
+
+/// Memory of the coder, kept between frames so that none is allocated.
+#[derive(Clone, Debug)]
+pub struct Scratch {
+    block: Vec<u8>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { block: vec![0; BLOCK_BYTES_MAX.min(1 << 20)] }
+    }
+}
+
+impl Scratch {
+    fn block(&mut self, bytes: usize) -> &mut [u8] {
+        // Grows once, for files with unusually large blocks.
+        if self.block.len() < bytes {
+            self.block.resize(bytes, 0);
+        }
+        &mut self.block[..bytes]
+    }
+}
+
+/// Elements of a block as bitshuffle chooses them for elements of `pixel_bytes`.
+fn block_elements(pixel_bytes: usize) -> usize {
+    (BLOCK_BYTES / pixel_bytes / 8 * 8).max(BLOCK_ELEMENTS_MIN)
+}
+
+fn check(pixel_bytes: usize, bytes: usize) -> Result<(), CodecError> {
+    if !matches!(pixel_bytes, 1 | 2 | 4) {
+        return Err(CodecError::PixelSize { bytes: pixel_bytes });
+    }
+    if bytes % pixel_bytes != 0 {
+        return Err(CodecError::NotWhole { bytes, pixel_bytes });
+    }
+    Ok(())
+}
+
+fn lz4_bound(bytes: usize) -> usize {
+    bytes + bytes / 255 + 16
+}
+
+/// Most bytes that `raw_bytes` of pixels can become.
+pub fn compress_bound(raw_bytes: usize, pixel_bytes: usize) -> usize {
+    let block = block_elements(pixel_bytes.max(1)) * pixel_bytes;
+    let blocks = raw_bytes.div_ceil(block.max(1));
+    HEADER_BYTES + blocks * (4 + 16) + lz4_bound(raw_bytes) + 8 * pixel_bytes
+}
+
+/// Encodes pixels of `pixel_bytes` each into `out`, which has [`compress_bound`] bytes; returns how many were used.
+pub fn compress(raw: &[u8], pixel_bytes: usize, out: &mut [u8], scratch: &mut Scratch) -> Result<usize, CodecError> {
+    check(pixel_bytes, raw.len())?;
+    let needed = compress_bound(raw.len(), pixel_bytes);
+    if out.len() < needed {
+        return Err(CodecError::OutputTooSmall { found: out.len(), needed });
+    }
+    let block_bytes = block_elements(pixel_bytes) * pixel_bytes;
+    out[..8].copy_from_slice(&(raw.len() as u64).to_be_bytes());
+    out[8..12].copy_from_slice(&(block_bytes as u32).to_be_bytes());
+    let mut at = HEADER_BYTES;
+    let whole = raw.len() / (8 * pixel_bytes) * (8 * pixel_bytes);
+    for block in raw[..whole].chunks(block_bytes) {
+        let planes = scratch.block(block.len());
+        bitshuffle::shuffle(block, pixel_bytes, planes);
+        let room = out.len() - at - 4;
+        // SAFETY: both pointers are valid for the lengths given; LZ4 writes at most `room` bytes.
+        let written = unsafe {
+            lz4_sys::LZ4_compress_default(
+                planes.as_ptr().cast::<c_char>(),
+                out[at + 4..].as_mut_ptr().cast::<c_char>(),
+                planes.len() as i32,
+                room.min(i32::MAX as usize) as i32,
+            )
+        };
+        if written <= 0 {
+            return Err(CodecError::OutputTooSmall { found: out.len(), needed });
+        }
+        out[at..at + 4].copy_from_slice(&(written as u32).to_be_bytes());
+        at += 4 + written as usize;
+    }
+    let rest = &raw[whole..];
+    out[at..at + rest.len()].copy_from_slice(rest);
+    Ok(at + rest.len())
+}
+
+/// Decodes a chunk into `out`, which has exactly the frame's size.
+pub fn decompress_into(chunk: &[u8], pixel_bytes: usize, out: &mut [u8]) -> Result<(), CodecError> {
+    decompress_with(chunk, pixel_bytes, out, &mut Scratch::default())
+}
+
+/// As [`decompress_into`], with memory kept between frames.
+pub fn decompress_with(
+    chunk: &[u8],
+    pixel_bytes: usize,
+    out: &mut [u8],
+    scratch: &mut Scratch,
+) -> Result<(), CodecError> {
+    check(pixel_bytes, out.len())?;
+    let truncated = |needed| CodecError::Truncated { bytes: chunk.len(), needed };
+    let header = chunk.first_chunk::<HEADER_BYTES>().ok_or(truncated(HEADER_BYTES))?;
+    let declared = u64::from_be_bytes([
+        header[0], header[1], header[2], header[3], header[4], header[5], header[6], header[7],
+    ]);
+    if declared != out.len() as u64 {
+        return Err(CodecError::Size { declared, expected: out.len() as u64 });
+    }
+    let multiple = 8 * pixel_bytes;
+    let block_bytes = match u32::from_be_bytes([header[8], header[9], header[10], header[11]]) as usize {
+        0 => block_elements(pixel_bytes) * pixel_bytes,
+        bytes => bytes,
+    };
+    if block_bytes % multiple != 0 || block_bytes > BLOCK_BYTES_MAX {
+        return Err(CodecError::BlockSize { declared: block_bytes as u64, multiple, limit: BLOCK_BYTES_MAX });
+    }
+    let whole = out.len() / multiple * multiple;
+    let mut at = HEADER_BYTES;
+    for (number, block) in out[..whole].chunks_mut(block_bytes).enumerate() {
+        let length = chunk.get(at..at + 4).and_then(|b| b.first_chunk::<4>()).ok_or(truncated(at + 4))?;
+        let length = u32::from_be_bytes(*length) as usize;
+        let coded = chunk.get(at + 4..).and_then(|rest| rest.get(..length)).ok_or(truncated(at + 4 + length))?;
+        let planes = scratch.block(block.len());
+        // SAFETY: both pointers are valid for the lengths given; the safe decoder stays within them whatever it reads.
+        let decoded = unsafe {
+            lz4_sys::LZ4_decompress_safe(
+                coded.as_ptr().cast::<c_char>(),
+                planes.as_mut_ptr().cast::<c_char>(),
+                coded.len().min(i32::MAX as usize) as i32,
+                planes.len() as i32,
+            )
+        };
+        if decoded != planes.len() as i32 {
+            return Err(CodecError::Block { block: number, at, expected: block.len() });
+        }
+        bitshuffle::unshuffle(planes, pixel_bytes, block);
+        at += 4 + length;
+    }
+    let rest = out.len() - whole;
+    let tail = chunk.get(at..at + rest).ok_or(truncated(at + rest))?;
+    out[whole..].copy_from_slice(tail);
+    match chunk.len() - at - rest {
+        0 => Ok(()),
+        extra => Err(CodecError::Trailing { extra }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn round_trip(raw: &[u8], pixel_bytes: usize) -> Vec<u8> {
+        let mut out = vec![0; compress_bound(raw.len(), pixel_bytes)];
+        let mut scratch = Scratch::default();
+        let used = compress(raw, pixel_bytes, &mut out, &mut scratch).unwrap();
+        out.truncate(used);
+        let mut back = vec![0xaa; raw.len()];
+        decompress_with(&out, pixel_bytes, &mut back, &mut scratch).unwrap();
+        assert_eq!(back, raw);
+        out
+    }
+
+    #[test]
+    fn sizes_around_blocks_and_groups_of_eight_come_back() {
+        for pixel_bytes in [1, 2, 4] {
+            for pixels in [0, 1, 7, 8, 9, 63, 64, 65, 127, 128, 2047, 2048, 2049, 4096, 4097, 8192, 8200, 100_003] {
+                let raw: Vec<u8> = (0..pixels * pixel_bytes).map(|i| (i * i / 7 % 11) as u8).collect();
+                round_trip(&raw, pixel_bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_chunks_are_refused_with_a_reason() {
+        let raw: Vec<u8> = (0..20_000u32).map(|i| (i % 13) as u8).collect();
+        let chunk = round_trip(&raw, 2);
+        let mut out = vec![0; raw.len()];
+        let error = |chunk: &[u8], out: &mut [u8]| decompress_into(chunk, 2, out).unwrap_err();
+        assert_eq!(error(&chunk[..5], &mut out), CodecError::Truncated { bytes: 5, needed: 12 });
+        assert!(matches!(error(&chunk, &mut out[..100]), CodecError::Size { declared: 20_000, expected: 100 }));
+        let mut forged = chunk.clone();
+        forged[12] = 0xff;
+        assert!(matches!(error(&forged, &mut out), CodecError::Truncated { .. }));
+        let mut forged = chunk.clone();
+        forged[8..12].copy_from_slice(&12u32.to_be_bytes());
+        assert!(matches!(error(&forged, &mut out), CodecError::BlockSize { declared: 12, multiple: 16, .. }));
+        let mut longer = chunk.clone();
+        longer.push(0);
+        assert_eq!(error(&longer, &mut out), CodecError::Trailing { extra: 1 });
+        assert_eq!(decompress_into(&chunk, 3, &mut out).unwrap_err(), CodecError::PixelSize { bytes: 3 });
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_come_back(raw in prop::collection::vec(any::<u8>(), 0..40_000), width in 0usize..3) {
+            let pixel_bytes = 1 << width;
+            let whole = raw.len() / pixel_bytes * pixel_bytes;
+            round_trip(&raw[..whole], pixel_bytes);
+        }
+
+        #[test]
+        fn no_chunk_makes_it_panic(chunk in prop::collection::vec(any::<u8>(), 0..500), size in 0usize..5000, width in 0usize..3) {
+            let mut out = vec![0; size];
+            let _ = decompress_into(&chunk, 1 << width, &mut out);
+            let mut forged = (size as u64).to_be_bytes().to_vec();
+            forged.extend(8192u32.to_be_bytes());
+            forged.extend(chunk);
+            let _ = decompress_into(&forged, 1 << width, &mut out);
+        }
+    }
+}
