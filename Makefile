@@ -1,0 +1,68 @@
+# Fluxline. `make` prints this help; every target installs what it needs and says what it installs.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+DEMO_LISTEN ?= 127.0.0.1:8080
+DEMO_STORE ?= demo-store
+BINARY := target/release/fluxline
+export FLUXLINE_PYTHON ?= $(CURDIR)/.venv/bin/python
+export PATH := $(CURDIR)/.toolchain/bin:$(PATH)
+
+.PHONY: help demo test lint bench doc build page describe test-rust test-loom test-web test-browser system python node clean
+
+help: ## print this help
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: build ## the appliance with a simulated detector and a page to look at (DEMO_SECONDS=20 ends by itself)
+	@exec $(BINARY) demo --listen $(DEMO_LISTEN) --store $(DEMO_STORE) $${DEMO_SECONDS:+--seconds $$DEMO_SECONDS}
+
+test: python build test-rust test-loom test-web test-browser ## every test: Rust, end to end, independent programs, the page in a browser
+
+test-rust: python build ## unit, property and end-to-end tests against the built binary
+	FLUXLINE_BINARY=$(CURDIR)/$(BINARY) $(CARGO) test --release --locked --workspace --exclude fluxline-benches
+
+test-loom: system ## every interleaving of the frame ring's counting
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release --locked -p driver --test loom_ring
+
+test-web: page ## unit tests and type check of the page
+	cd pipeline/web && npm run --silent check && npm test --silent
+
+test-browser: build ## the page in a real browser, on a live demo
+	@tools/test-browser $(BINARY)
+
+lint: system page ## formatting, clippy, licences, style
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	@tools/deny
+	$(CARGO) test --release --locked -p fluxline-tests --test style
+
+bench: python build ## side-by-side figures against peers, into benches/README.md's tables (about 15 minutes)
+	@tools/bench
+
+doc: system ## API documentation, and the files that are generated from the code
+	$(CARGO) doc --release --locked --workspace --no-deps
+	@$(MAKE) --no-print-directory describe
+
+describe: build ## regenerate openapi.json, docs/configuration.md and docs/metrics.md
+	$(BINARY) describe openapi > openapi.json
+	$(BINARY) describe configuration > docs/configuration.md
+	$(BINARY) describe metrics > docs/metrics.md
+
+build: system page ## the fluxline program, with its page
+	$(CARGO) build --release --locked -p pipeline
+
+page: node ## the page, into pipeline/web/dist
+	@tools/build-page
+
+system: ## Debian packages that building and running need
+	@tools/install-system
+
+python: system ## the Python environment of the independent checks, pinned, in .venv
+	@tools/install-python
+
+node: system ## Node.js and npm for building the page, in .toolchain
+	@tools/install-node
+
+clean: ## remove everything that was built or installed in this folder
+	rm -rf target .venv .toolchain pipeline/web/dist pipeline/web/node_modules tests/browser/node_modules demo-store

@@ -1,0 +1,350 @@
+//! Parallel-beam filtered back-projection, projection by projection (Kak & Slaney, Principles of Computerized
+//! Tomographic Imaging, 1988, chapter 3): a slice is `π / (2 n)` times the sum of `n` filtered projections smeared
+//! back along their rays, so every batch of projections sharpens it.
+//!
+//! A point `(x, y)`, in pixels from the rotation axis, is seen at column `u = x cos θ + y sin θ + axis`. In a slice
+//! `x` grows along the rows of the picture and `y` down them. Points beyond the detector add nothing.
+//!
+//! Projections are filtered on the host (see [`filter`]) into a layout of 16 detector rows side by side and taken by
+//! the device 16 angles at a time. The same projections in the same order give the same bits, whatever the batches
+//! they came in.
+
+pub mod filter;
+pub mod reference;
+
+pub use filter::Filter;
+
+use crate::accelerator::{Accelerator, AcceleratorError, DeviceKind};
+use crate::correction::CorrectedBatch;
+use crate::host_memory::{Arg, Buffer, Kernel, Queue};
+use filter::RowFilter;
+
+const SOURCE: &str = include_str!("backprojector.cl");
+
+/// Rows that lie side by side.
+pub const BLOCK_ROWS: usize = 16;
+/// Angles that the device takes at once.
+pub const BATCH_ANGLES: usize = 16;
+/// Columns of zeros around a filtered row: one before, two behind.
+const GUARD_COLUMNS: usize = 3;
+
+/// A plane of the volume.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Plane {
+    /// across the axis at a detector row: `columns`×`columns`, x along the picture's rows, y down them
+    Horizontal {
+        /// detector row
+        row: usize,
+    },
+    /// along the axis: `rows`×`columns`, x along the picture's rows
+    VerticalXz {
+        /// distance from the axis, pixels
+        y_px: f64,
+    },
+    /// along the axis: `rows`×`columns`, y along the picture's rows
+    VerticalYz {
+        /// distance from the axis, pixels
+        x_px: f64,
+    },
+}
+
+/// What to reconstruct.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackprojectorConfig {
+    /// detector rows
+    pub rows: usize,
+    /// detector columns
+    pub columns: usize,
+    /// column of the rotation axis, pixels from the centre of column 0
+    pub rotation_axis_px: f64,
+    /// window on the ramp
+    pub filter: Filter,
+    /// planes
+    pub planes: Vec<Plane>,
+}
+
+/// Points of a plane on the device.
+struct Grid {
+    plane: Plane,
+    /// x0, x per i, x per j, y0, y per i, y per j
+    points: [f32; 6],
+    ni: usize,
+    nj: usize,
+    first_block: usize,
+    blocks: usize,
+    lane: usize,
+    sums: Buffer<f32>,
+}
+
+/// The operation; see the module.
+pub struct Backprojector {
+    config: BackprojectorConfig,
+    one_row: Kernel,
+    whole_block: Kernel,
+    filter: RowFilter,
+    blocks: usize,
+    filtered: Buffer<f32>,
+    cosines: Buffer<f32>,
+    sines: Buffer<f32>,
+    trigonometry: [[f32; BATCH_ANGLES]; 2],
+    waiting: usize,
+    used: u64,
+    grids: Vec<Grid>,
+    tile: usize,
+    local: [usize; 3],
+}
+
+impl Backprojector {
+    /// Prepares; everything is allocated here.
+    pub fn new(accelerator: &Accelerator, config: &BackprojectorConfig) -> Result<Self, AcceleratorError> {
+        let value = |name, value: String, allowed| Err(AcceleratorError::Value { name, value, allowed });
+        if config.columns < 2 || config.rows < 1 || config.columns > 1 << 15 || config.rows > 1 << 15 {
+            let shape = format!("{}x{}", config.rows, config.columns);
+            return value("detector", shape, "1 to 32768 rows and 2 to 32768 columns");
+        }
+        if !config.rotation_axis_px.is_finite() {
+            return value(
+                "rotation_axis_px",
+                config.rotation_axis_px.to_string(),
+                "a number of pixels",
+            );
+        }
+        let cpu = accelerator.info().kind == DeviceKind::Cpu;
+        let (tile, local) = if cpu { (8, [1, 1, 1]) } else { (1, [16, 4, 1]) };
+        let kernel = |lanes: usize| {
+            let options = format!("-cl-std=CL1.2 -cl-mad-enable -DTILE={tile} -DLANES={lanes}");
+            accelerator
+                .program("backprojector", SOURCE, &options)?
+                .kernel("backprojector")
+        };
+        let blocks = config.rows.div_ceil(BLOCK_ROWS);
+        let grids = config
+            .planes
+            .iter()
+            .map(|plane| grid(accelerator, config, *plane))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            one_row: kernel(1)?,
+            whole_block: kernel(BLOCK_ROWS)?,
+            filter: RowFilter::new(config.filter, config.columns),
+            filtered: accelerator.buffer(BATCH_ANGLES * blocks * block_values(config.columns))?,
+            cosines: accelerator.buffer(BATCH_ANGLES)?,
+            sines: accelerator.buffer(BATCH_ANGLES)?,
+            trigonometry: [[0.0; BATCH_ANGLES]; 2],
+            waiting: 0,
+            used: 0,
+            blocks,
+            grids,
+            tile,
+            local,
+            config: config.clone(),
+        })
+    }
+
+    /// Bytes of device memory in use.
+    pub fn device_bytes(&self) -> usize {
+        let sums: usize = self.grids.iter().map(|grid| grid.sums.len()).sum();
+        (self.filtered.len() + sums + 2 * BATCH_ANGLES) * size_of::<f32>()
+    }
+
+    /// Projections that the planes rest on so far.
+    pub fn angles_used(&self) -> u64 {
+        self.used
+    }
+
+    /// Takes corrected projections in order; `angles_deg` has one angle each.
+    pub fn push(
+        &mut self,
+        queue: &Queue,
+        projections: &mut CorrectedBatch,
+        angles_deg: &[f64],
+    ) -> Result<(), AcceleratorError> {
+        let pixels = self.config.rows * self.config.columns;
+        AcceleratorError::expect_len("a projection's number of pixels", projections.shape().pixels(), pixels)?;
+        AcceleratorError::expect_len("the number of angles", angles_deg.len(), projections.frames())?;
+        let values = projections.map(queue)?;
+        let pushed = values
+            .chunks_exact(pixels)
+            .zip(angles_deg)
+            .try_for_each(|(projection, angle_deg)| self.push_values(queue, projection, *angle_deg));
+        values.unmap()?;
+        pushed
+    }
+
+    /// Takes one corrected projection, `rows`×`columns` values.
+    pub fn push_values(&mut self, queue: &Queue, projection: &[f32], angle_deg: f64) -> Result<(), AcceleratorError> {
+        let columns = self.config.columns;
+        AcceleratorError::expect_len(
+            "a projection's number of pixels",
+            projection.len(),
+            self.config.rows * columns,
+        )?;
+        let values = self.blocks * block_values(columns);
+        let mut filtered = queue.map(&mut self.filtered, self.waiting * values, values)?;
+        for (row, pixels) in projection.chunks_exact(columns).enumerate() {
+            let start = row / BLOCK_ROWS * block_values(columns) + BLOCK_ROWS + row % BLOCK_ROWS;
+            let places = filtered[start..].iter_mut().step_by(BLOCK_ROWS);
+            for (place, value) in places.zip(self.filter.run(pixels)) {
+                *place = *value;
+            }
+        }
+        filtered.unmap()?;
+        let (sin, cos) = angle_deg.to_radians().sin_cos();
+        self.trigonometry[0][self.waiting] = cos as f32;
+        self.trigonometry[1][self.waiting] = sin as f32;
+        self.waiting += 1;
+        if self.waiting == BATCH_ANGLES {
+            self.accumulate(queue)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes the projections that still wait for a full batch: at the end of a scan.
+    pub fn flush(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
+        if self.waiting == 0 {
+            return Ok(());
+        }
+        let values = self.blocks * block_values(self.config.columns);
+        let rest = BATCH_ANGLES - self.waiting;
+        let mut filtered = queue.map(&mut self.filtered, self.waiting * values, rest * values)?;
+        filtered.fill(0.0);
+        filtered.unmap()?;
+        self.accumulate(queue)
+    }
+
+    /// Smears the waiting projections back over every plane.
+    fn accumulate(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
+        queue.write(&self.cosines, 0, &self.trigonometry[0])?;
+        queue.write(&self.sines, 0, &self.trigonometry[1])?;
+        let global = |points: usize, local: usize| points.div_ceil(self.tile).next_multiple_of(local);
+        for grid in &self.grids {
+            let [x0, xi, xj, y0, yi, yj] = grid.points;
+            let arguments = [
+                (&self.filtered).into(),
+                (&self.cosines).into(),
+                (&self.sines).into(),
+                Arg::F32(x0),
+                Arg::F32(xi),
+                Arg::F32(xj),
+                Arg::F32(y0),
+                Arg::F32(yi),
+                Arg::F32(yj),
+                Arg::U32(grid.ni as u32),
+                Arg::U32(grid.nj as u32),
+                Arg::F32(self.config.rotation_axis_px as f32),
+                Arg::U32(self.config.columns as u32),
+                Arg::U32(self.blocks as u32),
+                Arg::U32(grid.first_block as u32),
+                Arg::U32(grid.lane as u32),
+                (&grid.sums).into(),
+            ];
+            let kernel = match grid.plane {
+                Plane::Horizontal { .. } => &mut self.one_row,
+                Plane::VerticalXz { .. } | Plane::VerticalYz { .. } => &mut self.whole_block,
+            };
+            let size = [
+                global(grid.ni, self.local[0]),
+                global(grid.nj, self.local[1]),
+                grid.blocks,
+            ];
+            queue.launch(kernel, &arguments, size, self.local)?;
+        }
+        queue.finish()?;
+        self.used += self.waiting as u64;
+        self.waiting = 0;
+        Ok(())
+    }
+
+    /// Copies a plane as it is after the batches so far; `out` has the plane's number of points.
+    pub fn snapshot(&mut self, queue: &Queue, plane: usize, out: &mut [f32]) -> Result<(), AcceleratorError> {
+        let scale = if self.used == 0 {
+            0.0
+        } else {
+            std::f64::consts::PI / (2.0 * self.used as f64)
+        } as f32;
+        let (rows, columns, planes) = (self.config.rows, self.config.columns, self.grids.len());
+        let outside = AcceleratorError::OutOfRange {
+            what: "list of planes",
+            offset: plane,
+            count: 1,
+            len: planes,
+        };
+        let grid = self.grids.get_mut(plane).ok_or(outside)?;
+        let count = grid.sums.len();
+        let (plane, ni) = (grid.plane, grid.ni);
+        let sums = queue.map(&mut grid.sums, 0, count)?;
+        match plane {
+            Plane::Horizontal { .. } => {
+                AcceleratorError::expect_len("the output's number of points", out.len(), count)?;
+                out.iter_mut()
+                    .zip(sums.iter())
+                    .for_each(|(out, sum)| *out = sum * scale);
+            }
+            Plane::VerticalXz { .. } | Plane::VerticalYz { .. } => {
+                AcceleratorError::expect_len("the output's number of points", out.len(), rows * columns)?;
+                for (row, out) in out.chunks_exact_mut(ni).enumerate() {
+                    let start = row / BLOCK_ROWS * ni * BLOCK_ROWS + row % BLOCK_ROWS;
+                    let lane = sums[start..].iter().step_by(BLOCK_ROWS);
+                    out.iter_mut().zip(lane).for_each(|(out, sum)| *out = sum * scale);
+                }
+            }
+        }
+        sums.unmap()
+    }
+
+    /// Forgets every projection.
+    pub fn reset(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
+        self.waiting = 0;
+        self.used = 0;
+        self.grids.iter().try_for_each(|grid| queue.clear(&grid.sums))?;
+        queue.finish()
+    }
+}
+
+/// Values of one block of 16 rows at one angle.
+fn block_values(columns: usize) -> usize {
+    (columns + GUARD_COLUMNS) * BLOCK_ROWS
+}
+
+fn grid(accelerator: &Accelerator, config: &BackprojectorConfig, plane: Plane) -> Result<Grid, AcceleratorError> {
+    let (columns, blocks) = (config.columns, config.rows.div_ceil(BLOCK_ROWS));
+    let first = -((columns as f32 - 1.0) / 2.0);
+    let (points, nj, first_block, blocks, lane) = match plane {
+        Plane::Horizontal { row } => {
+            if row >= config.rows {
+                let len = config.rows;
+                return Err(AcceleratorError::OutOfRange {
+                    what: "detector",
+                    offset: row,
+                    count: 1,
+                    len,
+                });
+            }
+            (
+                [first, 1.0, 0.0, first, 0.0, 1.0],
+                columns,
+                row / BLOCK_ROWS,
+                1,
+                row % BLOCK_ROWS,
+            )
+        }
+        Plane::VerticalXz { y_px } => ([first, 1.0, 0.0, y_px as f32, 0.0, 0.0], 1, 0, blocks, BLOCK_ROWS),
+        Plane::VerticalYz { x_px } => ([x_px as f32, 0.0, 0.0, first, 1.0, 0.0], 1, 0, blocks, BLOCK_ROWS),
+    };
+    let lanes = if lane < BLOCK_ROWS { 1 } else { BLOCK_ROWS };
+    let sums = accelerator.buffer(blocks * nj * columns * lanes)?;
+    Ok(Grid {
+        plane,
+        points,
+        ni: columns,
+        nj,
+        first_block,
+        blocks,
+        lane,
+        sums,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,366 @@
+//! The appliance: one device, one ring, one store, one run at a time. The command line and the HTTP
+//! interface both drive this.
+
+use crate::config::{Config, ConfigError, SourceConfig};
+use crate::cores::Cores;
+use crate::metrics::Metrics;
+use crate::recipes::{self, RecipeError, Setup};
+use crate::run::{self, ActiveRun, Run, RunParts, Summary};
+use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig};
+use driver::faults::Faulty;
+use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
+use driver::replay::Replay;
+use driver::simulate::Simulate;
+use driver::source::{FrameSource, SourceError};
+use frame::StreamDescription;
+use kernels::{Accelerator, MemoryMode};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Why a run cannot be armed or the appliance not started.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplianceError {
+    /// the configuration
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// the source
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// the recipe
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// the store
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// the device
+    #[error(transparent)]
+    Accelerator(#[from] kernels::AcceleratorError),
+    /// memory
+    #[error(transparent)]
+    Memory(#[from] driver::memory::MemoryError),
+    /// the ring
+    #[error(transparent)]
+    Ring(#[from] driver::memory::RingError),
+    /// another run is in the way
+    #[error("run {run} is {state}: stop it first")]
+    Busy {
+        /// the run
+        run: String,
+        /// its state
+        state: &'static str,
+    },
+    /// the run does not fit the store
+    #[error(
+        "the store {path} has {free_bytes} bytes free, the run may need {needed_bytes} and 10 % more: \
+         free some space or store elsewhere"
+    )]
+    StoreFull {
+        /// the store
+        path: String,
+        /// free
+        free_bytes: u64,
+        /// upper bound of what the run writes
+        needed_bytes: u64,
+    },
+    /// anything that has no better name
+    #[error("{0}")]
+    Start(String),
+}
+
+/// What `POST /runs` takes. Everything has a default.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunRequest {
+    /// name of the run; made from the time where it is not given
+    pub name: Option<String>,
+    /// proposal, a folder of the store
+    pub proposal: Option<String>,
+    /// sample name
+    pub sample: Option<String>,
+    /// recipe of the configuration
+    pub recipe: Option<String>,
+    /// anything that belongs into the run's record
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Why a run that ended is no longer the current one, or what it is now.
+struct Slot {
+    current: Option<Arc<ActiveRun>>,
+    ring: Option<FrameRing>,
+    epoch: u32,
+}
+
+/// The appliance.
+pub struct Appliance {
+    config: Config,
+    config_sha256: String,
+    accelerator: Accelerator,
+    cores: Cores,
+    store: Store,
+    metrics: Metrics,
+    slot: Mutex<Slot>,
+}
+
+/// The source of a configuration, opened.
+pub fn open_source(config: &Config) -> Result<Box<dyn FrameSource>, ApplianceError> {
+    let (source, faults): (Box<dyn FrameSource>, _) = match &config.source[0] {
+        SourceConfig::Simulate(s) => (Box::new(Simulate::new(s.simulate.clone())?), &s.faults),
+        SourceConfig::Replay(r) => (Box::new(Replay::open(&config.resolve(&r.path), &r.replay)?), &r.faults),
+    };
+    Ok(match faults {
+        Some(faults) => Box::new(Faulty::new(source, faults.clone())?),
+        None => source,
+    })
+}
+
+impl Appliance {
+    /// Opens the device and the store. The device comes first: a CPU device starts threads of its own, which
+    /// must not inherit the affinity of a pinned one.
+    pub fn start(config: Config) -> Result<Arc<Appliance>, ApplianceError> {
+        let accelerator = Accelerator::open(&kernels::AcceleratorConfig {
+            device: config.accelerator.device.clone(),
+            memory: config.accelerator.memory,
+            cache_dir: config.accelerator.cache_dir.as_ref().map(|path| config.resolve(path)),
+            binary_dir: config.accelerator.binary_dir.as_ref().map(|path| config.resolve(path)),
+        })?;
+        let available = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let cores = Cores::assign(&config.cores, available);
+        let store = Store::open(&config.resolve(&config.store.path))?;
+        let metrics = Metrics::new().map_err(|e| ApplianceError::Start(e.to_string()))?;
+        metrics.device_info.with_label_values(&[&accelerator.info().name, memory_name(accelerator.memory())]).set(1.0);
+        let text = serde_json::to_string(&config).map_err(|e| ApplianceError::Start(e.to_string()))?;
+        let appliance = Appliance {
+            config_sha256: hex(&Sha256::digest(text.as_bytes())),
+            config,
+            accelerator,
+            cores,
+            store,
+            metrics,
+            slot: Mutex::new(Slot { current: None, ring: None, epoch: 0 }),
+        };
+        appliance.show_state("idle");
+        Ok(Arc::new(appliance))
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The device.
+    pub fn accelerator(&self) -> &Accelerator {
+        &self.accelerator
+    }
+
+    /// The cores by role.
+    pub fn cores(&self) -> &Cores {
+        &self.cores
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The metrics of the process.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The run in memory: the current one, or the last until the next is armed.
+    pub fn current(&self) -> Option<Arc<ActiveRun>> {
+        self.slot().current.clone()
+    }
+
+    /// The ring: slots, used slots, page kind, locked. `None` before the first run.
+    pub fn ring(&self) -> Option<FrameRing> {
+        self.slot().ring.clone()
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show_state(&self, state: &str) {
+        let states = ["idle", "armed", "recording", "finishing", "error"];
+        Metrics::only(&self.metrics.state, &states, state);
+    }
+
+    /// Arms a run: source, ring, recipe, files and threads. When it returns they are ready.
+    pub fn arm(&self, request: &RunRequest) -> Result<Run, ApplianceError> {
+        let source = open_source(&self.config)?;
+        self.arm_with(source, request)
+    }
+
+    /// Arms a run with a source that is already open.
+    pub fn arm_with(&self, mut source: Box<dyn FrameSource>, request: &RunRequest) -> Result<Run, ApplianceError> {
+        let mut slot = self.slot();
+        if let Some(run) = slot.current.as_ref().filter(|run| !run.state().ended()) {
+            return Err(ApplianceError::Busy { run: run.info.id.clone(), state: run.state().name() });
+        }
+        slot.epoch += 1;
+        source.arm(slot.epoch)?;
+        let stream = source.stream().clone();
+        self.check_room(&stream)?;
+        let mut warnings = Vec::new();
+        let ring = self.take_ring(&mut slot, &stream, &mut warnings)?;
+
+        let (recipe_name, recipe) = self.config.recipe(request.recipe.as_deref())?;
+        let technique = recipes::technique(recipe_name, &recipe.technique)?;
+        let workers = if technique.ordered() { 1 } else { self.cores.worker_count() };
+        let setup = Setup {
+            recipe: recipe_name,
+            config: recipe,
+            folder: &self.config.folder,
+            stream: &stream,
+            accelerator: &self.accelerator,
+            batch_limit: self.config.accelerator.batch_limit,
+        };
+        let prepared = technique.prepare(&setup, workers)?;
+
+        let start_time = jiff::Timestamp::now();
+        let id = request.name.clone().unwrap_or_else(|| run_name(start_time, slot.epoch));
+        let mut metadata = stream.metadata.clone();
+        metadata.extend(request.metadata.clone());
+        let info = RunInfo {
+            title: format!("{} of {}", technique.name(), stream.origin),
+            id,
+            proposal: request.proposal.clone().unwrap_or_else(|| self.config.run.proposal.clone()),
+            sample: request.sample.clone().unwrap_or_else(|| self.config.run.sample.clone()),
+            technique: technique.name().into(),
+            definition: technique.definition().into(),
+            start_time,
+            instrument: self.config.run.instrument.clone(),
+            source: self.config.run.facility.clone(),
+            metadata,
+            parameters: prepared.parameters.clone(),
+            software: format!("fluxline {}", env!("CARGO_PKG_VERSION")),
+            configuration_sha256: self.config_sha256.clone(),
+            host: host_name(),
+            device: self.accelerator.info().name.clone(),
+        };
+        let mut masked = stream.clone();
+        masked.mask = Some(prepared.mask.clone());
+        let files = RunWriter::create(
+            &self.store,
+            &info,
+            &masked,
+            &prepared.layout,
+            &prepared.axes,
+            &WriterConfig {
+                compress: self.config.store.compress,
+                frames_per_file: self.config.store.frames_per_file,
+                geometry: prepared.geometry.clone(),
+            },
+        )?;
+        let parts = RunParts {
+            folder: files.folder().to_path_buf(),
+            info,
+            source,
+            epoch: slot.epoch,
+            ring,
+            when_full: self.config.ring.when_full.into(),
+            accelerator: self.accelerator.clone(),
+            technique,
+            recipe: prepared,
+            batch_limit: self.config.accelerator.batch_limit,
+            files,
+            cores: self.cores.clone(),
+            results_kept: self.config.feedback.results_kept,
+            metrics: self.metrics.clone(),
+            warnings,
+        };
+        let run = run::arm(parts).map_err(ApplianceError::Start)?;
+        slot.current = Some(run.active.clone());
+        self.show_state("armed");
+        Ok(run)
+    }
+
+    /// Lets an armed run record and returns when it has ended.
+    pub fn record(&self, run: Run) -> Summary {
+        self.show_state("recording");
+        let summary = run.record();
+        self.show_state(if summary.state == "failed" { "error" } else { "idle" });
+        if let Ok(free) = self.store.free_bytes() {
+            self.metrics.store_free_bytes.set(free as f64);
+        }
+        summary
+    }
+
+    fn check_room(&self, stream: &StreamDescription) -> Result<(), ApplianceError> {
+        let needed_bytes = stream.frames_expected.saturating_mul(stream.payload_bytes_max as u64);
+        let free_bytes = self.store.free_bytes()?;
+        self.metrics.store_free_bytes.set(free_bytes as f64);
+        if needed_bytes + needed_bytes / 10 > free_bytes {
+            let path = self.store.root().display().to_string();
+            return Err(ApplianceError::StoreFull { path, free_bytes, needed_bytes });
+        }
+        Ok(())
+    }
+
+    /// The ring of the last run where its slots are large enough, else a new one in its place.
+    fn take_ring(
+        &self,
+        slot: &mut Slot,
+        stream: &StreamDescription,
+        warnings: &mut Vec<String>,
+    ) -> Result<FrameRing, ApplianceError> {
+        let config = &self.config.ring;
+        let payload_bytes = stream.payload_bytes_max.max(1);
+        let ring = match slot.ring.take().filter(|ring| ring.slot_payload_bytes() >= payload_bytes) {
+            Some(ring) => ring,
+            None => {
+                let pages = HugePages::reserve(&PagesConfig {
+                    bytes: FrameRing::bytes_needed(config.slots, payload_bytes),
+                    page_size: config.page_size.into(),
+                    numa_node: config.numa_node,
+                    lock: !config.allow_transparent,
+                    allow_transparent: config.allow_transparent,
+                })?;
+                FrameRing::new(pages, config.slots, payload_bytes)?
+            }
+        };
+        let kind = page_kind(ring.page_size());
+        Metrics::only(&self.metrics.ring_pages, &["1GiB", "2MiB", "transparent"], kind);
+        self.metrics.ring_slots.with_label_values(&["total"]).set(ring.slots() as i64);
+        if ring.page_size() == PageSize::Transparent {
+            warnings.push("the ring lies on transparent huge pages, not on reserved ones".into());
+        }
+        slot.ring = Some(ring.clone());
+        Ok(ring)
+    }
+}
+
+/// The kind of pages, as status and metrics write it.
+pub fn page_kind(size: PageSize) -> &'static str {
+    match size {
+        PageSize::Huge1GiB => "1GiB",
+        PageSize::Huge2MiB => "2MiB",
+        PageSize::Transparent => "transparent",
+    }
+}
+
+/// How the device reads frames, as status and metrics write it.
+pub fn memory_name(memory: MemoryMode) -> &'static str {
+    match memory {
+        MemoryMode::Auto => "auto",
+        MemoryMode::ZeroCopy => "zero_copy",
+        MemoryMode::Copy => "copy",
+    }
+}
+
+fn run_name(start: jiff::Timestamp, epoch: u32) -> String {
+    format!("run-{}-{epoch:04}", start.strftime("%Y%m%dT%H%M%SZ"))
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The machine's name as the kernel gives it.
+pub fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".into(), |name| name.trim().into())
+}

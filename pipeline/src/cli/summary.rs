@@ -1,0 +1,65 @@
+//! The end of a run, for people and for programs.
+
+use super::Failure;
+use crate::run::Summary;
+
+/// Prints a summary and makes an exit status of its state.
+pub(crate) fn conclude(summary: &Summary, json: bool) -> Result<(), Failure> {
+    if json {
+        let text = serde_json::to_string_pretty(summary).map_err(|error| Failure::Work(error.to_string()))?;
+        println!("{text}");
+    } else {
+        print!("{}", text(summary));
+    }
+    if summary.state == "failed" {
+        let why = summary.warnings.last().cloned().unwrap_or_else(|| "see the messages above".into());
+        return Err(Failure::Work(format!("run {} failed: {why}", summary.run)));
+    }
+    Ok(())
+}
+
+/// One screen of text.
+pub(crate) fn text(summary: &Summary) -> String {
+    let (f, o, l) = (&summary.frames, &summary.outcomes, &summary.latency_us);
+    let mut out = format!(
+        "run       {} {} in {:.1} s\n\
+         frames    expected {}  complete {}  partial {}  corrupt {}  lost {}\n\
+         events    duplicate {}  late {}  stale {}\n\
+         analysis  done {}  shed {}  failed {}\n\
+         storage   synced {}  vetoed {}  failed {}\n\
+         rate      {:.1} frames/s  {:.1} MB/s\n\
+         latency   p50 {:.2} ms  p99 {:.2} ms  p99.9 {:.2} ms  max {:.2} ms (arrival to result)\n\
+         device    {}\n",
+        summary.run,
+        summary.state,
+        summary.seconds,
+        f.expected,
+        f.complete,
+        f.partial,
+        f.corrupt,
+        f.lost,
+        f.duplicate,
+        f.late,
+        f.stale,
+        o.done,
+        o.shed,
+        o.analysis_failed,
+        o.synced,
+        o.vetoed,
+        o.storage_failed,
+        summary.throughput.frames_per_s,
+        summary.throughput.bytes_per_s / 1e6,
+        l.p50 / 1e3,
+        l.p99 / 1e3,
+        l.p999 / 1e3,
+        l.max / 1e3,
+        summary.device,
+    );
+    for (index, file) in summary.files.iter().enumerate() {
+        out += &format!("{}{file}\n", if index == 0 { "files     " } else { "          " });
+    }
+    for warning in &summary.warnings {
+        out += &format!("warning   {warning}\n");
+    }
+    out
+}

@@ -1,0 +1,466 @@
+//! The one TOML file of an appliance. An unknown key, a wrong unit or an impossible combination is an
+//! error that names the key, the value and what is allowed. `docs/configuration.md` is generated from here.
+
+use driver::memory::PageSize;
+use driver::source::WhenFull;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// the file cannot be read
+    #[error("cannot read the configuration {path}: {reason}")]
+    Read {
+        /// file
+        path: PathBuf,
+        /// the system's words
+        reason: std::io::Error,
+    },
+    /// not TOML, an unknown key, or a value of the wrong type
+    #[error("{path}: {message}")]
+    Syntax {
+        /// file
+        path: PathBuf,
+        /// line, key and what was expected
+        message: String,
+    },
+    /// a value outside its range or an impossible combination
+    #[error("{key} = {value}: {expected}")]
+    Value {
+        /// key with its section, for example `ring.slots`
+        key: String,
+        /// the value found
+        value: String,
+        /// what is allowed and what to do
+        expected: String,
+    },
+}
+
+impl ConfigError {
+    /// A value outside its range or an impossible combination.
+    pub fn value(key: impl Into<String>, value: impl std::fmt::Display, expected: impl Into<String>) -> Self {
+        Self::Value { key: key.into(), value: value.to_string(), expected: expected.into() }
+    }
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The run that is armed at start, and what every run has in common.
+    #[serde(default)]
+    pub run: RunConfig,
+    /// Memory that frames arrive in.
+    #[serde(default)]
+    pub ring: RingConfig,
+    /// Where frames come from. This version takes exactly one source.
+    #[schemars(with = "Vec<BTreeMap<String, serde_json::Value>>")]
+    pub source: Vec<SourceConfig>,
+    /// The device that computes.
+    #[serde(default)]
+    pub accelerator: AcceleratorConfig,
+    /// Which thread runs on which core.
+    #[serde(default)]
+    pub cores: CoresConfig,
+    /// Where runs are stored.
+    pub store: StoreConfig,
+    /// The HTTP interface and the page.
+    #[serde(default)]
+    pub feedback: FeedbackConfig,
+    /// Recipes by name: a technique, its operations in order, and one table of parameters per operation.
+    pub recipe: BTreeMap<String, RecipeConfig>,
+    /// Folder that relative paths of the file are relative to; set when the file is loaded.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub folder: PathBuf,
+}
+
+/// `[run]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunConfig {
+    /// Name of the recipe that a run uses when `POST /runs` names none. Needed where there are several.
+    pub recipe: Option<String>,
+    /// Proposal that runs belong to; a folder of the store.
+    pub proposal: String,
+    /// Sample name of the run armed at start.
+    pub sample: String,
+    /// Instrument name for the NeXus file.
+    pub instrument: String,
+    /// Light source name for the NeXus file.
+    pub facility: String,
+    /// Arm a run at start without waiting for `POST /runs`.
+    pub autostart: bool,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            recipe: None,
+            proposal: "commissioning".into(),
+            sample: "unnamed".into(),
+            instrument: "Fluxline".into(),
+            facility: "unnamed source".into(),
+            autostart: false,
+        }
+    }
+}
+
+/// What a source does when every slot of the ring is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RingFull {
+    /// Hold the source back (files, simulations).
+    Wait,
+    /// Let the newest whole frame go and count it lost (detectors that cannot wait). Analysis is shed first.
+    Drop,
+}
+
+impl From<RingFull> for WhenFull {
+    fn from(full: RingFull) -> Self {
+        match full {
+            RingFull::Wait => WhenFull::Wait,
+            RingFull::Drop => WhenFull::Drop,
+        }
+    }
+}
+
+/// Size of the pages behind the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Pages {
+    /// explicit 1 GiB pages
+    #[serde(rename = "1GiB")]
+    Huge1GiB,
+    /// explicit 2 MiB pages
+    #[serde(rename = "2MiB")]
+    Huge2MiB,
+    /// ordinary memory that the kernel may back with huge pages
+    #[serde(rename = "transparent")]
+    Transparent,
+}
+
+impl From<Pages> for PageSize {
+    fn from(pages: Pages) -> Self {
+        match pages {
+            Pages::Huge1GiB => PageSize::Huge1GiB,
+            Pages::Huge2MiB => PageSize::Huge2MiB,
+            Pages::Transparent => PageSize::Transparent,
+        }
+    }
+}
+
+/// `[ring]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RingConfig {
+    /// Number of frames that can be in memory at once (16 to 65536).
+    pub slots: usize,
+    /// Size of the pages: "1GiB", "2MiB" or "transparent".
+    pub page_size: Pages,
+    /// Run on transparent huge pages where explicit ones are short. Shown as a warning in status and metrics.
+    pub allow_transparent: bool,
+    /// NUMA node of the memory; the kernel chooses where it is not given.
+    pub numa_node: Option<u32>,
+    /// "wait" or "drop": what a source does when every slot is taken.
+    pub when_full: RingFull,
+}
+
+impl Default for RingConfig {
+    fn default() -> Self {
+        Self {
+            slots: 256,
+            page_size: Pages::Huge2MiB,
+            allow_transparent: false,
+            numa_node: None,
+            when_full: RingFull::Wait,
+        }
+    }
+}
+
+/// `[[source]]`: `kind` names one, the other keys are its own.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "toml::Table", untagged)]
+pub enum SourceConfig {
+    /// A seeded simulation of a detector.
+    Simulate(Box<SimulateSource>),
+    /// Frames of a file: HDF5 (DXchange, NXtomo, NXmx, any dataset), TIFF, CBF.
+    Replay(Box<ReplaySource>),
+}
+
+/// `[[source]]` with `kind = "simulate"`
+#[derive(Clone, Debug, Serialize)]
+pub struct SimulateSource {
+    /// What is simulated.
+    pub simulate: driver::simulate::SimulateConfig,
+    /// Seeded faults on the way.
+    pub faults: Option<driver::faults::FaultConfig>,
+}
+
+/// `[[source]]` with `kind = "replay"`
+#[derive(Clone, Debug, Serialize)]
+pub struct ReplaySource {
+    /// The file, or the first of a numbered series.
+    pub path: PathBuf,
+    /// How it is read.
+    pub replay: driver::replay::ReplayConfig,
+    /// Seeded faults on the way.
+    pub faults: Option<driver::faults::FaultConfig>,
+}
+
+impl TryFrom<toml::Table> for SourceConfig {
+    type Error = String;
+
+    // Taken apart by hand: serde's `flatten` would let unknown keys pass in silence.
+    fn try_from(mut table: toml::Table) -> Result<Self, String> {
+        let kind = table.remove("kind").ok_or("source.kind is missing: \"simulate\" or \"replay\"")?;
+        let faults = match table.remove("faults") {
+            Some(faults) => Some(faults.try_into().map_err(|e| format!("source.faults: {e}"))?),
+            None => None,
+        };
+        match kind.as_str() {
+            Some("simulate") => {
+                let simulate = toml::Value::Table(table).try_into().map_err(|e| format!("source: {e}"))?;
+                Ok(Self::Simulate(Box::new(SimulateSource { simulate, faults })))
+            }
+            Some("replay") => {
+                let path = table.remove("path").ok_or("source.path is missing: the file to replay")?;
+                let path = path.as_str().ok_or("source.path must be a text: the file to replay")?.into();
+                let replay = toml::Value::Table(table).try_into().map_err(|e| format!("source: {e}"))?;
+                Ok(Self::Replay(Box::new(ReplaySource { path, replay, faults })))
+            }
+            _ => Err(format!("source.kind = {kind}: \"simulate\" or \"replay\"")),
+        }
+    }
+}
+
+/// `[accelerator]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AcceleratorConfig {
+    /// "auto", "cpu", "gpu", or a part of the platform's or device's name as `fluxline doctor` prints it.
+    pub device: String,
+    /// "auto", "zero_copy" or "copy". "copy" forces the path of a device with its own memory.
+    #[schemars(with = "String")]
+    pub memory: kernels::MemoryMode,
+    /// Most frames per kernel call (1 to 64).
+    pub batch_limit: usize,
+    /// Folder where compiled kernels are kept between starts.
+    pub cache_dir: Option<PathBuf>,
+    /// Folder of prebuilt device binaries (`NAME.xclbin`, `NAME.aocx`, `NAME.poclbin`).
+    pub binary_dir: Option<PathBuf>,
+}
+
+impl Default for AcceleratorConfig {
+    fn default() -> Self {
+        Self {
+            device: "auto".into(),
+            memory: kernels::MemoryMode::Auto,
+            batch_limit: 32,
+            cache_dir: None,
+            binary_dir: None,
+        }
+    }
+}
+
+/// How roles share cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CoreMode {
+    /// Dedicated where there are cores enough, else shared.
+    Auto,
+    /// Roles share cores and nothing is pinned; status says so.
+    Shared,
+    /// One core per role, as listed.
+    Dedicated,
+}
+
+/// `[cores]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CoresConfig {
+    /// "auto", "shared" or "dedicated".
+    pub mode: CoreMode,
+    /// Core of the receiving thread.
+    pub receive: Option<usize>,
+    /// Cores of the workers, one worker each.
+    pub workers: Vec<usize>,
+    /// Core of the writer.
+    pub writer: Option<usize>,
+}
+
+impl Default for CoresConfig {
+    fn default() -> Self {
+        Self { mode: CoreMode::Auto, receive: None, workers: Vec::new(), writer: None }
+    }
+}
+
+/// `[store]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Folder of the store. It is made where it is missing.
+    pub path: PathBuf,
+    /// Compress uncompressed frames with bitshuffle-LZ4.
+    #[serde(default = "yes")]
+    pub compress: bool,
+    /// Frames in one data file (1 to 1000000).
+    #[serde(default = "thousand")]
+    pub frames_per_file: u64,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn thousand() -> u64 {
+    1000
+}
+
+/// `[feedback]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FeedbackConfig {
+    /// Address and port of the HTTP interface and the page. Port 0 takes a free one.
+    /// The interface has no access control yet: anything but loopback is refused unless `open_to_network` is set.
+    pub listen: String,
+    /// Listen on an address that other machines reach, without access control.
+    pub open_to_network: bool,
+    /// Results kept for consumers that fall behind (16 to 65536).
+    pub results_kept: usize,
+}
+
+impl Default for FeedbackConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:8080".into(), open_to_network: false, results_kept: 1024 }
+    }
+}
+
+/// `[recipe.NAME]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct RecipeConfig {
+    /// Technique: one of the folders of `pipeline/src/recipes`.
+    pub technique: String,
+    /// Operations in order; each may have a table `[recipe.NAME.OPERATION]`.
+    pub operations: Vec<String>,
+    /// Parameters of the operations, by operation name.
+    #[serde(flatten)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub parameters: BTreeMap<String, toml::Value>,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|reason| ConfigError::Read { path: path.to_path_buf(), reason })?;
+        let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        Self::parse(&text, path, &folder)
+    }
+
+    /// Parses and checks the text of a configuration; `path` is for messages.
+    pub fn parse(text: &str, path: &Path, folder: &Path) -> Result<Config, ConfigError> {
+        let mut config: Config = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            path: path.to_path_buf(),
+            message: error.to_string().trim_end().to_string(),
+        })?;
+        config.folder = folder.to_path_buf();
+        config.check()?;
+        Ok(config)
+    }
+
+    /// `path` as given, or relative to the configuration's folder.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        resolve(&self.folder, path)
+    }
+
+    /// The recipe of a run that asks for `name`, or the only one, or the one that `[run]` names.
+    pub fn recipe(&self, name: Option<&str>) -> Result<(&str, &RecipeConfig), ConfigError> {
+        let known = || self.recipe.keys().cloned().collect::<Vec<_>>().join(", ");
+        match name.or(self.run.recipe.as_deref()) {
+            Some(name) => self
+                .recipe
+                .get_key_value(name)
+                .map(|(name, recipe)| (name.as_str(), recipe))
+                .ok_or_else(|| ConfigError::value("recipe", name, format!("no such recipe; there are: {}", known()))),
+            None => match self.recipe.iter().next() {
+                Some((name, recipe)) if self.recipe.len() == 1 => Ok((name.as_str(), recipe)),
+                _ => Err(ConfigError::value(
+                    "run.recipe",
+                    "(missing)",
+                    format!("name one of the {} recipes: {}", self.recipe.len(), known()),
+                )),
+            },
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        within("ring.slots", self.ring.slots, 16, 65536)?;
+        within("accelerator.batch_limit", self.accelerator.batch_limit, 1, 64)?;
+        within("store.frames_per_file", self.store.frames_per_file, 1, 1_000_000)?;
+        within("feedback.results_kept", self.feedback.results_kept, 16, 65536)?;
+        if self.source.len() != 1 {
+            let expected = "this version takes exactly one [[source]]";
+            return Err(ConfigError::value("source", format!("{} sources", self.source.len()), expected));
+        }
+        if self.recipe.is_empty() {
+            let expected = "a [recipe.NAME] with a technique and its operations";
+            return Err(ConfigError::value("recipe", "(missing)", expected));
+        }
+        if self.run.recipe.is_some() || self.recipe.len() == 1 {
+            self.recipe(None)?;
+        }
+        for (name, recipe) in &self.recipe {
+            crate::recipes::check(name, recipe)?;
+        }
+        self.check_cores()?;
+        self.check_listen()
+    }
+
+    fn check_cores(&self) -> Result<(), ConfigError> {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let named = self.cores.receive.iter().chain(&self.cores.workers).chain(&self.cores.writer);
+        for core in named {
+            if *core >= cores {
+                return Err(ConfigError::value("cores", core, format!("this machine has cores 0 to {}", cores - 1)));
+            }
+        }
+        let incomplete =
+            self.cores.receive.is_none() || self.cores.workers.is_empty() || self.cores.writer.is_none();
+        if self.cores.mode == CoreMode::Dedicated && incomplete {
+            let expected = "needs cores.receive, cores.workers and cores.writer";
+            return Err(ConfigError::value("cores.mode", "\"dedicated\"", expected));
+        }
+        Ok(())
+    }
+
+    fn check_listen(&self) -> Result<(), ConfigError> {
+        let address: std::net::SocketAddr = self.feedback.listen.parse().map_err(|_| {
+            let expected = "an address and a port, for example \"127.0.0.1:8080\"";
+            ConfigError::value("feedback.listen", format!("{:?}", self.feedback.listen), expected)
+        })?;
+        if !address.ip().is_loopback() && !self.feedback.open_to_network {
+            return Err(ConfigError::value(
+                "feedback.listen",
+                format!("{:?}", self.feedback.listen),
+                "other machines reach this address and there is no access control: \
+                 listen on 127.0.0.1, or set feedback.open_to_network = true",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `path` as given where it is absolute, else below `folder`.
+pub fn resolve(folder: &Path, path: &Path) -> PathBuf {
+    if path.is_absolute() { path.to_path_buf() } else { folder.join(path) }
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(key: &str, value: T, low: T, high: T) -> Result<(), ConfigError> {
+    if value < low || value > high {
+        return Err(ConfigError::value(key, value, format!("allowed is {low} to {high}")));
+    }
+    Ok(())
+}

@@ -1,0 +1,350 @@
+//! Frames, masks, profiles and slices over HTTP. "Not there yet", "gone from memory but on disk" and "never
+//! will be" are three different answers.
+
+use super::error::ApiError;
+use super::pictures::{self, Picture};
+use super::runs::active;
+use super::server::Shared;
+use crate::run::ActiveRun;
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use driver::memory::FrameLease;
+use driver::tracker::FrameState;
+use frame::{FrameKind, PixelMask, Shape};
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, PoisonError};
+
+/// Largest frame that a picture is made of, pixels.
+const PIXELS_MAX: usize = 64 << 20;
+
+/// How large a picture may be.
+#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+pub struct PictureQuery {
+    /// bin by a whole factor until the picture has no more pixels than this
+    max_pixels: Option<usize>,
+}
+
+/// What a frame is.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct FrameInfo {
+    /// number within the run
+    pub frame_number: u64,
+    /// rows and columns
+    pub shape: [usize; 2],
+    /// NumPy's name of the pixel type
+    pub dtype: &'static str,
+    /// sample, flat, dark or invalid
+    #[schema(value_type = String)]
+    pub kind: FrameKind,
+    /// rotation angle, degrees
+    pub angle_deg: Option<f64>,
+    /// pixels at or above this are saturated
+    pub saturation: Option<f64>,
+    /// whether it lacks parts
+    pub partial: bool,
+}
+
+/// An axis of a profile.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct ProfileAxis {
+    /// name
+    pub name: String,
+    /// unit
+    pub unit: String,
+    /// values
+    pub values: Vec<f64>,
+}
+
+/// A curve.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Profile {
+    /// name
+    pub name: String,
+    /// frame; absent for a running curve
+    pub frame_number: Option<u64>,
+    /// axis
+    pub axis: ProfileAxis,
+    /// values
+    pub values: Vec<f32>,
+    /// standard errors
+    pub errors: Option<Vec<f32>>,
+    /// frames that it rests on
+    pub frames_used: u64,
+}
+
+/// A slice that exists.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct SliceInfo {
+    /// name
+    pub name: String,
+    /// rows and columns
+    pub shape: [usize; 2],
+    /// unit
+    pub unit: String,
+    /// frames that it rests on
+    pub frames_used: u64,
+    /// frames that it will rest on
+    pub frames_expected: u64,
+    /// counts updates
+    pub version: u64,
+}
+
+/// The slices of a run.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct SliceList {
+    /// slices
+    pub slices: Vec<SliceInfo>,
+}
+
+/// The newest frame as plain pixels: kept after its slot has gone back to the ring.
+#[derive(Clone)]
+pub struct Seen {
+    run: String,
+    info: FrameInfo,
+    picture: Arc<Picture>,
+}
+
+
+
+fn unpack(run: &ActiveRun, lease: &FrameLease) -> Result<Seen, ApiError> {
+    let header = lease.header();
+    let picture = pictures::decode(header, lease.payload()).map_err(ApiError::internal)?;
+    let info = FrameInfo {
+        frame_number: header.frame_number.get(),
+        shape: [picture.shape.rows, picture.shape.columns],
+        dtype: picture.pixel_type.numpy_name(),
+        kind: header.frame_kind(),
+        angle_deg: Some(header.angle_deg.get()).filter(|angle| angle.is_finite()),
+        saturation: run.stream.saturation_value,
+        partial: header.is_partial(),
+    };
+    Ok(Seen { run: run.info.id.clone(), info, picture: Arc::new(picture) })
+}
+
+/// The newest frame; taken out of the ring if there is a newer one than last time.
+fn newest(shared: &Shared, run: &ActiveRun) -> Result<Option<Seen>, ApiError> {
+    let fresh = run.latest.pop().map(|lease| unpack(run, &lease)).transpose()?;
+    let mut seen = shared.newest.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(fresh) = fresh {
+        *seen = Some(fresh);
+    }
+    Ok(seen.clone().filter(|seen| seen.run == run.info.id))
+}
+
+/// Frame `number` of a closed run, from its files.
+async fn stored(shared: &Shared, id: &str, number: u64) -> Result<Seen, ApiError> {
+    let folder = shared.appliance.store().find(id).map_err(ApiError::internal)?;
+    let folder = folder.ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))?;
+    let read = tokio::task::spawn_blocking(move || crate::storage::read_frame(&folder, number));
+    let (bytes, shape, pixel_type) =
+        read.await.map_err(ApiError::internal)?.map_err(|error| ApiError::not_found(error.to_string()))?;
+    let info = FrameInfo {
+        frame_number: number,
+        shape: [shape.rows, shape.columns],
+        dtype: pixel_type.numpy_name(),
+        kind: FrameKind::Sample,
+        angle_deg: None,
+        saturation: None,
+        partial: false,
+    };
+    Ok(Seen { run: id.into(), info, picture: Arc::new(Picture { shape, pixel_type, bytes }) })
+}
+
+async fn find(shared: &Shared, id: &str, which: &str) -> Result<Seen, ApiError> {
+    let run = active(shared, id);
+    if which == "latest" {
+        let run = run.ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
+        if let Some(seen) = newest(shared, &run)? {
+            return Ok(seen);
+        }
+        return Err(if run.state().ended() {
+            ApiError::not_found("the run ended without a frame to look at")
+        } else {
+            ApiError::not_yet("no frame has arrived yet")
+        });
+    }
+    let number: u64 =
+        which.parse().map_err(|_| ApiError::bad_request(format!("frame {which:?}: a number or \"latest\"")))?;
+    let Some(run) = run else { return stored(shared, id, number).await };
+    if let Some(seen) = newest(shared, &run)?.filter(|seen| seen.info.frame_number == number) {
+        return Ok(seen);
+    }
+    if number >= run.ledger.expected() {
+        return Err(ApiError::not_found(format!("the run has frames 0 to {}", run.ledger.expected().max(1) - 1)));
+    }
+    match run.ledger.state(number) {
+        FrameState::Expected if !run.state().ended() => Err(ApiError::not_yet(format!("frame {number} has not arrived"))),
+        FrameState::Expected | FrameState::Lost => Err(ApiError::not_found(format!("frame {number} was lost"))),
+        FrameState::Corrupt => Err(ApiError::not_found(format!("frame {number} arrived corrupt"))),
+        FrameState::Complete | FrameState::Partial if run.state().ended() => {
+            let id = run.info.id.clone();
+            stored(shared, &id, number).await
+        }
+        FrameState::Complete | FrameState::Partial => Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "on_disk",
+            format!("frame {number} is gone from memory and on disk; it can be read when the run is closed"),
+        )),
+    }
+}
+
+fn split(file: &str) -> Result<(&str, &str), ApiError> {
+    file.rsplit_once('.').ok_or_else(|| ApiError::bad_request(format!("{file:?}: end it with .png, .npy or .json")))
+}
+
+fn bytes(kind: &'static str, frame: u64, factor: usize, body: Vec<u8>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), kind.to_string()),
+        (header::CACHE_CONTROL.as_str(), "no-store".to_string()),
+        ("x-fluxline-frame", frame.to_string()),
+        ("x-fluxline-binning", factor.to_string()),
+    ];
+    (headers, body).into_response()
+}
+
+fn rejects(mask: &PixelMask, shape: Shape) -> impl Fn(usize) -> bool + '_ {
+    let same = mask.shape() == shape;
+    move |index| same && mask.rejects(index)
+}
+
+/// A frame as `{n|latest}.png`, `.npy` or `.json`.
+#[utoipa::path(get, path = "/runs/{id}/frames/{file}", params(PictureQuery, ("id" = String, Path), ("file" = String, Path)),
+    responses((status = 200, body = FrameInfo), (status = 404, body = ApiError), (status = 409, body = ApiError), (status = 425, body = ApiError)))]
+pub async fn frame(
+    State(shared): State<Shared>,
+    Path((id, file)): Path<(String, String)>,
+    Query(query): Query<PictureQuery>,
+) -> Result<Response, ApiError> {
+    let (which, kind) = split(&file)?;
+    let seen = find(&shared, &id, which).await?;
+    let number = seen.info.frame_number;
+    let limit = query.max_pixels.unwrap_or(PIXELS_MAX).clamp(1, PIXELS_MAX);
+    match kind {
+        "json" => Ok(Json(seen.info).into_response()),
+        "npy" => {
+            let (small, factor) = (*seen.picture).clone().reduced(limit);
+            Ok(bytes("application/octet-stream", number, factor, small.npy()))
+        }
+        "png" => {
+            let run = active(&shared, &id);
+            let picture = (*seen.picture).clone();
+            let shape = picture.shape;
+            let (small, factor) = picture.reduced(limit);
+            let masked: Box<dyn Fn(usize) -> bool> = match (&run, factor) {
+                (Some(run), 1) => Box::new(rejects(&run.mask, shape)),
+                _ => Box::new(|_| false),
+            };
+            let body = small.png(masked, true).map_err(ApiError::internal)?;
+            Ok(bytes("image/png", number, factor, body))
+        }
+        other => Err(ApiError::bad_request(format!("{other:?}: png, npy or json"))),
+    }
+}
+
+/// The mask of the run in memory: NXmx bits, `uint32`.
+#[utoipa::path(get, path = "/runs/{id}/mask.npy", params(PictureQuery), responses((status = 200, content_type = "application/octet-stream"), (status = 404, body = ApiError)))]
+pub async fn mask(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    Query(query): Query<PictureQuery>,
+) -> Result<Response, ApiError> {
+    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
+    let limit = query.max_pixels.unwrap_or(PIXELS_MAX).clamp(1, PIXELS_MAX);
+    let (shape, bits, factor) = pictures::reduced_mask(&run.mask, limit);
+    let body: Vec<u8> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
+    let body = pictures::npy("<u4", &[shape.rows, shape.columns], &body);
+    Ok(bytes("application/octet-stream", 0, factor, body))
+}
+
+/// The first curve of the newest result, or the running one (`sum`).
+#[utoipa::path(get, path = "/runs/{id}/profiles/{which}", responses((status = 200, body = Profile), (status = 404, body = ApiError), (status = 409, body = ApiError), (status = 425, body = ApiError)))]
+pub async fn profile(
+    State(shared): State<Shared>,
+    Path((id, which)): Path<(String, String)>,
+) -> Result<Json<Profile>, ApiError> {
+    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
+    let axis = run.axes.first().ok_or_else(|| ApiError::not_found("this recipe makes no curves"))?;
+    let name = axis.curve.clone();
+    let profile = |frame_number, values, errors, frames_used| Profile {
+        name: name.clone(),
+        frame_number,
+        axis: ProfileAxis { name: axis.name.clone(), unit: axis.unit.clone(), values: axis.values.clone() },
+        values,
+        errors,
+        frames_used,
+    };
+    if which == "sum" {
+        let snapshot = run.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        let curve = snapshot.curves.iter().find(|curve| curve.name == name);
+        let curve = curve.ok_or_else(|| ApiError::not_found("this recipe keeps no running curve"))?;
+        if curve.frames_used == 0 {
+            return Err(ApiError::not_yet("no frame has been analysed yet"));
+        }
+        let errors = Some(curve.errors.clone()).filter(|errors| !errors.is_empty());
+        return Ok(Json(profile(None, curve.values.clone(), errors, curve.frames_used)));
+    }
+    let message = run.hub.latest().borrow().clone();
+    let newest = message.ok_or_else(|| ApiError::not_yet("no frame has been analysed yet"))?;
+    if which != "latest" && which != newest.frame_number.to_string() {
+        let number: u64 = which
+            .parse()
+            .map_err(|_| ApiError::bad_request(format!("profile {which:?}: a frame number, \"latest\" or \"sum\"")))?;
+        return Err(if number >= run.ledger.expected() {
+            ApiError::not_found(format!("the run has frames 0 to {}", run.ledger.expected().max(1) - 1))
+        } else if number > newest.frame_number && !run.state().ended() {
+            ApiError::not_yet(format!("frame {number} has not been analysed"))
+        } else {
+            let path = format!("/entry/results/{name}");
+            let message = format!("the profile of frame {number} is gone from memory; the run's master file has it at {path}");
+            ApiError::new(StatusCode::CONFLICT, "on_disk", message)
+        });
+    }
+    let values = newest.curves.get(&name).cloned().unwrap_or_default();
+    let errors = newest.curves.get(&format!("{name}_errors")).cloned();
+    Ok(Json(profile(Some(newest.frame_number), values, errors, 1)))
+}
+
+/// The slices of the run in memory.
+#[utoipa::path(get, path = "/runs/{id}/slices", responses((status = 200, body = SliceList), (status = 404, body = ApiError)))]
+pub async fn slices(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<SliceList>, ApiError> {
+    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
+    let snapshot = run.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+    let slices = snapshot.images.iter().map(|image| SliceInfo {
+        name: image.name.clone(),
+        shape: [image.shape.rows, image.shape.columns],
+        unit: image.unit.clone(),
+        frames_used: image.frames_used,
+        frames_expected: image.frames_expected,
+        version: snapshot.version,
+    });
+    Ok(Json(SliceList { slices: slices.collect() }))
+}
+
+/// A slice as `{name}.npy` or `.png`.
+#[utoipa::path(get, path = "/runs/{id}/slices/{file}", responses((status = 200, content_type = "application/octet-stream"), (status = 404, body = ApiError), (status = 425, body = ApiError)))]
+pub async fn slice(
+    State(shared): State<Shared>,
+    Path((id, file)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
+    let (name, kind) = split(&file)?;
+    let image = {
+        let snapshot = run.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        snapshot.images.iter().find(|image| image.name == name).cloned()
+    };
+    let image = image.ok_or_else(|| ApiError::not_found(format!("there is no slice {name}")))?;
+    if image.frames_used == 0 {
+        return Err(ApiError::not_yet(format!("slice {name} has no projections yet")));
+    }
+    let picture = Picture::from_f32(image.shape, &image.values);
+    match kind {
+        "npy" => Ok(bytes("application/octet-stream", image.frames_used, 1, picture.npy())),
+        "png" => {
+            let body = picture.png(|_| false, false).map_err(ApiError::internal)?;
+            Ok(bytes("image/png", image.frames_used, 1, body))
+        }
+        other => Err(ApiError::bad_request(format!("{other:?}: png or npy"))),
+    }
+}

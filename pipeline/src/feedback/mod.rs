@@ -1,0 +1,12 @@
+//! Feedback: results, state and pictures for the experiment's control and for people. Control plane only:
+//! whatever happens here, the data plane goes on.
+
+pub mod error;
+pub mod events;
+pub mod frames;
+pub mod hub;
+pub mod page;
+pub mod pictures;
+pub mod runs;
+pub mod server;
+pub mod status;

@@ -1,0 +1,180 @@
+//! Frames and slices as `.npy` and `.png`: decoding, binning for the page, and grey levels.
+
+use frame::{Compression, FrameHeader, PixelType, Shape, codec};
+
+/// A frame taken out of the ring or read from a file: plain pixels.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// shape
+    pub shape: Shape,
+    /// pixel type of `bytes`
+    pub pixel_type: PixelType,
+    /// little-endian pixels, row by row
+    pub bytes: Vec<u8>,
+}
+
+/// The pixels of a payload, decompressed where it is compressed.
+pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Picture, String> {
+    let pixel_type = PixelType::from_code(header.pixel_type).ok_or("unknown pixel type")?;
+    let compression = Compression::from_code(header.compression).ok_or("unknown compression")?;
+    let shape = header.shape();
+    let bytes = match compression {
+        Compression::None => payload.to_vec(),
+        Compression::BitshuffleLz4 => {
+            let mut bytes = vec![0; shape.pixels() * pixel_type.bytes()];
+            codec::decompress_into(payload, pixel_type.bytes(), &mut bytes).map_err(|e| e.to_string())?;
+            bytes
+        }
+    };
+    Ok(Picture { shape, pixel_type, bytes })
+}
+
+macro_rules! for_pixels {
+    ($picture:expr, $t:ident, $values:ident => $body:expr) => {{
+        macro_rules! typed {
+            ($ty:ty) => {{
+                type $t = $ty;
+                let $values = $picture.bytes.as_chunks::<{ size_of::<$ty>() }>().0.iter().map(|b| <$ty>::from_le_bytes(*b));
+                $body
+            }};
+        }
+        match $picture.pixel_type {
+            PixelType::U8 => typed!(u8),
+            PixelType::U16 => typed!(u16),
+            PixelType::U32 => typed!(u32),
+            PixelType::I16 => typed!(i16),
+            PixelType::I32 => typed!(i32),
+            PixelType::F32 => typed!(f32),
+        }
+    }};
+}
+
+impl Picture {
+    /// The picture reduced by the smallest whole factor that brings it to `pixels_max` pixels; a block
+    /// keeps its largest value, so that spots stay visible. Returns the factor too.
+    pub fn reduced(self, pixels_max: usize) -> (Picture, usize) {
+        let factor = factor(self.shape, pixels_max);
+        if factor == 1 {
+            return (self, 1);
+        }
+        let shape = Shape::new(self.shape.rows.div_ceil(factor), self.shape.columns.div_ceil(factor));
+        let bytes = for_pixels!(self, T, values => {
+            let mut out: Vec<Option<T>> = vec![None; shape.pixels()];
+            for (index, value) in values.enumerate() {
+                let (row, column) = (index / self.shape.columns, index % self.shape.columns);
+                let slot = &mut out[row / factor * shape.columns + column / factor];
+                if slot.is_none_or(|best| value > best) {
+                    *slot = Some(value);
+                }
+            }
+            out.into_iter().flat_map(|v| v.unwrap_or_default().to_le_bytes()).collect()
+        });
+        (Picture { shape, pixel_type: self.pixel_type, bytes }, factor)
+    }
+
+    /// Values as f64, row by row.
+    pub fn values(&self) -> Vec<f64> {
+        for_pixels!(self, T, values => values.map(|v: T| f64::from(v)).collect())
+    }
+
+    /// NumPy's `.npy`, version 1.0.
+    pub fn npy(&self) -> Vec<u8> {
+        npy(self.pixel_type.numpy_descr(), &[self.shape.rows, self.shape.columns], &self.bytes)
+    }
+
+    /// An 8-bit grey picture from the 1st to the 99.5th percentile, on a square-root scale for counts. Pixels that
+    /// `masked` rejects are black and take no part in the percentiles.
+    pub fn png(&self, masked: impl Fn(usize) -> bool, square_root: bool) -> Result<Vec<u8>, String> {
+        let values = self.values();
+        let mut good: Vec<f64> =
+            values.iter().enumerate().filter(|(i, v)| v.is_finite() && !masked(*i)).map(|(_, v)| *v).collect();
+        good.sort_by(f64::total_cmp);
+        let at = |fraction: f64| good.get(((good.len().max(1) - 1) as f64 * fraction) as usize).copied().unwrap_or(0.0);
+        let (low, high) = (at(0.01), at(0.995));
+        let span = if high > low { high - low } else { 1.0 };
+        let grey: Vec<u8> = values
+            .iter()
+            .enumerate()
+            .map(|(i, v)| {
+                if masked(i) || !v.is_finite() {
+                    return 0;
+                }
+                let level = ((v - low) / span).clamp(0.0, 1.0);
+                ((if square_root { level.sqrt() } else { level }) * 255.0) as u8
+            })
+            .collect();
+        let mut out = Vec::new();
+        let mut encoder = png::Encoder::new(&mut out, self.shape.columns as u32, self.shape.rows as u32);
+        encoder.set_color(png::ColorType::Grayscale);
+        encoder.set_depth(png::BitDepth::Eight);
+        encoder.write_header().and_then(|mut w| w.write_image_data(&grey)).map_err(|e| e.to_string())?;
+        Ok(out)
+    }
+
+    /// A picture of single-precision values.
+    pub fn from_f32(shape: Shape, values: &[f32]) -> Picture {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Picture { shape, pixel_type: PixelType::F32, bytes }
+    }
+}
+
+/// The smallest whole factor that brings `shape` to `pixels_max` pixels.
+pub fn factor(shape: Shape, pixels_max: usize) -> usize {
+    let mut factor = 1;
+    while shape.rows.div_ceil(factor) * shape.columns.div_ceil(factor) > pixels_max.max(1) {
+        factor += 1;
+    }
+    factor
+}
+
+/// Mask bits reduced like a picture: a block has the bits of all its pixels.
+pub fn reduced_mask(mask: &frame::PixelMask, pixels_max: usize) -> (Shape, Vec<u32>, usize) {
+    let full = mask.shape();
+    let factor = factor(full, pixels_max);
+    let shape = Shape::new(full.rows.div_ceil(factor), full.columns.div_ceil(factor));
+    let mut bits = vec![0; shape.pixels()];
+    for (index, value) in mask.bits().iter().enumerate() {
+        let (row, column) = (index / full.columns, index % full.columns);
+        bits[row / factor * shape.columns + column / factor] |= value;
+    }
+    (shape, bits, factor)
+}
+
+/// NumPy's `.npy` format, version 1.0, for a C-ordered array.
+pub fn npy(descr: &str, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
+    let dims: Vec<String> = shape.iter().map(|n| format!("{n},")).collect();
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}", dims.join(" "));
+    let padding = 64 - (10 + header.len() + 1) % 64;
+    header.extend(std::iter::repeat_n(' ', padding % 64));
+    header.push('\n');
+    let mut out = Vec::with_capacity(10 + header.len() + bytes.len());
+    out.extend_from_slice(b"\x93NUMPY\x01\x00");
+    out.extend_from_slice(&(header.len() as u16).to_le_bytes());
+    out.extend_from_slice(header.as_bytes());
+    out.extend_from_slice(bytes);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reduction_keeps_the_brightest_pixel_of_each_block() {
+        let values: Vec<u16> = (0..35).collect();
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let picture = Picture { shape: Shape::new(5, 7), pixel_type: PixelType::U16, bytes };
+        let (small, factor) = picture.reduced(12);
+        assert_eq!((small.shape, factor), (Shape::new(3, 4), 2));
+        assert_eq!(small.values(), [8., 10., 12., 13., 22., 24., 26., 27., 29., 31., 33., 34.]);
+    }
+
+    #[test]
+    fn npy_header_is_a_multiple_of_64_bytes() {
+        for columns in [1, 10, 1000, 123_456] {
+            let file = npy("<u2", &[1, columns], &[]);
+            assert_eq!(file.len() % 64, 0, "{columns}");
+            assert_eq!(file.last(), Some(&b'\n'));
+        }
+    }
+}

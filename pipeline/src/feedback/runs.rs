@@ -1,0 +1,414 @@
+//! Runs over HTTP: arm, list, show, end, ledger, events, results.
+
+use super::error::ApiError;
+use super::events::Event;
+use super::hub::ResultMessage;
+use super::server::Shared;
+use crate::appliance::RunRequest;
+use crate::ledger::{Entry, Outcomes};
+use crate::run::{ActiveRun, RunState, Summary};
+use crate::storage::DatasetInfo;
+use axum::Json;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_stream::{Stream, StreamExt};
+
+/// Most runs or ledger lines in one answer.
+const PAGE_MAX: usize = 10_000;
+
+/// A line of the list of runs.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct RunLine {
+    /// id
+    pub id: String,
+    /// technique
+    pub technique: String,
+    /// sample
+    pub sample: String,
+    /// proposal
+    pub proposal: String,
+    /// armed, recording, finishing, complete, stopped, aborted or failed
+    pub state: String,
+    /// UTC time of arming
+    pub started: String,
+    /// complete frames
+    pub frames_complete: u64,
+    /// frames of the run
+    pub frames_expected: u64,
+}
+
+/// The list of runs.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct RunList {
+    /// newest first
+    pub runs: Vec<RunLine>,
+    /// number of runs that match, on all pages
+    pub total: usize,
+}
+
+/// A run.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct RunDetail {
+    /// id
+    pub id: String,
+    /// armed, recording, finishing, complete, stopped, aborted or failed
+    pub state: String,
+    /// datasets that the run writes, known before frame 0
+    #[schema(value_type = Vec<Object>)]
+    pub datasets: Vec<DatasetInfo>,
+    /// the tracker's counts
+    #[schema(value_type = Object)]
+    pub frames: serde_json::Value,
+    /// outcomes of analysis and storage
+    pub outcomes: Option<Outcomes>,
+    /// identity, parameters and metadata; of a stored run its whole record
+    #[schema(value_type = Object)]
+    pub record: serde_json::Value,
+    /// how it ended
+    pub summary: Option<Summary>,
+    /// what somebody should know
+    pub warnings: Vec<String>,
+}
+
+/// Which runs to list.
+#[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(default)]
+pub struct ListQuery {
+    /// words that id, sample, proposal or technique contain
+    query: Option<String>,
+    /// how many, 100 unless given
+    limit: Option<usize>,
+    /// how many to leave out first
+    offset: usize,
+}
+
+/// Which lines of the ledger to show.
+#[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(default)]
+pub struct LedgerQuery {
+    /// expected, complete, partial, corrupt or lost
+    state: Option<String>,
+    /// first frame
+    first: u64,
+    /// how many lines, 1000 unless given
+    limit: Option<usize>,
+}
+
+/// A page of the ledger.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct LedgerPage {
+    /// the tracker's counts
+    #[schema(value_type = Object)]
+    pub frames: driver::tracker::Counts,
+    /// outcomes of analysis and storage
+    pub outcomes: Outcomes,
+    /// lines
+    pub entries: Vec<Entry>,
+    /// where the next page begins; absent at the end
+    pub next: Option<u64>,
+}
+
+/// How a consumer wants its results.
+#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+pub struct ResultsQuery {
+    /// lossless (every result while the consumer keeps up), latest, or sampled
+    policy: Option<String>,
+    /// most messages per second for sampled, 10 unless given
+    max_rate_hz: Option<f64>,
+    /// whether messages carry curves, not only scalars
+    curves: Option<bool>,
+}
+
+/// The run in memory if it has this id (or `current`).
+pub fn active(shared: &Shared, id: &str) -> Option<Arc<ActiveRun>> {
+    shared.appliance.current().filter(|run| run.info.id == id || id == "current")
+}
+
+fn line(run: &ActiveRun) -> RunLine {
+    RunLine {
+        id: run.info.id.clone(),
+        technique: run.info.technique.clone(),
+        sample: run.info.sample.clone(),
+        proposal: run.info.proposal.clone(),
+        state: run.state().name().into(),
+        started: run.info.start_time.to_string(),
+        frames_complete: run.counts.get().complete,
+        frames_expected: run.ledger.expected(),
+    }
+}
+
+async fn stored(shared: &Shared) -> Result<Vec<serde_json::Value>, ApiError> {
+    let appliance = shared.appliance.clone();
+    tokio::task::spawn_blocking(move || appliance.store().records())
+        .await
+        .map_err(ApiError::internal)?
+        .map_err(ApiError::internal)
+}
+
+fn stored_line(record: &serde_json::Value) -> RunLine {
+    let text = |key: &str| record[key].as_str().unwrap_or_default().to_string();
+    RunLine {
+        id: text("id"),
+        technique: text("technique"),
+        sample: text("sample"),
+        proposal: text("proposal"),
+        state: text("state"),
+        started: text("start_time"),
+        frames_complete: record["frames"]["complete"].as_u64().unwrap_or(0),
+        frames_expected: record["frames"]["expected"].as_u64().unwrap_or(0),
+    }
+}
+
+/// Runs in memory and in the store, newest first.
+#[utoipa::path(get, path = "/runs", params(ListQuery), responses((status = 200, body = RunList), (status = 500, body = ApiError)))]
+pub async fn list(State(shared): State<Shared>, Query(query): Query<ListQuery>) -> Result<Json<RunList>, ApiError> {
+    let mut runs: Vec<RunLine> = stored(&shared).await?.iter().map(stored_line).collect();
+    if let Some(run) = shared.appliance.current() {
+        let current = line(&run);
+        runs.retain(|run| run.id != current.id);
+        runs.insert(0, current);
+    }
+    let words: Vec<String> = query.query.unwrap_or_default().split_whitespace().map(str::to_lowercase).collect();
+    runs.retain(|run| {
+        let text = format!("{} {} {} {}", run.id, run.sample, run.proposal, run.technique).to_lowercase();
+        words.iter().all(|word| text.contains(word))
+    });
+    let total = runs.len();
+    let runs = runs.into_iter().skip(query.offset).take(query.limit.unwrap_or(100).min(PAGE_MAX)).collect();
+    Ok(Json(RunList { runs, total }))
+}
+
+/// Arms a run and answers when its sources are ready.
+#[utoipa::path(post, path = "/runs", request_body = RunRequest, responses(
+    (status = 201, body = RunDetail), (status = 409, body = ApiError), (status = 422, body = ApiError), (status = 507, body = ApiError)))]
+pub async fn arm(
+    State(shared): State<Shared>,
+    Json(request): Json<RunRequest>,
+) -> Result<(StatusCode, Json<RunDetail>), ApiError> {
+    let task = shared.clone();
+    let active = tokio::task::spawn_blocking(move || {
+        let run = task.appliance.arm(&request)?;
+        let active = run.active.clone();
+        task.recorder.record(&task.appliance, run).map_err(ApiError::internal)?;
+        Ok::<_, ApiError>(active)
+    })
+    .await
+    .map_err(ApiError::internal)??;
+    Ok((StatusCode::CREATED, Json(detail(&active))))
+}
+
+fn detail(run: &ActiveRun) -> RunDetail {
+    RunDetail {
+        id: run.info.id.clone(),
+        state: run.state().name().into(),
+        datasets: run.datasets.clone(),
+        frames: serde_json::json!(run.counts.get()),
+        outcomes: Some(run.ledger.outcomes()),
+        record: serde_json::json!({
+            "technique": run.info.technique, "proposal": run.info.proposal, "sample": run.info.sample,
+            "start_time": run.info.start_time.to_string(), "parameters": run.info.parameters,
+            "metadata": run.info.metadata, "folder": run.folder.display().to_string(),
+        }),
+        summary: run.summary(),
+        warnings: run.warnings(),
+    }
+}
+
+/// A run: in memory, or from its record in the store.
+#[utoipa::path(get, path = "/runs/{id}", responses((status = 200, body = RunDetail), (status = 404, body = ApiError)))]
+pub async fn show(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
+    if let Some(run) = active(&shared, &id) {
+        return Ok(Json(detail(&run)));
+    }
+    let record = stored(&shared).await?.into_iter().find(|record| record["id"] == id.as_str());
+    let record = record.ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))?;
+    Ok(Json(RunDetail {
+        id,
+        state: record["state"].as_str().unwrap_or_default().into(),
+        datasets: Vec::new(),
+        frames: record["frames"].clone(),
+        outcomes: None,
+        record,
+        summary: None,
+        warnings: Vec::new(),
+    }))
+}
+
+fn running(shared: &Shared, id: &str) -> Result<Arc<ActiveRun>, ApiError> {
+    let run = active(shared, id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
+    if run.state().ended() {
+        let mut error = ApiError::new(StatusCode::CONFLICT, "ended", format!("run {id} is {}", run.state().name()));
+        error.allowed_states = vec![RunState::Armed.name(), RunState::Recording.name()];
+        return Err(error);
+    }
+    Ok(run)
+}
+
+/// Ends a run early; everything so far is kept.
+#[utoipa::path(post, path = "/runs/{id}/stop", responses((status = 200, body = RunDetail), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn stop(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
+    let run = running(&shared, &id)?;
+    run.stop();
+    Ok(Json(detail(&run)))
+}
+
+/// Ends a run now and marks it as aborted.
+#[utoipa::path(post, path = "/runs/{id}/abort", responses((status = 200, body = RunDetail), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn abort(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
+    let run = running(&shared, &id)?;
+    run.abort();
+    Ok(Json(detail(&run)))
+}
+
+/// The ledger of the run in memory, frame by frame. A stored run has its own in its master file.
+#[utoipa::path(get, path = "/runs/{id}/ledger", params(LedgerQuery), responses((status = 200, body = LedgerPage), (status = 404, body = ApiError)))]
+pub async fn ledger(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    Query(query): Query<LedgerQuery>,
+) -> Result<Json<LedgerPage>, ApiError> {
+    let run = active(&shared, &id).ok_or_else(|| {
+        ApiError::not_found(format!("run {id} is not in memory; a stored run has its ledger at /entry/ledger"))
+    })?;
+    let known = ["expected", "complete", "partial", "corrupt", "lost"];
+    if let Some(state) = query.state.as_deref().filter(|state| !known.contains(state)) {
+        return Err(ApiError::bad_request(format!("state = {state:?}: one of {}", known.join(", "))));
+    }
+    let limit = query.limit.unwrap_or(1000).min(PAGE_MAX);
+    let mut entries = Vec::new();
+    let mut frame = query.first;
+    while let Some(entry) = run.ledger.entry(frame).filter(|_| entries.len() < limit) {
+        if query.state.as_deref().is_none_or(|state| state == entry.state) {
+            entries.push(entry);
+        }
+        frame += 1;
+    }
+    Ok(Json(LedgerPage {
+        frames: run.counts.get(),
+        outcomes: run.ledger.outcomes(),
+        entries,
+        next: (frame < run.ledger.expected()).then_some(frame),
+    }))
+}
+
+/// The events of a run from its beginning, as server-sent events.
+#[utoipa::path(get, path = "/runs/{id}/events", responses((status = 200, body = Event, content_type = "text/event-stream"), (status = 404, body = ApiError)))]
+pub async fn events(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
+    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
+    let (past, ended, receiver) = run.events.listen();
+    let past = tokio_stream::iter(past);
+    // A listener that falls behind loses events and sees it in their numbers.
+    let coming = tokio_stream::wrappers::BroadcastStream::new(receiver).filter_map(Result::ok);
+    let coming = if ended { tokio_stream::empty().boxed_stream() } else { coming.boxed_stream() };
+    let mut over = false;
+    let all = past.chain(coming).take_while(move |event| {
+        let was_over = over;
+        over |= event.event == "end";
+        !was_over
+    });
+    let stream = all.map(|event| {
+        let sse = SseEvent::default().id(event.sequence.to_string()).event(event.event);
+        Ok(sse.json_data(&event).unwrap_or_default())
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(10))))
+}
+
+trait BoxedStream<T>: Stream<Item = T> + Send + Sized + 'static {
+    fn boxed_stream(self) -> std::pin::Pin<Box<dyn Stream<Item = T> + Send>> {
+        Box::pin(self)
+    }
+}
+
+impl<T, S: Stream<Item = T> + Send + 'static> BoxedStream<T> for S {}
+
+enum Policy {
+    Lossless,
+    Latest,
+    Sampled(Duration),
+}
+
+/// Results of the run in memory over a WebSocket, one JSON message per frame.
+#[utoipa::path(get, path = "/runs/{id}/results", params(ResultsQuery), responses((status = 101, body = ResultMessage), (status = 400, body = ApiError), (status = 404, body = ApiError)))]
+pub async fn results(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    Query(query): Query<ResultsQuery>,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, ApiError> {
+    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
+    let rate = query.max_rate_hz.unwrap_or(10.0);
+    if !(0.01..=1000.0).contains(&rate) {
+        return Err(ApiError::bad_request(format!("max_rate_hz = {rate}: 0.01 to 1000")));
+    }
+    let policy = match query.policy.as_deref() {
+        None | Some("lossless") => Policy::Lossless,
+        Some("latest") => Policy::Latest,
+        Some("sampled") => Policy::Sampled(Duration::from_secs_f64(1.0 / rate)),
+        Some(other) => {
+            return Err(ApiError::bad_request(format!("policy = {other:?}: lossless, latest or sampled")));
+        }
+    };
+    let curves = query.curves.unwrap_or(false);
+    Ok(upgrade.on_upgrade(move |socket| serve(socket, run, policy, curves)).into_response())
+}
+
+async fn serve(mut socket: WebSocket, run: Arc<ActiveRun>, policy: Policy, curves: bool) {
+    let mut all = run.hub.all();
+    let mut latest = run.hub.latest();
+    let ended = || run.state().ended();
+    loop {
+        let message = match &policy {
+            Policy::Lossless => tokio::select! {
+                message = all.recv() => match message {
+                    Ok(message) => Some(message),
+                    // The consumer was too slow; it sees the gap in the numbers.
+                    Err(RecvError::Lagged(_)) => continue,
+                    Err(RecvError::Closed) => None,
+                },
+                () = quiet() => if ended() { None } else { continue },
+            },
+            Policy::Latest | Policy::Sampled(_) => tokio::select! {
+                changed = latest.changed() => match changed {
+                    Ok(()) => latest.borrow_and_update().clone(),
+                    Err(_) => None,
+                },
+                () = quiet() => if ended() { None } else { continue },
+            },
+        };
+        let Some(message) = message else { break };
+        if socket.send(text(&message, curves)).await.is_err() {
+            return;
+        }
+        if let Policy::Sampled(pause) = policy {
+            tokio::time::sleep(pause).await;
+        }
+    }
+    // The consumer may be gone already.
+    let _ = socket.send(Message::Close(None)).await;
+}
+
+async fn quiet() {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+}
+
+fn text(message: &ResultMessage, curves: bool) -> Message {
+    let json = if curves {
+        serde_json::to_string(message)
+    } else {
+        let mut light = message.clone();
+        light.curves.clear();
+        serde_json::to_string(&light)
+    };
+    Message::Text(json.unwrap_or_default().into())
+}

@@ -1,0 +1,197 @@
+//! The HTTP server: routes, their description, and where it listens.
+
+use super::{frames, page, runs, status};
+use crate::appliance::{Appliance, RunRequest};
+use crate::feedback::error::ApiError;
+use crate::run::{Run, Summary};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// Largest JSON body.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// What every route shares.
+#[derive(Clone)]
+pub struct Shared {
+    /// the appliance
+    pub appliance: Arc<Appliance>,
+    /// rates for status
+    pub rate: Arc<status::RateMeter>,
+    /// the thread of the run that `POST /runs` or the command line armed
+    pub recorder: Arc<Recorder>,
+    /// the newest frame that somebody looked at
+    pub newest: Arc<Mutex<Option<frames::Seen>>>,
+}
+
+/// Keeps the thread that records the current run.
+#[derive(Default)]
+pub struct Recorder(Mutex<Option<JoinHandle<Summary>>>);
+
+impl Recorder {
+    /// Records an armed run on a thread of its own.
+    pub fn record(&self, appliance: &Arc<Appliance>, run: Run) -> std::io::Result<()> {
+        let appliance = appliance.clone();
+        let thread =
+            std::thread::Builder::new().name("fluxline-run".into()).spawn(move || appliance.record(run))?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(())
+    }
+
+    /// Waits for the run that records now, if any.
+    pub fn wait(&self) -> Option<Summary> {
+        let thread = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        thread.and_then(|thread| thread.join().ok())
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Fluxline",
+    description = "Online analysis appliance for beamlines: runs, results, frames and slices while they are measured."
+))]
+struct Document;
+
+fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(Document::openapi()).nest(
+        "/api/v1",
+        OpenApiRouter::new()
+            .routes(routes!(status::status))
+            .routes(routes!(runs::list, runs::arm))
+            .routes(routes!(runs::show))
+            .routes(routes!(runs::stop))
+            .routes(routes!(runs::abort))
+            .routes(routes!(runs::ledger))
+            .routes(routes!(runs::events))
+            .routes(routes!(runs::results))
+            .routes(routes!(frames::frame))
+            .routes(routes!(frames::mask))
+            .routes(routes!(frames::profile))
+            .routes(routes!(frames::slices))
+            .routes(routes!(frames::slice))
+            .routes(routes!(metrics))
+            .routes(routes!(healthz)),
+    )
+}
+
+/// `openapi.json`, generated from the routes.
+pub fn openapi() -> String {
+    let mut text = routes().into_openapi().to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// Metrics as Prometheus scrapes them.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, body = String, content_type = "text/plain")))]
+async fn metrics(State(shared): State<Shared>) -> Result<impl IntoResponse, ApiError> {
+    let text = shared.appliance.metrics().text().map_err(ApiError::internal)?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
+}
+
+/// Answers as long as the control plane lives.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, body = String, content_type = "text/plain")))]
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+async fn document() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], openapi())
+}
+
+/// Everything that is served.
+pub fn router(shared: Shared) -> Router {
+    let (api, _) = routes().split_for_parts();
+    api.route("/api/v1/openapi.json", get(document))
+        .route("/openapi.json", get(document))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .fallback(page::serve)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(shared)
+}
+
+/// A server that listens.
+pub struct Server {
+    /// the address taken
+    pub address: SocketAddr,
+    /// what the routes share
+    pub shared: Shared,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Server {
+    /// Listens and serves on a runtime of its own.
+    pub fn start(appliance: Arc<Appliance>) -> Result<Server, String> {
+        let listen = appliance.config().feedback.listen.clone();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("fluxline-http")
+            .enable_all()
+            .build()
+            .map_err(|error| format!("cannot start the control plane: {error}"))?;
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(&listen)).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::AddrInUse {
+                format!(
+                    "feedback.listen = {listen:?}: another program listens there already; \
+                     stop it, choose another port, or 0 for a free one"
+                )
+            } else {
+                format!("feedback.listen = {listen:?}: cannot listen there: {error}")
+            }
+        })?;
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        let shared = Shared { appliance, rate: Arc::default(), recorder: Arc::default(), newest: Arc::default() };
+        let service = router(shared.clone());
+        runtime.spawn(async move {
+            if let Err(error) = axum::serve(listener, service).await {
+                tracing::error!("the HTTP server ended: {error}");
+            }
+        });
+        Ok(Server { address, shared, runtime })
+    }
+
+    /// Arms a run and records it beside the server.
+    pub fn begin(&self, request: &RunRequest) -> Result<(), crate::appliance::ApplianceError> {
+        let run = self.shared.appliance.arm(request)?;
+        self.shared
+            .recorder
+            .record(&self.shared.appliance, run)
+            .map_err(|error| crate::appliance::ApplianceError::Start(error.to_string()))
+    }
+
+    /// Waits for Ctrl-C or SIGTERM.
+    pub fn wait_for_signal(&self) {
+        self.runtime.block_on(signal());
+    }
+
+    /// A flag that is set by Ctrl-C or SIGTERM.
+    pub fn signal_flag(&self) -> Arc<std::sync::atomic::AtomicBool> {
+        let flag = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let set = flag.clone();
+        self.runtime.spawn(async move {
+            signal().await;
+            set.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        flag
+    }
+}
+
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        let _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

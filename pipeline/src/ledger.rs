@@ -1,0 +1,270 @@
+//! The ledger: one entry per expected frame, three independent outcomes. The receiving thread, the
+//! workers and the writer each write their own columns; anybody may read at any time.
+//!
+//! Invariants, once a run has ended: `expected = complete + partial + corrupt + lost`, and
+//! `received = done + shed + failed = synced + vetoed + failed`.
+
+use driver::tracker::FrameState;
+use serde::Serialize;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// What analysis made of a received frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Analysis {
+    /// no outcome yet, or the frame was never received
+    Pending = 0,
+    /// a result exists
+    Done = 1,
+    /// left out under overload
+    Shed = 2,
+    /// tried, and failed
+    Failed = 3,
+}
+
+/// What became of a received frame's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Storage {
+    /// no outcome yet, or the frame was never received
+    Pending = 0,
+    /// written, and on the disk when the run is closed
+    Synced = 1,
+    /// a recipe decided against it
+    Vetoed = 2,
+    /// could not be written
+    Failed = 3,
+}
+
+const ANALYSIS: [Analysis; 4] = [Analysis::Pending, Analysis::Done, Analysis::Shed, Analysis::Failed];
+const STORAGE: [Storage; 4] = [Storage::Pending, Storage::Synced, Storage::Vetoed, Storage::Failed];
+const STATES: [FrameState; 5] =
+    [FrameState::Expected, FrameState::Complete, FrameState::Partial, FrameState::Corrupt, FrameState::Lost];
+
+/// One line of the ledger.
+#[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
+pub struct Entry {
+    /// number within the run
+    pub frame_number: u64,
+    /// how it arrived
+    #[schema(value_type = String)]
+    pub state: &'static str,
+    /// what analysis made of it
+    pub analysis: Analysis,
+    /// what became of its bytes
+    pub storage: Storage,
+    /// arrival after the start of the run, µs
+    pub arrival_us: Option<u64>,
+    /// arrival to result, µs
+    pub result_latency_us: Option<u32>,
+}
+
+/// Totals of the second and third outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Outcomes {
+    /// complete, partial and corrupt frames
+    pub received: u64,
+    /// analysed
+    pub done: u64,
+    /// left out under overload
+    pub shed: u64,
+    /// analysis failed
+    pub analysis_failed: u64,
+    /// written
+    pub synced: u64,
+    /// left out by a recipe
+    pub vetoed: u64,
+    /// could not be written
+    pub storage_failed: u64,
+}
+
+/// One entry per expected frame.
+#[derive(Debug)]
+pub struct Ledger {
+    start_ns: u64,
+    state: Box<[AtomicU8]>,
+    analysis: Box<[AtomicU8]>,
+    storage: Box<[AtomicU8]>,
+    arrival_ns: Box<[AtomicU64]>,
+    latency_ns: Box<[AtomicU32]>,
+    received: AtomicU64,
+    analysed: [AtomicU64; 4],
+    stored: [AtomicU64; 4],
+}
+
+fn column<T>(length: u64, zero: impl Fn() -> T) -> Box<[T]> {
+    (0..length).map(|_| zero()).collect()
+}
+
+impl Ledger {
+    /// A ledger of `expected` frames; `start_ns` is the monotonic time that arrivals are counted from.
+    pub fn new(expected: u64, start_ns: u64) -> Self {
+        Self {
+            start_ns,
+            state: column(expected, || AtomicU8::new(0)),
+            analysis: column(expected, || AtomicU8::new(0)),
+            storage: column(expected, || AtomicU8::new(0)),
+            arrival_ns: column(expected, || AtomicU64::new(0)),
+            latency_ns: column(expected, || AtomicU32::new(0)),
+            received: AtomicU64::new(0),
+            analysed: Default::default(),
+            stored: Default::default(),
+        }
+    }
+
+    /// Number of frames expected.
+    pub fn expected(&self) -> u64 {
+        self.state.len() as u64
+    }
+
+    /// The tracker has settled a frame. Called once per frame, by the receiving thread.
+    pub fn receipt(&self, frame: u64, state: FrameState, arrival_ns: u64) {
+        let index = frame as usize;
+        self.state[index].store(state as u8, Relaxed);
+        if matches!(state, FrameState::Complete | FrameState::Partial | FrameState::Corrupt) {
+            self.arrival_ns[index].store(arrival_ns.saturating_sub(self.start_ns).max(1), Relaxed);
+            self.received.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Analysis has ended for a received frame. Called once per received frame.
+    pub fn analysed(&self, frame: u64, outcome: Analysis, latency_ns: u64) {
+        self.latency_ns[frame as usize].store(latency_ns.min(u64::from(u32::MAX)) as u32, Relaxed);
+        self.analysis[frame as usize].store(outcome as u8, Relaxed);
+        self.analysed[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Storage has ended for a received frame. Called once per received frame.
+    pub fn stored(&self, frame: u64, outcome: Storage) {
+        self.storage[frame as usize].store(outcome as u8, Relaxed);
+        self.stored[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    /// A frame counted as written turns out not to be: the file that held it could not be closed.
+    pub fn storage_failed_after_all(&self) {
+        for storage in &self.storage {
+            if storage.compare_exchange(Storage::Synced as u8, Storage::Failed as u8, Relaxed, Relaxed).is_ok() {
+                self.stored[Storage::Synced as usize].fetch_sub(1, Relaxed);
+                self.stored[Storage::Failed as usize].fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// Totals so far.
+    pub fn outcomes(&self) -> Outcomes {
+        Outcomes {
+            received: self.received.load(Relaxed),
+            done: self.analysed[Analysis::Done as usize].load(Relaxed),
+            shed: self.analysed[Analysis::Shed as usize].load(Relaxed),
+            analysis_failed: self.analysed[Analysis::Failed as usize].load(Relaxed),
+            synced: self.stored[Storage::Synced as usize].load(Relaxed),
+            vetoed: self.stored[Storage::Vetoed as usize].load(Relaxed),
+            storage_failed: self.stored[Storage::Failed as usize].load(Relaxed),
+        }
+    }
+
+    /// One line; `None` past the last expected frame.
+    pub fn entry(&self, frame: u64) -> Option<Entry> {
+        let index = usize::try_from(frame).ok().filter(|i| *i < self.state.len())?;
+        let arrival_ns = self.arrival_ns[index].load(Relaxed);
+        let analysis = ANALYSIS[self.analysis[index].load(Relaxed) as usize & 3];
+        let latency_ns = self.latency_ns[index].load(Relaxed);
+        Some(Entry {
+            frame_number: frame,
+            state: state_name(self.state(frame)),
+            analysis,
+            storage: STORAGE[self.storage[index].load(Relaxed) as usize & 3],
+            arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
+            result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
+        })
+    }
+
+    /// How a frame arrived; `Expected` past the last one.
+    pub fn state(&self, frame: u64) -> FrameState {
+        let code = self.state.get(frame as usize).map_or(0, |s| s.load(Relaxed));
+        STATES.get(code as usize).copied().unwrap_or(FrameState::Expected)
+    }
+
+    /// Every column as plain numbers, for the run's file. Allocates: called once, at the end.
+    pub fn columns(&self) -> Columns {
+        Columns {
+            frame_state: self.state.iter().map(|v| v.load(Relaxed)).collect(),
+            analysis: self.analysis.iter().map(|v| v.load(Relaxed)).collect(),
+            storage: self.storage.iter().map(|v| v.load(Relaxed)).collect(),
+            arrival_ns: self.arrival_ns.iter().map(|v| v.load(Relaxed)).collect(),
+            result_latency_ns: self.latency_ns.iter().map(|v| v.load(Relaxed)).collect(),
+        }
+    }
+}
+
+/// The ledger's columns, one value per expected frame.
+#[derive(Clone, Debug, Default)]
+pub struct Columns {
+    /// [`FrameState`] codes
+    pub frame_state: Vec<u8>,
+    /// [`Analysis`] codes
+    pub analysis: Vec<u8>,
+    /// [`Storage`] codes
+    pub storage: Vec<u8>,
+    /// arrival after the start of the run, ns; 0 where it never arrived
+    pub arrival_ns: Vec<u64>,
+    /// arrival to result, ns; 0 where there is none
+    pub result_latency_ns: Vec<u32>,
+}
+
+impl Columns {
+    /// As the store takes them.
+    pub fn as_storage(&self) -> crate::storage::LedgerColumns<'_> {
+        crate::storage::LedgerColumns {
+            frame_state: &self.frame_state,
+            analysis: &self.analysis,
+            storage: &self.storage,
+            arrival_ns: &self.arrival_ns,
+            result_latency_ns: &self.result_latency_ns,
+        }
+    }
+}
+
+/// The name of a frame's state, as the API writes it.
+pub fn state_name(state: FrameState) -> &'static str {
+    match state {
+        FrameState::Expected => "expected",
+        FrameState::Complete => "complete",
+        FrameState::Partial => "partial",
+        FrameState::Corrupt => "corrupt",
+        FrameState::Lost => "lost",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_close_when_every_frame_is_settled() {
+        let ledger = Ledger::new(4, 1_000);
+        ledger.receipt(0, FrameState::Complete, 2_000);
+        ledger.receipt(1, FrameState::Partial, 3_000);
+        ledger.receipt(2, FrameState::Lost, 0);
+        ledger.receipt(3, FrameState::Corrupt, 4_000);
+        ledger.analysed(0, Analysis::Done, 700_000);
+        ledger.analysed(1, Analysis::Shed, 0);
+        ledger.analysed(3, Analysis::Failed, 0);
+        for frame in [0, 1] {
+            ledger.stored(frame, Storage::Synced);
+        }
+        ledger.stored(3, Storage::Failed);
+        let o = ledger.outcomes();
+        assert_eq!(o.received, 3);
+        assert_eq!(o.done + o.shed + o.analysis_failed, o.received);
+        assert_eq!(o.synced + o.vetoed + o.storage_failed, o.received);
+        let first = ledger.entry(0).unwrap();
+        assert_eq!((first.state, first.arrival_us, first.result_latency_us), ("complete", Some(1), Some(700)));
+        assert_eq!(ledger.entry(2).unwrap().arrival_us, None);
+        assert!(ledger.entry(4).is_none());
+        ledger.storage_failed_after_all();
+        assert_eq!((ledger.outcomes().synced, ledger.outcomes().storage_failed), (0, 3));
+    }
+}

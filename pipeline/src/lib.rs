@@ -1,0 +1,18 @@
+//! How it flows: the run, recipes, pinned workers, the ledger, storage, feedback, metrics, and the
+//! `fluxline` command. Begin with [`run`].
+
+pub mod appliance;
+pub mod cli;
+pub mod config;
+pub mod cores;
+pub mod data_plane;
+pub mod describe;
+pub mod feedback;
+pub mod ledger;
+pub mod metrics;
+pub mod recipes;
+pub mod run;
+#[allow(missing_docs)]
+pub mod storage;
+pub mod worker;
+pub mod writer;

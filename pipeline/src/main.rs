@@ -1,0 +1,5 @@
+//! The `fluxline` command.
+
+fn main() -> std::process::ExitCode {
+    pipeline::cli::main()
+}

@@ -1,0 +1,209 @@
+//! Prometheus metrics. Every name begins with `fluxline_`, units are base units, labels are few and never
+//! a run, proposal or user. Counters are of the process, summed over runs.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// Bounds of the latency histograms, seconds.
+const LATENCY_BOUNDS: [f64; 16] =
+    [25e-6, 50e-6, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0, 5.0];
+
+/// Name, labels and meaning of a metric, for `docs/metrics.md`.
+pub struct Described {
+    /// name
+    pub name: String,
+    /// label names
+    pub labels: Vec<String>,
+    /// meaning
+    pub help: String,
+}
+
+/// Every metric of the process. Handles are looked up once; counting is one atomic operation.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// frames by the tracker's verdict: complete, partial, corrupt, lost, duplicate, late, stale, unexpected
+    pub frames: IntCounterVec,
+    /// frames by analysis outcome: done, shed, failed
+    pub analysed: IntCounterVec,
+    /// frames by storage outcome: synced, vetoed, failed
+    pub stored: IntCounterVec,
+    /// payload bytes received
+    pub received_bytes: IntCounter,
+    /// bytes of frames written to the store
+    pub written_bytes: IntCounter,
+    /// slots of the ring: total, used
+    pub ring_slots: IntGaugeVec,
+    /// 1 for the kind of pages that the ring lies on
+    pub ring_pages: IntGaugeVec,
+    /// frames waiting by queue: analysis, storage
+    pub queue_depth: IntGaugeVec,
+    /// arrival to result
+    pub result_latency: Histogram,
+    /// one micro-batch through its recipe
+    pub batch_seconds: Histogram,
+    /// one frame through compression and chunk write
+    pub write_seconds: Histogram,
+    /// results that the feedback hub was too slow for
+    pub results_missed: IntCounter,
+    /// 1 for the device in use, by name and memory
+    pub device_info: GaugeVec,
+    /// 1 for the state that the appliance is in
+    pub state: IntGaugeVec,
+    /// free bytes of the store's file system
+    pub store_free_bytes: Gauge,
+    /// runs that ended, by state
+    pub runs: IntCounterVec,
+    /// payload-sized copies between ring and device
+    pub device_copies: IntCounter,
+    build: IntGauge,
+}
+
+struct Maker {
+    registry: Registry,
+}
+
+impl Maker {
+    fn add<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> prometheus::Result<C> {
+        let collector = made?;
+        self.registry.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn counters(&self, name: &str, help: &str, label: &str, values: &[&str]) -> prometheus::Result<IntCounterVec> {
+        let counters = self.add(IntCounterVec::new(Opts::new(name, help), &[label]))?;
+        for value in values {
+            counters.get_metric_with_label_values(&[value])?;
+        }
+        Ok(counters)
+    }
+
+    fn gauges(&self, name: &str, help: &str, label: &str, values: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        let gauges = self.add(IntGaugeVec::new(Opts::new(name, help), &[label]))?;
+        for value in values {
+            gauges.get_metric_with_label_values(&[value])?;
+        }
+        Ok(gauges)
+    }
+
+    fn latency(&self, name: &str, help: &str) -> prometheus::Result<Histogram> {
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(LATENCY_BOUNDS.into())))
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero, in a registry of their own.
+    pub fn new() -> prometheus::Result<Self> {
+        let m = Maker { registry: Registry::new() };
+        let frame_states =
+            ["expected", "complete", "partial", "corrupt", "lost", "duplicate", "late", "stale", "unexpected"];
+        let metrics = Self {
+            frames: m.counters(
+                "fluxline_frames_total",
+                "Frames by the tracker's verdict; duplicate, late, stale and unexpected count arrivals, not frames",
+                "state",
+                &frame_states,
+            )?,
+            analysed: m.counters(
+                "fluxline_frames_analysed_total",
+                "Received frames by the outcome of analysis",
+                "outcome",
+                &["done", "shed", "failed"],
+            )?,
+            stored: m.counters(
+                "fluxline_frames_stored_total",
+                "Received frames by the outcome of storage",
+                "outcome",
+                &["synced", "vetoed", "failed"],
+            )?,
+            received_bytes: m.add(IntCounter::new("fluxline_received_bytes_total", "Payload bytes received"))?,
+            written_bytes: m.add(IntCounter::new("fluxline_written_bytes_total", "Bytes of frames written to the store"))?,
+            ring_slots: m.gauges("fluxline_ring_slots", "Slots of the frame ring", "state", &["total", "used"])?,
+            ring_pages: m.gauges(
+                "fluxline_ring_pages_info",
+                "1 for the kind of pages that the frame ring lies on",
+                "kind",
+                &["1GiB", "2MiB", "transparent"],
+            )?,
+            queue_depth: m.gauges(
+                "fluxline_queue_frames",
+                "Frames waiting in a queue",
+                "queue",
+                &["analysis", "storage"],
+            )?,
+            result_latency: m.latency("fluxline_result_latency_seconds", "Arrival of a frame to its result")?,
+            batch_seconds: m.latency("fluxline_batch_seconds", "One micro-batch through its recipe")?,
+            write_seconds: m.latency("fluxline_write_seconds", "One frame through compression and chunk write")?,
+            results_missed: m.add(IntCounter::new(
+                "fluxline_results_missed_total",
+                "Results that the feedback hub was too slow to take; they are in the files",
+            ))?,
+            device_info: m.add(GaugeVec::new(
+                Opts::new("fluxline_device_info", "1 for the device that computes"),
+                &["device", "memory"],
+            ))?,
+            state: m.gauges(
+                "fluxline_state_info",
+                "1 for the state that the appliance is in",
+                "state",
+                &["idle", "armed", "recording", "finishing", "error"],
+            )?,
+            store_free_bytes: m.add(Gauge::new("fluxline_store_free_bytes", "Free bytes of the store's file system"))?,
+            runs: m.counters(
+                "fluxline_runs_total",
+                "Runs that ended",
+                "state",
+                &["complete", "stopped", "aborted", "failed"],
+            )?,
+            device_copies: m.add(IntCounter::new(
+                "fluxline_device_copies_total",
+                "Payload-sized copies between ring and device; 0 where memory is shared",
+            ))?,
+            build: m.add(IntGauge::with_opts(
+                Opts::new("fluxline_build_info", "1, with the version of this program")
+                    .const_label("version", env!("CARGO_PKG_VERSION")),
+            ))?,
+            registry: m.registry,
+        };
+        metrics.build.set(1);
+        Ok(metrics)
+    }
+
+    /// Sets the gauge of `value` to 1 and of all others to 0.
+    pub fn only(gauges: &IntGaugeVec, values: &[&str], value: &str) {
+        for candidate in values {
+            gauges.with_label_values(&[candidate]).set(i64::from(*candidate == value));
+        }
+    }
+
+    /// The text that Prometheus scrapes.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(String::from_utf8_lossy(&out).into_owned())
+    }
+
+    /// Every metric by name.
+    pub fn describe(&self) -> Vec<Described> {
+        // A label shows only on a family with members; device_info gets one for the description.
+        self.device_info.with_label_values(&["", ""]);
+        let families = self.registry.gather();
+        let described = families
+            .iter()
+            .map(|family| Described {
+                name: family.name().to_string(),
+                labels: family
+                    .get_metric()
+                    .first()
+                    .map(|m| m.get_label().iter().map(|l| l.name().to_string()).collect())
+                    .unwrap_or_default(),
+                help: family.help().to_string(),
+            })
+            .collect();
+        self.device_info.reset();
+        described
+    }
+}

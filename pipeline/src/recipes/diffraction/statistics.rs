@@ -1,0 +1,125 @@
+//! `statistics`: sum, largest value, saturated pixels, and the same for regions of interest.
+
+use super::super::{Batch, Operation, RecipeError, Setup, Snapshot};
+use super::correct::Corrections;
+use frame::ResultLayout;
+use kernels::{FrameStatistics, Queue, Region, Statistics, StatisticsConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+const NAME: &str = "statistics";
+
+/// A rectangle of pixels.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RegionParameters {
+    /// name, a part of the results' names
+    pub name: String,
+    /// first row
+    pub row: usize,
+    /// first column
+    pub column: usize,
+    /// number of rows
+    pub rows: usize,
+    /// number of columns
+    pub columns: usize,
+}
+
+/// `[recipe.NAME.statistics]`
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct StatisticsParameters {
+    /// Up to 8 regions of interest, `[[recipe.NAME.statistics.regions]]` with name, row, column, rows, columns.
+    pub regions: Vec<RegionParameters>,
+}
+
+/// Where the results go.
+pub(super) struct StatisticsPlan {
+    config: StatisticsConfig,
+    first: usize,
+}
+
+/// The operation.
+pub(super) struct StatisticsOperation {
+    statistics: Statistics,
+    regions: usize,
+    first: usize,
+    found: Vec<FrameStatistics>,
+}
+
+impl StatisticsOperation {
+    pub(super) fn plan(
+        setup: &Setup<'_>,
+        parameters: &StatisticsParameters,
+        corrections: &Corrections,
+        layout: &mut ResultLayout,
+    ) -> Result<StatisticsPlan, RecipeError> {
+        for (index, region) in parameters.regions.iter().enumerate() {
+            let plain = region.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !region.name.is_empty();
+            let again = parameters.regions[..index].iter().any(|other| other.name == region.name);
+            if !plain || again {
+                let expected = "a name of letters, digits and underscores, different for every region";
+                return Err(setup.wrong(NAME, "regions.name", format!("{:?}", region.name), expected));
+            }
+        }
+        let regions = parameters.regions.iter().map(|region| Region {
+            name: region.name.clone(),
+            row: region.row,
+            column: region.column,
+            rows: region.rows,
+            columns: region.columns,
+        });
+        let first = layout.scalar("total_counts", "counts");
+        layout.scalar("max_counts", "counts");
+        layout.scalar("saturated_pixels", "");
+        layout.scalar("valid_pixels", "");
+        for region in &parameters.regions {
+            layout.scalar(&format!("{}_counts", region.name), "counts");
+            layout.scalar(&format!("{}_max", region.name), "counts");
+        }
+        let config = StatisticsConfig { saturation: corrections.saturation, regions: regions.collect() };
+        Ok(StatisticsPlan { config, first })
+    }
+
+    pub(super) fn new(setup: &Setup<'_>, plan: &StatisticsPlan, corrections: &Corrections) -> Result<Self, RecipeError> {
+        let (shape, pixel_type) = (setup.stream.shape, setup.stream.pixel_type);
+        let (device, mask, limit) = (setup.accelerator, &corrections.mask, setup.batch_limit);
+        let statistics = Statistics::new(device, &plan.config, shape, pixel_type, mask, limit)
+            .map_err(RecipeError::device(NAME))?;
+        let found = vec![FrameStatistics::default(); limit];
+        Ok(Self { statistics, regions: plan.config.regions.len(), first: plan.first, found })
+    }
+}
+
+impl Operation for StatisticsOperation {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn push<'a>(&'a mut self, batch: &mut Batch<'a>) -> Result<(), RecipeError> {
+        let frames = batch.frames.frames();
+        let found = &mut self.found[..frames];
+        self.statistics.run(batch.queue, batch.frames, found).map_err(RecipeError::device(NAME))?;
+        for (index, found) in found.iter().enumerate() {
+            let Some(result) = batch.result(index) else { continue };
+            let scalars = &mut result.scalars[self.first..];
+            scalars[0] = found.frame.sum;
+            scalars[1] = found.frame.max;
+            scalars[2] = found.frame.saturated as f64;
+            scalars[3] = found.frame.valid as f64;
+            for (region, pair) in found.regions[..self.regions].iter().zip(scalars[4..].chunks_exact_mut(2)) {
+                pair[0] = region.sum;
+                pair[1] = region.max;
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, _queue: &Queue, _snapshot: &mut Snapshot) -> Result<(), RecipeError> {
+        Ok(())
+    }
+
+    fn finish(&mut self, _queue: &Queue) -> Result<(), RecipeError> {
+        Ok(())
+    }
+}

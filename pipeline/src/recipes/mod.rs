@@ -1,0 +1,229 @@
+//! Recipes: what is computed with the frames of a run, as data. A technique is one folder here: its
+//! operations, the NeXus definition its files follow, and the panel of the page that shows it.
+//!
+//! To add a technique: a folder with a [`Technique`], and its line in [`TECHNIQUES`].
+
+pub mod diffraction;
+mod fields;
+pub mod tomography;
+
+use crate::config::{ConfigError, RecipeConfig};
+use crate::storage::CurveAxis;
+use frame::{FrameKind, FrameResult, Geometry, Image, PixelMask, ResultLayout, StreamDescription};
+use kernels::{Accelerator, AcceleratorError, CorrectedBatch, DeviceBatch, Queue};
+use serde::de::DeserializeOwned;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Every technique that this program knows.
+pub const TECHNIQUES: [&dyn Technique; 2] = [&diffraction::Diffraction, &tomography::Tomography];
+
+/// Why a recipe cannot run, or why it failed on a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// a parameter is wrong
+    #[error(transparent)]
+    Parameter(#[from] ConfigError),
+    /// the accelerator refused
+    #[error("{operation}: {reason}")]
+    Device {
+        /// operation
+        operation: &'static str,
+        /// the device's words
+        #[source]
+        reason: AcceleratorError,
+    },
+    /// the frames do not fit the recipe
+    #[error("{operation}: {reason}")]
+    Frames {
+        /// operation
+        operation: &'static str,
+        /// what does not fit and what to do
+        reason: String,
+    },
+}
+
+impl RecipeError {
+    /// An error of the device while `operation` ran.
+    pub fn device(operation: &'static str) -> impl Fn(AcceleratorError) -> RecipeError {
+        move |reason| RecipeError::Device { operation, reason }
+    }
+}
+
+/// What an operation needs to know before the first frame.
+pub struct Setup<'a> {
+    /// recipe name, for messages
+    pub recipe: &'a str,
+    /// the recipe's table
+    pub config: &'a RecipeConfig,
+    /// folder that relative paths are relative to
+    pub folder: &'a std::path::Path,
+    /// what the source knows
+    pub stream: &'a StreamDescription,
+    /// device
+    pub accelerator: &'a Accelerator,
+    /// most frames per batch
+    pub batch_limit: usize,
+}
+
+impl Setup<'_> {
+    /// The parameters of an operation, defaults where the recipe has no table for it.
+    pub fn parameters<T: DeserializeOwned>(&self, operation: &str) -> Result<T, RecipeError> {
+        Ok(parameters(self.recipe, self.config, operation)?)
+    }
+
+    /// A path relative to the configuration.
+    pub fn path(&self, path: &std::path::Path) -> PathBuf {
+        crate::config::resolve(self.folder, path)
+    }
+
+    /// An error that names a parameter of this recipe.
+    pub fn wrong(
+        &self,
+        operation: &str,
+        key: &str,
+        value: impl std::fmt::Display,
+        expected: impl Into<String>,
+    ) -> RecipeError {
+        ConfigError::value(format!("recipe.{}.{operation}.{key}", self.recipe), value, expected).into()
+    }
+}
+
+/// A recipe made ready for one run.
+pub struct Prepared {
+    /// layout of every frame result
+    pub layout: ResultLayout,
+    /// axes of the result curves
+    pub axes: Vec<CurveAxis>,
+    /// what each worker runs, in order; one list per worker
+    pub operations: Vec<Vec<Box<dyn Operation>>>,
+    /// pictures and curves that build up over the run, as they are before the first frame
+    pub snapshot: Snapshot,
+    /// mask of the run: the source's and the recipe's
+    pub mask: PixelMask,
+    /// geometry where the recipe has one
+    pub geometry: Option<Geometry>,
+    /// everything as used, for the run's record
+    pub parameters: serde_json::Value,
+}
+
+/// A technique: one folder.
+pub trait Technique: Sync {
+    /// name in the configuration and in the API
+    fn name(&self) -> &'static str;
+    /// NeXus application definition of its files
+    fn definition(&self) -> &'static str;
+    /// operations that a recipe of this technique may list
+    fn operations(&self) -> &'static [&'static str];
+    /// whether frames must come in order to one owner, because an operation carries state from frame to frame
+    fn ordered(&self) -> bool;
+    /// parameters of its operations as JSON schemas: title and schema
+    fn schemas(&self) -> Vec<(String, serde_json::Value)>;
+    /// checks the parameters alone, without a source or a device
+    fn check(&self, name: &str, config: &RecipeConfig) -> Result<(), ConfigError>;
+    /// makes everything that the run needs: afterwards nothing is allocated until its end
+    fn prepare(&self, setup: &Setup<'_>, workers: usize) -> Result<Prepared, RecipeError>;
+}
+
+/// A micro-batch on its way through a recipe. All its frames are of one kind.
+pub struct Batch<'a> {
+    /// queue of the worker
+    pub queue: &'a Queue,
+    /// pixels where the device reads them
+    pub frames: &'a DeviceBatch,
+    /// what the frames were taken for
+    pub kind: FrameKind,
+    /// rotation angle of each frame, degrees; NaN where there is none
+    pub angles_deg: &'a [f64],
+    /// results to fill, one per frame
+    pub results: &'a mut [Arc<FrameResult>],
+    /// corrected values, once an operation has made them for those behind it
+    pub corrected: Option<&'a mut CorrectedBatch>,
+}
+
+impl Batch<'_> {
+    /// The result of frame `index` of the batch. `None` while somebody else still reads it, which the pool excludes.
+    pub fn result(&mut self, index: usize) -> Option<&mut FrameResult> {
+        self.results.get_mut(index).and_then(Arc::get_mut)
+    }
+}
+
+/// One operation of a recipe.
+pub trait Operation: Send {
+    /// name as the recipe lists it
+    fn name(&self) -> &'static str;
+    /// takes a micro-batch and fills its share of the results; allocates nothing
+    fn push<'a>(&'a mut self, batch: &mut Batch<'a>) -> Result<(), RecipeError>;
+    /// writes its running pictures and curves into `snapshot`, which has room for them; allocates nothing
+    fn snapshot(&mut self, queue: &Queue, snapshot: &mut Snapshot) -> Result<(), RecipeError>;
+    /// takes what is still on its way and leaves the final state to a last [`Operation::snapshot`]
+    fn finish(&mut self, queue: &Queue) -> Result<(), RecipeError>;
+}
+
+/// A curve that builds up over the run.
+#[derive(Clone, Debug)]
+pub struct RunningCurve {
+    /// name, as the per-frame curve it belongs to
+    pub name: String,
+    /// unit
+    pub unit: String,
+    /// values
+    pub values: Vec<f32>,
+    /// standard errors of the values; empty where there are none
+    pub errors: Vec<f32>,
+    /// frames that it rests on
+    pub frames_used: u64,
+}
+
+/// What a recipe has so far.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// counts updates
+    pub version: u64,
+    /// pictures
+    pub images: Vec<Image>,
+    /// curves
+    pub curves: Vec<RunningCurve>,
+}
+
+/// The technique with this name.
+pub fn technique(recipe: &str, name: &str) -> Result<&'static dyn Technique, ConfigError> {
+    TECHNIQUES.into_iter().find(|t| t.name() == name).ok_or_else(|| {
+        let known: Vec<&str> = TECHNIQUES.iter().map(|t| t.name()).collect();
+        ConfigError::value(format!("recipe.{recipe}.technique"), format!("{name:?}"), format!("one of {}", known.join(", ")))
+    })
+}
+
+/// Checks a recipe's table without a source or a device.
+pub fn check(name: &str, config: &RecipeConfig) -> Result<(), ConfigError> {
+    let technique = technique(name, &config.technique)?;
+    let known = technique.operations();
+    for operation in &config.operations {
+        if !known.contains(&operation.as_str()) {
+            let expected = format!("{} knows the operations {}", technique.name(), known.join(", "));
+            return Err(ConfigError::value(format!("recipe.{name}.operations"), format!("{operation:?}"), expected));
+        }
+    }
+    for table in config.parameters.keys() {
+        if !config.operations.iter().any(|operation| operation == table) {
+            let expected = format!("the recipe has no operation of that name; it lists {}", config.operations.join(", "));
+            return Err(ConfigError::value(format!("recipe.{name}"), table, expected));
+        }
+    }
+    technique.check(name, config)
+}
+
+/// The parameters of one operation; an unknown key is an error that names it.
+pub fn parameters<T: DeserializeOwned>(recipe: &str, config: &RecipeConfig, operation: &str) -> Result<T, ConfigError> {
+    let table = config.parameters.get(operation).cloned().unwrap_or_else(|| toml::Value::Table(toml::Table::new()));
+    let shown = table.clone();
+    table.try_into().map_err(|error: toml::de::Error| {
+        let text = error.to_string();
+        ConfigError::value(format!("recipe.{recipe}.{operation}"), shown, text.trim_end().to_string())
+    })
+}
+
+/// Parameters of every operation, for `docs/configuration.md`: title and JSON schema.
+pub fn schemas() -> Vec<(String, serde_json::Value)> {
+    TECHNIQUES.iter().flat_map(|technique| technique.schemas()).collect()
+}

@@ -1,0 +1,766 @@
+//! A run, from arm to end. Read this file from top to bottom to follow a frame:
+//!
+//! 1. [`arm`] makes everything that the run needs: source, ring, recipe, files, queues, threads.
+//! 2. [`receive`] takes frames from the source, gives each a receipt and a place in the ledger, and hands
+//!    its lease to a worker and to the writer.
+//! 3. [`crate::worker::work`] runs the recipe on micro-batches; results go to the feedback hub and the writer.
+//! 4. [`crate::writer::write`] puts frames and results into the run's files.
+//! 5. [`finish`] waits for all of them and closes the books.
+//!
+//! Steps 2 to 4 are the data plane: one thread each, bounded queues, nothing allocated, no lock waited for.
+
+use crate::cores::Cores;
+use crate::data_plane;
+use crate::feedback::events::EventLog;
+use crate::feedback::hub::FeedbackHub;
+use crate::ledger::{Analysis, Ledger, Outcomes};
+use crate::metrics::Metrics;
+use crate::recipes::{Prepared, Snapshot, Technique};
+use crate::storage::{RunInfo, RunWriter};
+use crate::worker::{Work, Worker, WorkerParts};
+use crate::writer::{ToWriter, Writer};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_queue::ArrayQueue;
+use driver::clock::monotonic_ns;
+use driver::memory::{FrameLease, FrameRing};
+use driver::source::{Arrival, FrameSource, WhenFull};
+use driver::tracker::{Counts, FrameState, Receipt, Tracker};
+use frame::{FrameResult, StreamDescription};
+use hdrhistogram::Histogram;
+use kernels::Accelerator;
+use serde::Serialize;
+use serde_json::json;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Frames that may overtake each other before one counts as lost (RELIABILITY: reorder window).
+pub const REORDER_WINDOW: u64 = 64;
+
+/// State of a run while it is in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum RunState {
+    /// every thread and file is ready
+    Armed = 0,
+    /// frames arrive
+    Recording = 1,
+    /// the last frame has come, books and files are being closed
+    Finishing = 2,
+    /// ended with every expected frame accounted for
+    Complete = 3,
+    /// ended early on request, everything kept
+    Stopped = 4,
+    /// ended on request, marked as aborted
+    Aborted = 5,
+    /// ended by an error
+    Failed = 6,
+}
+
+impl RunState {
+    const ALL: [RunState; 7] = [
+        RunState::Armed,
+        RunState::Recording,
+        RunState::Finishing,
+        RunState::Complete,
+        RunState::Stopped,
+        RunState::Aborted,
+        RunState::Failed,
+    ];
+
+    /// Name as the API writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RunState::Armed => "armed",
+            RunState::Recording => "recording",
+            RunState::Finishing => "finishing",
+            RunState::Complete => "complete",
+            RunState::Stopped => "stopped",
+            RunState::Aborted => "aborted",
+            RunState::Failed => "failed",
+        }
+    }
+
+    /// Whether nothing more will happen.
+    pub fn ended(self) -> bool {
+        self as u8 >= RunState::Complete as u8
+    }
+}
+
+/// Latency quantiles, microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct LatencyUs {
+    /// median
+    pub p50: f64,
+    /// 99th percentile
+    pub p99: f64,
+    /// 99.9th percentile
+    pub p999: f64,
+    /// largest
+    pub max: f64,
+}
+
+impl LatencyUs {
+    /// Quantiles of a histogram of nanoseconds.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        let us = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        Self { p50: us(0.5), p99: us(0.99), p999: us(0.999), max: histogram.max() as f64 / 1e3 }
+    }
+}
+
+/// Rates over the time in which frames arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct Throughput {
+    /// frames per second
+    pub frames_per_s: f64,
+    /// payload bytes per second
+    pub bytes_per_s: f64,
+}
+
+/// How a run ended, as `--json` prints it and `run.json` keeps it.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Summary {
+    /// run id
+    pub run: String,
+    /// complete, stopped, aborted or failed
+    pub state: &'static str,
+    /// the tracker's counts
+    #[schema(value_type = Object)]
+    pub frames: Counts,
+    /// the outcomes of analysis and storage
+    pub outcomes: Outcomes,
+    /// arrival of a frame to its result
+    pub latency_us: LatencyUs,
+    /// rates
+    pub throughput: Throughput,
+    /// files of the run
+    pub files: Vec<String>,
+    /// final results: names, shapes and how many frames they rest on
+    #[schema(value_type = Object)]
+    pub results: serde_json::Value,
+    /// device that computed
+    pub device: String,
+    /// from armed to closed
+    pub seconds: f64,
+    /// payload-sized copies between ring and device
+    pub device_copies: u64,
+    /// what somebody should know
+    pub warnings: Vec<String>,
+}
+
+/// Tracker counts that anybody may read while the receiving thread owns the tracker.
+#[derive(Debug, Default)]
+pub struct LiveCounts([AtomicU64; 9]);
+
+impl LiveCounts {
+    fn expecting(frames: u64) -> Self {
+        let counts = Self::default();
+        counts.0[8].store(frames, Relaxed);
+        counts
+    }
+
+    fn set(&self, counts: &Counts) {
+        let values = [
+            counts.complete,
+            counts.partial,
+            counts.corrupt,
+            counts.lost,
+            counts.duplicate,
+            counts.late,
+            counts.stale,
+            counts.unexpected,
+            counts.expected,
+        ];
+        for (cell, value) in self.0.iter().zip(values) {
+            cell.store(value, Relaxed);
+        }
+    }
+
+    /// The counts now.
+    pub fn get(&self) -> Counts {
+        let at = |i: usize| self.0[i].load(Relaxed);
+        Counts {
+            expected: at(8),
+            complete: at(0),
+            partial: at(1),
+            corrupt: at(2),
+            lost: at(3),
+            duplicate: at(4),
+            late: at(5),
+            stale: at(6),
+            unexpected: at(7),
+        }
+    }
+}
+
+/// Everything about a run that other threads may look at.
+pub struct ActiveRun {
+    /// identity and metadata
+    pub info: RunInfo,
+    /// what the source said
+    pub stream: StreamDescription,
+    /// mask of the run
+    pub mask: frame::PixelMask,
+    /// axes of the result curves
+    pub axes: Vec<crate::storage::CurveAxis>,
+    /// datasets that the run writes, known before frame 0
+    pub datasets: Vec<crate::storage::DatasetInfo>,
+    /// frame by frame
+    pub ledger: Ledger,
+    /// tracker counts
+    pub counts: LiveCounts,
+    /// results for consumers
+    pub hub: FeedbackHub,
+    /// events for consumers
+    pub events: EventLog,
+    /// the newest frame
+    pub latest: ArrayQueue<FrameLease>,
+    /// pictures and curves so far; workers only ever try this lock
+    pub snapshot: Mutex<Snapshot>,
+    /// folder of the run
+    pub folder: std::path::PathBuf,
+    /// payload bytes received
+    pub bytes: AtomicU64,
+    /// payload-sized copies between ring and device
+    pub copies: AtomicU64,
+    state: AtomicU8,
+    stop: AtomicBool,
+    abort: AtomicBool,
+    first_ns: AtomicU64,
+    last_ns: AtomicU64,
+    latency: Mutex<LatencyUs>,
+    summary: Mutex<Option<Summary>>,
+    warnings: Mutex<Vec<String>>,
+    queues: [AtomicU64; 2],
+}
+
+impl ActiveRun {
+    /// State now.
+    pub fn state(&self) -> RunState {
+        RunState::ALL[usize::from(self.state.load(SeqCst)).min(RunState::ALL.len() - 1)]
+    }
+
+    fn set_state(&self, state: RunState) {
+        self.state.store(state as u8, SeqCst);
+    }
+
+    /// Ends the run early; everything so far is kept.
+    pub fn stop(&self) {
+        self.stop.store(true, SeqCst);
+    }
+
+    /// Ends the run now and marks it as aborted.
+    pub fn abort(&self) {
+        self.abort.store(true, SeqCst);
+        self.stop.store(true, SeqCst);
+    }
+
+    /// Whether somebody asked for the end.
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
+
+    /// Latency so far.
+    pub fn latency(&self) -> LatencyUs {
+        *self.latency.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker's latency so far; skipped while somebody reads.
+    pub fn offer_latency(&self, histogram: &Histogram<u64>) {
+        if let Ok(mut latency) = self.latency.try_lock() {
+            *latency = LatencyUs::of(histogram);
+        }
+    }
+
+    /// Frames waiting for analysis and for storage.
+    pub fn waiting(&self) -> (u64, u64) {
+        (self.queues[0].load(Relaxed), self.queues[1].load(Relaxed))
+    }
+
+    /// Mean rates from the first arrival to the last.
+    pub fn throughput(&self) -> Throughput {
+        let (first, last) = (self.first_ns.load(Relaxed), self.last_ns.load(Relaxed));
+        let received = self.ledger.outcomes().received;
+        if received < 2 || last <= first {
+            return Throughput::default();
+        }
+        let seconds = (last - first) as f64 / 1e9;
+        // The first arrival starts the clock, so it is not counted in the rate.
+        let share = (received - 1) as f64 / received as f64;
+        Throughput {
+            frames_per_s: (received - 1) as f64 / seconds,
+            bytes_per_s: self.bytes.load(Relaxed) as f64 * share / seconds,
+        }
+    }
+
+    /// How it ended; `None` before that.
+    pub fn summary(&self) -> Option<Summary> {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says once that something is not as it should be.
+    pub fn degraded(&self, message: String) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if warnings.len() < 100 && !warnings.contains(&message) {
+            tracing::warn!("{message}");
+            self.events.add("degraded", json!({ "message": message }));
+            warnings.push(message);
+        }
+    }
+
+    /// What somebody should know.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What [`arm`] takes.
+pub struct RunParts {
+    /// identity and metadata
+    pub info: RunInfo,
+    /// armed source
+    pub source: Box<dyn FrameSource>,
+    /// what its frames carry as epoch
+    pub epoch: u32,
+    /// memory
+    pub ring: FrameRing,
+    /// whether the source waits or drops when the ring is full
+    pub when_full: WhenFull,
+    /// device
+    pub accelerator: Accelerator,
+    /// technique of the recipe
+    pub technique: &'static dyn Technique,
+    /// the recipe, ready
+    pub recipe: Prepared,
+    /// most frames per batch
+    pub batch_limit: usize,
+    /// files, created
+    pub files: RunWriter,
+    /// folder of the run
+    pub folder: std::path::PathBuf,
+    /// which thread goes where
+    pub cores: Cores,
+    /// results kept for consumers
+    pub results_kept: usize,
+    /// process metrics
+    pub metrics: Metrics,
+    /// what somebody should know already
+    pub warnings: Vec<String>,
+}
+
+/// A run whose threads stand ready.
+pub struct Run {
+    /// the view for other threads
+    pub active: Arc<ActiveRun>,
+    go: Arc<Barrier>,
+    receiver: JoinHandle<Result<(), String>>,
+    workers: Vec<JoinHandle<Histogram<u64>>>,
+    writer: JoinHandle<Writer>,
+    feedback: JoinHandle<()>,
+    books: Books,
+    device: String,
+}
+
+/// Makes the run's queues and threads. When it returns, every thread has touched all that it needs and
+/// waits for [`Run::record`].
+pub fn arm(parts: RunParts) -> Result<Run, String> {
+    let RunParts { mut source, ring, recipe, accelerator, metrics, cores, .. } = parts;
+    let Prepared { layout, axes, operations, snapshot, mask, .. } = recipe;
+    let ordered = parts.technique.ordered();
+    let stream = source.stream().clone();
+    let slots = ring.slots();
+
+    // Results go round: to the hub and the writer and back to their worker when both have let go. The pool
+    // covers both queues and a batch, so a worker never finds it empty.
+    let (hub_capacity, worker_count) = (256, operations.len());
+    let results_per_worker = hub_capacity + slots + 4 * parts.batch_limit;
+
+    // Every queue holds more than the ring has slots: the ring alone pushes back.
+    let (work, to_work) = bounded::<Work>(2 * slots + REORDER_WINDOW as usize);
+    let (to_writer, for_writer) = bounded::<ToWriter>(2 * slots + worker_count * results_per_worker);
+    let (to_hub, for_hub) = bounded::<Arc<FrameResult>>(hub_capacity);
+
+    let active = Arc::new(ActiveRun {
+        ledger: Ledger::new(stream.frames_expected, monotonic_ns()),
+        counts: LiveCounts::expecting(stream.frames_expected),
+        hub: FeedbackHub::new(layout.clone(), parts.results_kept),
+        events: EventLog::default(),
+        latest: ArrayQueue::new(1),
+        snapshot: Mutex::new(snapshot),
+        folder: parts.folder,
+        bytes: AtomicU64::new(0),
+        copies: AtomicU64::new(0),
+        state: AtomicU8::new(RunState::Armed as u8),
+        stop: AtomicBool::new(false),
+        abort: AtomicBool::new(false),
+        first_ns: AtomicU64::new(0),
+        last_ns: AtomicU64::new(0),
+        latency: Mutex::new(LatencyUs::default()),
+        summary: Mutex::new(None),
+        warnings: Mutex::new(Vec::new()),
+        queues: Default::default(),
+        datasets: parts.files.datasets(),
+        mask,
+        axes,
+        info: parts.info,
+        stream,
+    });
+    for warning in parts.warnings {
+        active.degraded(warning);
+    }
+
+    let go = Arc::new(Barrier::new(worker_count + 3));
+    let mut workers = Vec::with_capacity(worker_count);
+    for (index, operations) in operations.into_iter().enumerate() {
+        let mut worker = Worker::new(WorkerParts {
+            run: &active,
+            accelerator: &accelerator,
+            ring: &ring,
+            operations,
+            layout: &layout,
+            results: results_per_worker,
+            batch_limit: parts.batch_limit,
+            ordered,
+            work: to_work.clone(),
+            to_hub: to_hub.clone(),
+            to_writer: to_writer.clone(),
+            metrics: metrics.clone(),
+        })?;
+        let (go, core) = (go.clone(), cores.worker(index));
+        workers.push(spawn(&format!("work-{index}"), move || {
+            crate::cores::pin(core);
+            worker.warm();
+            go.wait();
+            worker.work()
+        })?);
+    }
+    drop(to_hub);
+
+    let mut writer = Writer::new(&active, parts.files, for_writer.clone(), metrics.clone(), worker_count + 1);
+    let (barrier, core) = (go.clone(), cores.writer);
+    let writer = spawn("write", move || {
+        crate::cores::pin(core);
+        data_plane::warm(&writer.queue);
+        barrier.wait();
+        writer.write();
+        writer
+    })?;
+
+    let (barrier, core, run, epoch, when_full) =
+        (go.clone(), cores.receive, active.clone(), parts.epoch, parts.when_full);
+    let received_ring = ring.clone();
+    let receiver = spawn("receive", move || {
+        crate::cores::pin(core);
+        received_ring.warm_thread();
+        barrier.wait();
+        let queues = Outlets { work, to_writer, workers: worker_count, ordered };
+        receive(&run, source.as_mut(), &received_ring, epoch, when_full, &queues)
+    })?;
+
+    let hub_run = active.clone();
+    let feedback = spawn("feedback", move || hub_run.hub.serve(&for_hub))?;
+    active.events.add("armed", json!({ "run": active.info.id, "datasets": active.datasets }));
+    Ok(Run {
+        active: active.clone(),
+        go,
+        receiver,
+        workers,
+        writer,
+        feedback,
+        device: accelerator.info().name.clone(),
+        books: Books { active, queues: (to_work, for_writer), ring, metrics, seen: Seen::default() },
+    })
+}
+
+fn spawn<T: Send + 'static>(role: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, String> {
+    std::thread::Builder::new()
+        .name(format!("fluxline-{role}"))
+        .spawn(body)
+        .map_err(|error| format!("cannot start the thread fluxline-{role}: {error}"))
+}
+
+/// Where the receiving thread hands frames on to.
+struct Outlets {
+    work: Sender<Work>,
+    to_writer: Sender<ToWriter>,
+    workers: usize,
+    ordered: bool,
+}
+
+/// The receiving thread: source → tracker → ledger → worker and writer.
+fn receive(
+    run: &ActiveRun,
+    source: &mut dyn FrameSource,
+    ring: &FrameRing,
+    epoch: u32,
+    when_full: WhenFull,
+    outlets: &Outlets,
+) -> Result<(), String> {
+    let mut tracker = Tracker::new(epoch, run.ledger.expected(), REORDER_WINDOW);
+    let guard = data_plane::enter();
+    let mut outcome = Ok(());
+    while !run.stopping() {
+        match source.next(ring, when_full) {
+            Ok(Arrival::Frame(lease)) => take(run, &mut tracker, lease, ring, when_full, outlets),
+            Ok(Arrival::Dropped { frame_number }) => tracker.on_dropped(frame_number),
+            Ok(Arrival::Idle) => {}
+            Ok(Arrival::End) => break,
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
+        }
+        settle_lost(run, &mut tracker, outlets);
+        run.counts.set(tracker.counts());
+    }
+    if run.stopping() && source.stream().pausable {
+        tracker.end_early(); // what was not sent is not lost
+    } else {
+        tracker.finish();
+    }
+    settle_lost(run, &mut tracker, outlets);
+    run.counts.set(tracker.counts());
+    // The writer and the workers hold the other ends until they have seen this.
+    for _ in 0..outlets.workers {
+        let _ = outlets.work.send(Work::End);
+    }
+    let _ = outlets.to_writer.send(ToWriter::End);
+    drop(guard);
+    outcome.map_err(|error| error.to_string())
+}
+
+/// One arrived frame: receipt, ledger, and on to whoever needs it.
+fn take(
+    run: &ActiveRun,
+    tracker: &mut Tracker,
+    lease: FrameLease,
+    ring: &FrameRing,
+    when_full: WhenFull,
+    outlets: &Outlets,
+) {
+    let header = lease.header();
+    let (number, arrival_ns) = (header.frame_number.get(), header.arrival_time_ns.get());
+    let Receipt::Accepted(state) = tracker.on_frame(header, lease.intact()) else {
+        return; // duplicate, late, stale or unexpected: counted, and the slot is free again
+    };
+    if run.first_ns.load(Relaxed) == 0 {
+        run.first_ns.store(arrival_ns, Relaxed);
+        run.set_state(RunState::Recording);
+    }
+    run.last_ns.store(arrival_ns, Relaxed);
+    run.bytes.fetch_add(header.payload_bytes.get(), Relaxed);
+    run.ledger.receipt(number, state, arrival_ns);
+    if state == FrameState::Corrupt {
+        run.ledger.analysed(number, Analysis::Failed, 0);
+        skip(number, outlets);
+        let _ = outlets.to_writer.send(ToWriter::Corrupt(lease));
+        return;
+    }
+    run.latest.force_push(lease.clone());
+    // Where the source cannot wait, analysis gives way before frames are lost.
+    let overloaded = when_full == WhenFull::Drop && ring.free() < ring.slots() / 4;
+    if overloaded && outlets.work.len() > ring.slots() / 4 {
+        run.ledger.analysed(number, Analysis::Shed, 0);
+        skip(number, outlets);
+    } else {
+        let _ = outlets.work.send(Work::Frame(lease.clone()));
+    }
+    let _ = outlets.to_writer.send(ToWriter::Frame(lease));
+}
+
+/// A worker that needs frames in order must not wait for this one.
+fn skip(frame: u64, outlets: &Outlets) {
+    if outlets.ordered {
+        let _ = outlets.work.send(Work::Skip(frame));
+    }
+}
+
+/// Enters frames into the ledger that the tracker has given up.
+fn settle_lost(run: &ActiveRun, tracker: &mut Tracker, outlets: &Outlets) {
+    while let Some(frame) = tracker.next_lost() {
+        run.ledger.receipt(frame, FrameState::Lost, 0);
+        skip(frame, outlets);
+    }
+}
+
+impl Run {
+    /// Lets the frames come and returns when the run is closed and on disk.
+    pub fn record(mut self) -> Summary {
+        let started = Instant::now();
+        let active = self.active.clone();
+        self.go.wait();
+        let mut said_first = false;
+        let mut next_progress = started + Duration::from_secs(1);
+        while !(self.receiver.is_finished() && self.workers.iter().all(JoinHandle::is_finished)) {
+            self.books.carry_over();
+            if !said_first && active.state() == RunState::Recording {
+                said_first = true;
+                active.events.add("first_frame", json!({}));
+            }
+            if Instant::now() >= next_progress {
+                next_progress += Duration::from_secs(1);
+                active.events.add("progress", json!(active.counts.get()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        finish(self, started)
+    }
+}
+
+/// Waits for every thread, closes the files and the books.
+fn finish(run: Run, started: Instant) -> Summary {
+    let Run { active, receiver, workers, writer, feedback, mut books, device, .. } = run;
+    active.set_state(RunState::Finishing);
+    let mut failed = match receiver.join() {
+        Ok(received) => received.err(),
+        Err(_) => Some("the receiving thread panicked".to_string()),
+    };
+    let mut latency: Option<Histogram<u64>> = None;
+    for worker in workers {
+        match (worker.join(), &mut latency) {
+            // Histograms of one layout always add.
+            (Ok(histogram), Some(sum)) => sum.add(&histogram).unwrap_or_default(),
+            (Ok(histogram), None) => latency = Some(histogram),
+            (Err(_), _) => failed = Some("a worker panicked".to_string()),
+        }
+    }
+    // A frame held for the page would keep its slot beyond the run.
+    drop(active.latest.pop());
+    let writer = writer.join();
+    // The hub ends when the workers have hung up.
+    let _ = feedback.join();
+    let state = match (&failed, active.abort.load(SeqCst), active.stopping()) {
+        (Some(_), ..) => RunState::Failed,
+        (None, true, _) => RunState::Aborted,
+        (None, false, true) => RunState::Stopped,
+        (None, false, false) => RunState::Complete,
+    };
+    if let Some(error) = &failed {
+        active.degraded(error.clone());
+    }
+    let mut summary = Summary {
+        run: active.info.id.clone(),
+        state: state.name(),
+        frames: active.counts.get(),
+        outcomes: active.ledger.outcomes(),
+        latency_us: latency.as_ref().map(LatencyUs::of).unwrap_or_default(),
+        throughput: active.throughput(),
+        files: Vec::new(),
+        results: results(&active),
+        device,
+        seconds: started.elapsed().as_secs_f64(),
+        device_copies: active.copies.load(Relaxed),
+        warnings: active.warnings(),
+    };
+    let closed = match writer {
+        Ok(writer) => writer.close(&active, &summary).map_err(|error| error.to_string()),
+        Err(_) => Err("the writer panicked".to_string()),
+    };
+    match closed {
+        Ok(files) => summary.files = files,
+        Err(error) => {
+            active.degraded(error);
+            active.ledger.storage_failed_after_all();
+            summary.state = RunState::Failed.name();
+            summary.outcomes = active.ledger.outcomes();
+        }
+    }
+    summary.warnings = active.warnings();
+    summary.seconds = started.elapsed().as_secs_f64();
+    books.carry_over();
+    books.metrics.runs.with_label_values(&[summary.state]).inc();
+    active.events.add("file_closed", json!({ "files": summary.files }));
+    active.events.add("end", json!({ "state": summary.state, "frames": summary.frames }));
+    *active.summary.lock().unwrap_or_else(PoisonError::into_inner) = Some(summary.clone());
+    active.set_state(if summary.state == RunState::Failed.name() { RunState::Failed } else { state });
+    summary
+}
+
+/// Names, shapes and shares of data of what the recipe leaves behind.
+fn results(run: &ActiveRun) -> serde_json::Value {
+    let snapshot = run.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+    let images = snapshot.images.iter().map(|image| {
+        json!({ "name": image.name, "shape": [image.shape.rows, image.shape.columns], "unit": image.unit,
+                "frames_used": image.frames_used, "frames_expected": image.frames_expected })
+    });
+    let curves = snapshot
+        .curves
+        .iter()
+        .map(|curve| json!({ "name": curve.name, "length": curve.values.len(), "frames_used": curve.frames_used }));
+    json!({ "images": images.collect::<Vec<_>>(), "curves": curves.collect::<Vec<_>>() })
+}
+
+/// Carries what the data plane has counted over to the process's metrics, so that the data plane itself
+/// touches nothing but its own numbers.
+struct Books {
+    active: Arc<ActiveRun>,
+    queues: (Receiver<Work>, Receiver<ToWriter>),
+    ring: FrameRing,
+    metrics: Metrics,
+    seen: Seen,
+}
+
+/// What has been carried over so far.
+#[derive(Default)]
+struct Seen {
+    counts: Counts,
+    outcomes: Outcomes,
+    bytes: u64,
+    copies: u64,
+    missed: u64,
+}
+
+impl Books {
+    fn carry_over(&mut self) {
+        let (metrics, active) = (&self.metrics, &self.active);
+        let waiting = [self.queues.0.len() as u64, self.queues.1.len() as u64];
+        for (cell, (queue, frames)) in active.queues.iter().zip(["analysis", "storage"].iter().zip(waiting)) {
+            cell.store(frames, Relaxed);
+            metrics.queue_depth.with_label_values(&[queue]).set(frames as i64);
+        }
+        let used = self.ring.slots() - self.ring.free();
+        metrics.ring_slots.with_label_values(&["used"]).set(used as i64);
+        let now = Seen {
+            counts: active.counts.get(),
+            outcomes: active.ledger.outcomes(),
+            bytes: active.bytes.load(Relaxed),
+            copies: active.copies.load(Relaxed),
+            missed: active.hub.missed(),
+        };
+        let (c, was) = (&now.counts, &self.seen.counts);
+        for (state, now, before) in [
+            ("expected", c.expected, was.expected),
+            ("complete", c.complete, was.complete),
+            ("partial", c.partial, was.partial),
+            ("corrupt", c.corrupt, was.corrupt),
+            ("lost", c.lost, was.lost),
+            ("duplicate", c.duplicate, was.duplicate),
+            ("late", c.late, was.late),
+            ("stale", c.stale, was.stale),
+            ("unexpected", c.unexpected, was.unexpected),
+        ] {
+            // `expected` shrinks when a run is stopped early; it is counted when the run has ended.
+            metrics.frames.with_label_values(&[state]).inc_by(now - before);
+        }
+        let (o, was) = (&now.outcomes, &self.seen.outcomes);
+        for (outcome, now, before) in
+            [("done", o.done, was.done), ("shed", o.shed, was.shed), ("failed", o.analysis_failed, was.analysis_failed)]
+        {
+            metrics.analysed.with_label_values(&[outcome]).inc_by(now - before);
+        }
+        // A frame first counted as written may turn out not to be when its file is closed: never count back.
+        for (outcome, now, before) in [
+            ("synced", o.synced, was.synced),
+            ("vetoed", o.vetoed, was.vetoed),
+            ("failed", o.storage_failed, was.storage_failed),
+        ] {
+            metrics.stored.with_label_values(&[outcome]).inc_by(now.saturating_sub(before));
+        }
+        metrics.received_bytes.inc_by(now.bytes - self.seen.bytes);
+        metrics.device_copies.inc_by(now.copies - self.seen.copies);
+        metrics.results_missed.inc_by(now.missed - self.seen.missed);
+        self.seen = now;
+    }
+}

@@ -1,0 +1,353 @@
+//! `RUN_master.h5`: the NeXus file that people open.
+
+use super::data_files::{FRAMES, FRAMES_PER_FILE, FrameFormat, file_name};
+use super::error::{At, StoreError};
+use super::facts::Facts;
+use super::ledger::Ledger;
+use super::nexus::{self, Nx};
+use super::results::{self, Results};
+use super::run_json::rfc3339;
+use super::{CurveAxis, LedgerColumns, RunEnd, RunInfo, azint, nxmx, nxtomo, open};
+use frame::{FrameKind, Image, ResultLayout, StreamDescription};
+use hdf5::{Dataset, File};
+use jiff::{SignedDuration, Timestamp};
+use std::path::{Path, PathBuf};
+
+/// What happened to the frames, as the writer saw it; one value per expected frame.
+#[derive(Debug)]
+pub(super) struct Frames {
+    /// whether the frame's chunk has been written
+    pub(super) stored: Vec<bool>,
+    /// [`FrameKind`] codes
+    pub(super) kinds: Vec<u8>,
+    /// NaN where there is none
+    pub(super) angles_deg: Vec<f64>,
+}
+
+/// The open master file.
+#[derive(Debug)]
+pub(super) struct Master {
+    path: PathBuf,
+    file: File,
+    entry: Nx,
+    format: FrameFormat,
+    run: String,
+    results: Results,
+    ledger: Ledger,
+    tomography: Option<nxtomo::Columns>,
+    /// goniometer angle of every frame, for NXmx
+    omega: Option<Dataset>,
+    /// datasets with one row per frame, which a run that ends early makes shorter
+    per_frame: Vec<Dataset>,
+    axes: Vec<CurveAxis>,
+    /// whether the end was foreseen, so that the estimate stands
+    end_estimated: bool,
+    warnings: Vec<String>,
+}
+
+impl Master {
+    /// Creates the file with everything that is known before frame 0.
+    pub(super) fn create(
+        path: &Path,
+        info: &RunInfo,
+        stream: &StreamDescription,
+        layout: &ResultLayout,
+        axes: &[CurveAxis],
+        facts: &Facts,
+        format: FrameFormat,
+    ) -> Result<Self, StoreError> {
+        let doing = "creating";
+        let file = open::create_v110(path).at(doing, path)?;
+        let entry = begin(&file, path, info).at(doing, path)?;
+        let (results, mut per_frame) = Results::create(&entry, path, layout, axes, format.frames as usize)?;
+        let mut warnings = Vec::new();
+        let mut build = || -> Result<_, hdf5::Error> {
+            let end_estimated = times(&entry, info, stream)?;
+            let data = data_group(&entry, info, &format)?;
+            let instrument = instrument(&entry, info)?;
+            let detector = detector(&instrument, stream, facts)?;
+            let sample = entry.group("sample", "NXsample")?;
+            sample.text("name", &info.sample)?;
+            let (mut tomography, mut omega) = (None, None);
+            if info.definition == "NXtomo" {
+                tomography = Some(nxtomo::write(&detector, &sample, &data, info, stream)?);
+                sample.text("depends_on", ".")?;
+            } else {
+                nxmx::write(&instrument, &detector, stream, facts, info, &mut warnings)?;
+                omega = goniometer(&sample, stream)?;
+            }
+            let columns = tomography
+                .iter()
+                .flat_map(|t| [t.image_key.clone(), t.rotation_angle.clone()]);
+            per_frame.extend(columns.chain(omega.clone()));
+            process(&entry, info)?;
+            azint::write(&entry, info, layout, axes, facts)?;
+            let ledger = Ledger::create(&entry, format.frames as usize)?;
+            file.flush()?;
+            Ok((end_estimated, tomography, omega, ledger))
+        };
+        let (end_estimated, tomography, omega, ledger) = build().at(doing, path)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+            entry,
+            format,
+            run: info.id.clone(),
+            results,
+            ledger,
+            tomography,
+            omega,
+            per_frame,
+            axes: axes.to_vec(),
+            end_estimated,
+            warnings,
+        })
+    }
+
+    /// Values that a definition requires and that nobody told.
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Rows in a chunk of a result curve.
+    pub(super) fn block_rows(&self) -> u64 {
+        self.results.block_rows()
+    }
+
+    /// The reduced data.
+    pub(super) fn results(&mut self) -> &mut Results {
+        &mut self.results
+    }
+
+    /// Adds what is known at the end, shortens the run to `kept` frames, and closes the file.
+    pub(super) fn finish(
+        self,
+        kept: u64,
+        frames: &Frames,
+        ledger: &LedgerColumns<'_>,
+        images: &[Image],
+        finals: &[(String, Vec<f32>, String)],
+        end: &RunEnd,
+    ) -> Result<(), StoreError> {
+        let doing = "completing";
+        self.results.finish()?;
+        self.ledger.write(ledger, self.format.frames, &self.path)?;
+        let complete = || -> Result<(), hdf5::Error> {
+            for dataset in self.per_frame.iter().filter(|_| kept < self.format.frames) {
+                let mut shape = dataset.shape();
+                shape[0] = kept as usize;
+                dataset.resize(shape)?;
+            }
+            let kept = kept as usize;
+            if let Some(columns) = &self.tomography {
+                // A frame that is not there must not be taken for a projection.
+                let image_key = frames.kinds.iter().zip(&frames.stored).map(|(kind, stored)| {
+                    if *stored {
+                        i32::from(*kind)
+                    } else {
+                        FrameKind::Invalid as i32
+                    }
+                });
+                columns.image_key.write_raw(&image_key.take(kept).collect::<Vec<_>>())?;
+                columns.rotation_angle.write_raw(&frames.angles_deg[..kept])?;
+            }
+            if let Some(omega) = &self.omega {
+                omega.write_raw(&frames.angles_deg[..kept])?;
+            }
+            virtual_frames(&self.entry, &self.run, kept, &self.format)?;
+            if let Some(results) = self.entry.child("results") {
+                results::write_finals(&results, finals, images, &self.axes)?;
+            }
+            let end_time = rfc3339(end.end_time);
+            self.entry.replace_text("end_time", &end_time)?;
+            if !self.end_estimated {
+                self.entry.replace_text("end_time_estimated", &end_time)?;
+            }
+            self.entry.text("run_state", &end.state)?;
+            self.file.flush()
+        };
+        complete().at(doing, &self.path)
+    }
+}
+
+/// Root and entry, with who and what.
+fn begin(file: &File, path: &Path, info: &RunInfo) -> Result<Nx, hdf5::Error> {
+    let root = Nx::root(file)?;
+    let at = root.group_ref();
+    nexus::attr_text(at, "NX_class", "NXroot")?;
+    nexus::attr_text(at, "default", "entry")?;
+    nexus::attr_text(at, "file_name", &path.file_name().unwrap_or_default().to_string_lossy())?;
+    nexus::attr_text(at, "file_time", &rfc3339(info.start_time))?;
+    nexus::attr_text(at, "creator", &info.software)?;
+    let (major, minor, micro) = hdf5::library_version();
+    nexus::attr_text(at, "HDF5_Version", &format!("{major}.{minor}.{micro}"))?;
+    let entry = root.group("entry", "NXentry")?;
+    nexus::attr_text(entry.group_ref(), "default", "data")?;
+    entry.text("definition", &info.definition)?;
+    entry.text("title", &info.title)?;
+    entry.text("experiment_identifier", &info.proposal)?;
+    entry.text("entry_identifier", &info.id)?;
+    let program = entry.text("program_name", info.software.split(' ').next().unwrap_or_default())?;
+    nexus::attr_text(
+        &program,
+        "version",
+        info.software.split_once(' ').map_or("", |(_, version)| version),
+    )?;
+    nexus::attr_text(
+        &program,
+        "configuration",
+        &format!("sha256:{}", info.configuration_sha256),
+    )?;
+    let metadata = entry.group("metadata", "NXcollection")?;
+    for (key, value) in [
+        ("host", &info.host),
+        ("device", &info.device),
+        ("technique", &info.technique),
+    ] {
+        metadata.text(key, value)?;
+    }
+    for (key, value) in &info.metadata {
+        let name = nexus::valid_name(key);
+        if !metadata.has(&name) {
+            let field = metadata.text(&name, value)?;
+            nexus::attr_text(&field, "name", key)?;
+        }
+    }
+    Ok(entry)
+}
+
+/// Start and, for NXmx, the end as far as it can be foreseen; returns whether there is nothing left to correct.
+fn times(entry: &Nx, info: &RunInfo, stream: &StreamDescription) -> Result<bool, hdf5::Error> {
+    entry.text("start_time", &rfc3339(info.start_time))?;
+    if info.definition != "NXmx" {
+        return Ok(true);
+    }
+    let frame_s = stream
+        .detector
+        .frame_time_s
+        .or(stream.detector.count_time_s)
+        .filter(|s| s.is_finite() && *s > 0.0);
+    let foreseen = frame_s.and_then(|s| {
+        let duration = SignedDuration::try_from_secs_f64(s * stream.frames_expected as f64).ok()?;
+        info.start_time.checked_add(duration).ok()
+    });
+    entry.text("end_time_estimated", &rfc3339(foreseen.unwrap_or(info.start_time)))?;
+    Ok(foreseen.is_some())
+}
+
+/// The frames by reference: an external link to every data file.
+fn data_group(entry: &Nx, info: &RunInfo, format: &FrameFormat) -> Result<Nx, hdf5::Error> {
+    let data = entry.group("data", "NXdata")?;
+    nexus::attr_text(data.group_ref(), "signal", "data")?;
+    let missing = nexus::missing_value(format.pixel_type);
+    let text = format!(
+        "Frame n of the run has index n. A frame that was never stored reads as {missing}; /entry/ledger/storage \
+         says which."
+    );
+    nexus::attr_text(data.group_ref(), "missing_frames", &text)?;
+    nexus::attr(data.group_ref(), FRAMES_PER_FILE, &format.frames_per_file)?;
+    for index in 0..format.frames.div_ceil(format.frames_per_file) {
+        data.group_ref()
+            .link_external(&file_name(&info.id, index), FRAMES, &format!("data_{:06}", index + 1))?;
+    }
+    Ok(data)
+}
+
+fn instrument(entry: &Nx, info: &RunInfo) -> Result<Nx, hdf5::Error> {
+    let instrument = entry.group("instrument", "NXinstrument")?;
+    let name = instrument.text("name", &info.instrument)?;
+    nexus::attr_text(&name, "short_name", &info.instrument)?;
+    let source = entry.group("source", "NXsource")?;
+    source.text("name", &info.source)?;
+    source.text("probe", "x-ray")?;
+    instrument.link("/entry/source", "source")?;
+    Ok(instrument)
+}
+
+/// What both definitions know of a detector.
+fn detector(instrument: &Nx, stream: &StreamDescription, facts: &Facts) -> Result<Nx, hdf5::Error> {
+    let detector = instrument.group("detector", "NXdetector")?;
+    let described = &stream.detector;
+    detector.text("description", described.name.as_deref().unwrap_or(&stream.origin))?;
+    if let Some(serial) = &described.serial_number {
+        detector.text("serial_number", serial)?;
+    }
+    for (name, value, units) in [
+        ("distance", facts.distance_m, "m"),
+        ("x_pixel_size", facts.pixel_size_fast_m, "m"),
+        ("y_pixel_size", facts.pixel_size_slow_m, "m"),
+        ("beam_center_x", facts.beam_center_x_px, "pixel"),
+        ("beam_center_y", facts.beam_center_y_px, "pixel"),
+        ("count_time", described.count_time_s, "s"),
+        ("frame_time", described.frame_time_s, "s"),
+    ] {
+        if let Some(value) = value {
+            detector.quantity(name, value, units)?;
+        }
+    }
+    if let Some(saturation) = stream.saturation_value {
+        detector.value("saturation_value", saturation)?;
+    }
+    if let Some(mask) = &stream.mask {
+        let dataset = detector.image("pixel_mask", mask.shape(), mask.bits())?;
+        nexus::attr_text(
+            &dataset,
+            "meaning",
+            "NXmx bits; analysis leaves out pixels with mask & 0xFFFF",
+        )?;
+    }
+    Ok(detector)
+}
+
+/// The rotation of the sample; `.` where it stands still.
+fn goniometer(sample: &Nx, stream: &StreamDescription) -> Result<Option<Dataset>, hdf5::Error> {
+    if stream.angles_deg.is_empty() {
+        sample.text("depends_on", ".")?;
+        return Ok(None);
+    }
+    sample.text("depends_on", "/entry/sample/transformations/omega")?;
+    let group = sample.group("transformations", "NXtransformations")?;
+    let omega = group.column::<f64>("omega", stream.frames_expected as usize, f64::NAN)?;
+    nexus::attr_text(&omega, "units", "deg")?;
+    nxmx::describe(&omega, "rotation", [-1.0, 0.0, 0.0], [0.0; 3], None, ".")?;
+    Ok(Some(omega))
+}
+
+/// What the results were made with.
+fn process(entry: &Nx, info: &RunInfo) -> Result<(), hdf5::Error> {
+    let process = entry.group("process", "NXprocess")?;
+    let (program, version) = info.software.split_once(' ').unwrap_or((&info.software, ""));
+    process.text("program", program)?;
+    process.text("version", version)?;
+    process.text("date", &rfc3339(Timestamp::now()))?;
+    let parameters = process.group("parameters", "NXcollection")?;
+    nexus::attr_text(parameters.group_ref(), "description", "recipe and parameters as used")?;
+    parameters.text("json", &info.parameters.to_string()).map(drop)
+}
+
+/// The frames of all data files as one virtual dataset, under both of its NeXus names.
+fn virtual_frames(entry: &Nx, run: &str, kept: usize, format: &FrameFormat) -> Result<(), hdf5::Error> {
+    let (rows, columns) = (format.shape.rows, format.shape.columns);
+    let per_file = format.frames_per_file as usize;
+    let Some(data) = entry.child("data") else {
+        return Err("/entry/data is missing".into());
+    };
+    let files = kept.div_ceil(per_file);
+    for gone in files.max(1)..format.frames.div_ceil(format.frames_per_file) as usize {
+        data.group_ref().unlink(&format!("data_{:06}", gone + 1))?;
+    }
+    let mut builder = nexus::empty_pixels(data.group_ref(), format.pixel_type);
+    for index in 0..files {
+        let first = index * per_file;
+        let frames = per_file.min(kept - first);
+        let name = file_name(run, index as u64);
+        let target: hdf5::Selection = (first..first + frames, .., ..).into();
+        builder = builder.virtual_map(name, FRAMES, (frames, rows, columns), .., (kept, rows, columns), target);
+    }
+    let dataset = builder.shape((kept, rows, columns)).create("data")?;
+    // NeXus names one of the two places as the dataset's own, the other one is a link to it.
+    nexus::attr_text(&dataset, "target", "/entry/instrument/detector/data")?;
+    nexus::attr_text(&dataset, "interpretation", "image")?;
+    nexus::attr_text(&dataset, "long_name", "frames as they came")?;
+    entry.group_ref().link_hard(FRAMES, "instrument/detector/data")
+}

@@ -1,0 +1,150 @@
+//! Where runs are kept, and how they are written.
+//!
+//! ```text
+//! STORE/PROPOSAL/YYYYMMDD/RUN/
+//!     RUN_master.h5          NeXus: what people open; results, ledger, and the frames by reference
+//!     RUN_data_000001.h5 …   raw frames, one chunk each, written directly
+//!     state.jsonl            one line per change of state, only ever appended
+//!     run.json               what the run is; written last, by rename, then never changed
+//! ```
+//!
+//! Every file has its final name from the start. A folder without `run.json` is a run that still records or
+//! that was interrupted; its presence means that every file is closed, on the disk, and as `run.json` says.
+//!
+//! Frame `n` of the run has index `n` in `/entry/data/data`, whatever came in between. The chunk of a frame
+//! that was never stored is not written: it reads as the largest value of an integer type (the mask value)
+//! or NaN, and `/entry/ledger` says which frames those are. A run that ends early keeps the frames up to the
+//! last one that was stored or analysed.
+//!
+//! `unsafe` lives in `h5` only.
+
+mod azint;
+mod codec;
+mod data_files;
+mod error;
+mod facts;
+mod h5;
+mod ledger;
+mod master;
+mod nexus;
+mod nxmx;
+mod nxtomo;
+mod open;
+mod read;
+mod reserve;
+mod results;
+mod run_json;
+mod seal;
+mod store;
+mod writer;
+
+pub use error::StoreError;
+pub use read::{read_dataset_f32, read_frame, read_ledger};
+pub use results::{curve_path, final_path, image_path, scalar_path};
+pub use run_json::{FileRecord, RunRecord};
+pub use store::{Store, StoredRun, check_name};
+pub use writer::RunWriter;
+
+use std::collections::BTreeMap;
+
+/// What is known about a run when it is armed.
+#[derive(Clone, Debug)]
+pub struct RunInfo {
+    /// name of the run, see [`check_name`]; unique within its day and proposal
+    pub id: String,
+    /// proposal, see [`check_name`]
+    pub proposal: String,
+    /// sample name
+    pub sample: String,
+    /// technique of the recipe
+    pub technique: String,
+    /// NeXus application definition: `NXmx` or `NXtomo`
+    pub definition: String,
+    /// UTC time of arming
+    pub start_time: jiff::Timestamp,
+    /// one line for people
+    pub title: String,
+    /// beamline or instrument
+    pub instrument: String,
+    /// facility or source
+    pub source: String,
+    /// anything else worth keeping
+    pub metadata: BTreeMap<String, String>,
+    /// recipe and parameters as used
+    pub parameters: serde_json::Value,
+    /// program and version
+    pub software: String,
+    /// SHA-256 of the configuration file
+    pub configuration_sha256: String,
+    /// host name
+    pub host: String,
+    /// accelerator
+    pub device: String,
+}
+
+/// The axis that a result curve is drawn over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CurveAxis {
+    /// name of the curve in the [`frame::ResultLayout`]
+    pub curve: String,
+    /// name of the axis, for example `q` or `2theta`
+    pub name: String,
+    /// its unit as NeXus writes it
+    pub unit: String,
+    /// one value per point of the curve: bin centres
+    pub values: Vec<f64>,
+}
+
+/// How frames are written.
+#[derive(Clone, Debug)]
+pub struct WriterConfig {
+    /// compress frames that arrive uncompressed with bitshuffle-LZ4
+    pub compress: bool,
+    /// frames in one data file
+    pub frames_per_file: u64,
+    /// calibrated geometry, where the recipe has one: it goes before what the detector says
+    pub geometry: Option<frame::Geometry>,
+}
+
+/// One dataset of a run, as it is known before frame 0.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct DatasetInfo {
+    /// file that holds it
+    pub file: String,
+    /// path within the file
+    pub path: String,
+    /// shape when every expected frame arrives; the first number counts frames
+    pub shape: Vec<u64>,
+    /// NumPy's array-protocol string, for example `<u2`
+    pub dtype: String,
+    /// shape of a chunk
+    pub chunk_shape: Vec<u64>,
+}
+
+/// The ledger's columns, one value per expected frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LedgerColumns<'a> {
+    /// 0 expected, 1 complete, 2 partial, 3 corrupt, 4 lost
+    pub frame_state: &'a [u8],
+    /// 0 pending, 1 done, 2 shed, 3 failed
+    pub analysis: &'a [u8],
+    /// 0 pending, 1 synced, 2 vetoed, 3 failed
+    pub storage: &'a [u8],
+    /// arrival after the start of the run, ns; 0 where it never arrived
+    pub arrival_ns: &'a [u64],
+    /// arrival to result, ns; 0 where there is none
+    pub result_latency_ns: &'a [u32],
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct RunEnd {
+    /// `complete`, or how it ended early: `stopped`, `aborted`, `failed`
+    pub state: String,
+    /// UTC time when the last frame had been settled
+    pub end_time: jiff::Timestamp,
+    /// frames by state
+    pub counts: serde_json::Value,
+    /// the run's summary
+    pub summary: serde_json::Value,
+}

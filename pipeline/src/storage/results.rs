@@ -1,0 +1,462 @@
+//! Reduced data beside the raw data: one row per frame, buffered in blocks.
+
+use super::CurveAxis;
+use super::error::{At, StoreError};
+use super::h5::RowWriter;
+use super::nexus::{self, Nx};
+use frame::{FrameResult, Image, ResultLayout};
+use hdf5::Dataset;
+use std::path::{Path, PathBuf};
+
+/// Rows that are written together, unless they take more than [`BLOCK_BYTES_MAX`].
+const BLOCK_ROWS: usize = 256;
+const BLOCK_BYTES_MAX: usize = 16 << 20;
+/// Names under `/entry/results` that no curve may have.
+const RESERVED: [&str; 6] = [
+    "scalars",
+    "final",
+    "images",
+    "frame_number",
+    "parameters_version",
+    "partial",
+];
+
+/// Path of a scalar: one number per frame.
+pub fn scalar_path(name: &str) -> String {
+    format!("/entry/results/scalars/{name}")
+}
+
+/// Path of a curve: one row per frame. `NAME_errors` lies beside the curve `NAME` that it belongs to.
+pub fn curve_path(name: &str) -> String {
+    format!("/entry/results/{}/{name}", curve_group(name))
+}
+
+/// Path of a curve that belongs to the whole run.
+pub fn final_path(name: &str) -> String {
+    format!("/entry/results/final/{}/{name}", curve_group(name))
+}
+
+/// Path of an image that belongs to the whole run.
+pub fn image_path(name: &str) -> String {
+    format!("/entry/results/images/{name}/{name}")
+}
+
+/// Values in a chunk of a scalar.
+pub(super) fn column_chunk(frames: u64) -> u64 {
+    nexus::column_chunk(frames as usize) as u64
+}
+
+fn curve_group(name: &str) -> &str {
+    name.strip_suffix("_errors").unwrap_or(name)
+}
+
+/// Consecutive rows of every result dataset.
+#[derive(Debug)]
+struct Block {
+    /// which block of the run; `None` while empty
+    index: Option<usize>,
+    filled: usize,
+    scalars: Vec<Vec<f64>>,
+    curves: Vec<Vec<f32>>,
+    version: Vec<u32>,
+    partial: Vec<u8>,
+}
+
+impl Block {
+    fn new(layout: &ResultLayout, rows: usize) -> Self {
+        Self {
+            index: None,
+            filled: 0,
+            scalars: layout.scalars.iter().map(|_| vec![f64::NAN; rows]).collect(),
+            curves: layout.curves.iter().map(|c| vec![f32::NAN; rows * c.length]).collect(),
+            version: vec![0; rows],
+            partial: vec![0; rows],
+        }
+    }
+
+    fn clear(&mut self, index: Option<usize>) {
+        self.index = index;
+        self.filled = 0;
+        self.scalars.iter_mut().for_each(|column| column.fill(f64::NAN));
+        self.curves.iter_mut().for_each(|rows| rows.fill(f32::NAN));
+        self.version.fill(0);
+        self.partial.fill(0);
+    }
+
+    fn put(&mut self, row: usize, result: &FrameResult) {
+        for (column, value) in self.scalars.iter_mut().zip(&result.scalars) {
+            column[row] = *value;
+        }
+        for (rows, curve) in self.curves.iter_mut().zip(&result.curves) {
+            rows[row * curve.len()..][..curve.len()].copy_from_slice(curve);
+        }
+        self.version[row] = result.parameters_version;
+        self.partial[row] = result.partial.into();
+        self.filled += 1;
+    }
+}
+
+/// Every result dataset of a run.
+#[derive(Debug)]
+pub(super) struct Results {
+    path: PathBuf,
+    layout: ResultLayout,
+    frames: usize,
+    block_rows: usize,
+    /// the older one first; a result whose block has been written goes by itself
+    blocks: [Block; 2],
+    /// highest block begun so far
+    newest: Option<usize>,
+    scalars: Vec<RowWriter<f64>>,
+    curves: Vec<RowWriter<f32>>,
+    version: RowWriter<u32>,
+    partial: RowWriter<u8>,
+    /// one past the highest frame with a result
+    end: u64,
+}
+
+impl Results {
+    /// Creates `/entry/results` with every per-frame dataset; also returns those datasets, which a run that ends
+    /// early makes shorter.
+    pub(super) fn create(
+        entry: &Nx,
+        path: &Path,
+        layout: &ResultLayout,
+        axes: &[CurveAxis],
+        frames: usize,
+    ) -> Result<(Self, Vec<Dataset>), StoreError> {
+        check_layout(layout, axes)?;
+        let row_bytes: usize = layout.curves.iter().map(|c| 4 * c.length).sum::<usize>() + 8 * layout.scalars.len() + 5;
+        let block_rows = (BLOCK_BYTES_MAX / row_bytes).clamp(1, BLOCK_ROWS).min(frames);
+        Self::build(entry, path, layout, axes, frames, block_rows).at("creating the results in", path)
+    }
+
+    fn build(
+        entry: &Nx,
+        path: &Path,
+        layout: &ResultLayout,
+        axes: &[CurveAxis],
+        frames: usize,
+        block_rows: usize,
+    ) -> Result<(Self, Vec<Dataset>), hdf5::Error> {
+        let group = entry.group("results", "NXcollection")?;
+        let numbers = group.column::<u64>("frame_number", frames, 0)?;
+        numbers.write_raw(&(0..frames as u64).collect::<Vec<_>>())?;
+        let version = group.column::<u32>("parameters_version", frames, 0)?;
+        let partial = group.column::<u8>("partial", frames, 0)?;
+        nexus::attr_text(&partial, "meaning", "1: the frame lacked parts when it was analysed")?;
+        let mut datasets = vec![numbers, version.clone(), partial.clone()];
+
+        let mut scalars = Vec::new();
+        if let Some(first) = layout.scalars.first() {
+            let data = group.group("scalars", "NXdata")?;
+            let others: Vec<&str> = layout.scalars[1..].iter().map(|s| s.name.as_str()).collect();
+            describe_data(&data, &first.name, &["frame_number"])?;
+            if !others.is_empty() {
+                nexus::attr_texts(data.group_ref(), "auxiliary_signals", &others)?;
+            }
+            data.link("/entry/results/frame_number", "frame_number")?;
+            for field in &layout.scalars {
+                let dataset = data.column::<f64>(&field.name, frames, f64::NAN)?;
+                units(&dataset, &field.unit)?;
+                datasets.push(dataset.clone());
+                scalars.push(RowWriter::new(dataset)?);
+            }
+        }
+
+        let mut curves = Vec::new();
+        for field in &layout.curves {
+            let data = curve_data(&group, &field.name, field.length, axes, true)?;
+            let dataset = data
+                .group_ref()
+                .new_dataset::<f32>()
+                .chunk((block_rows, field.length))
+                .fill_value(f32::NAN)
+                .shape((frames, field.length))
+                .create(field.name.as_str())?;
+            units(&dataset, &field.unit)?;
+            nexus::attr_text(&dataset, "interpretation", "spectrum")?;
+            datasets.push(dataset.clone());
+            curves.push(RowWriter::new(dataset)?);
+        }
+        let results = Self {
+            path: path.to_path_buf(),
+            layout: layout.clone(),
+            frames,
+            block_rows,
+            blocks: [Block::new(layout, block_rows), Block::new(layout, block_rows)],
+            newest: None,
+            scalars,
+            curves,
+            version: RowWriter::new(version)?,
+            partial: RowWriter::new(partial)?,
+            end: 0,
+        };
+        Ok((results, datasets))
+    }
+
+    /// One past the highest frame that has a result.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Rows in a chunk of a curve.
+    pub(super) fn block_rows(&self) -> u64 {
+        self.block_rows as u64
+    }
+
+    /// Takes one result. Allocates nothing.
+    pub(super) fn write(&mut self, result: &FrameResult) -> Result<(), StoreError> {
+        self.check(result)?;
+        self.end = self.end.max(result.frame_number + 1);
+        let frame = result.frame_number as usize;
+        let (block, row) = (frame / self.block_rows, frame % self.block_rows);
+        let mut turned = Ok(());
+        let slot = match self.blocks.iter().position(|b| b.index == Some(block)) {
+            Some(slot) => slot,
+            None if self.newest.is_some_and(|newest| block <= newest) => return self.write_alone(frame, result),
+            None => {
+                turned = self.turn(block);
+                1
+            }
+        };
+        self.blocks[slot].put(row, result);
+        if self.blocks[slot].filled < self.rows_of(block) {
+            return turned;
+        }
+        let flushed = self.flush(slot);
+        self.blocks[slot].clear(None);
+        flushed.and(turned)
+    }
+
+    /// Makes room for a newer block: the older one is written.
+    fn turn(&mut self, block: usize) -> Result<(), StoreError> {
+        let flushed = self.flush(0);
+        self.blocks.swap(0, 1);
+        self.blocks[1].clear(Some(block));
+        self.newest = Some(block);
+        flushed
+    }
+
+    fn rows_of(&self, block: usize) -> usize {
+        self.block_rows.min(self.frames - block * self.block_rows)
+    }
+
+    fn flush(&mut self, slot: usize) -> Result<(), StoreError> {
+        let Some(index) = self.blocks[slot].index.filter(|_| self.blocks[slot].filled > 0) else {
+            return Ok(());
+        };
+        let (first, rows) = (index * self.block_rows, self.rows_of(index));
+        let Self {
+            blocks,
+            scalars,
+            curves,
+            version,
+            partial,
+            layout,
+            path,
+            ..
+        } = self;
+        let block = &blocks[slot];
+        let mut write = || -> Result<(), hdf5::Error> {
+            for (writer, column) in scalars.iter_mut().zip(&block.scalars) {
+                writer.write(first, &column[..rows])?;
+            }
+            for ((writer, values), field) in curves.iter_mut().zip(&block.curves).zip(&layout.curves) {
+                writer.write(first, &values[..rows * field.length])?;
+            }
+            version.write(first, &block.version[..rows])?;
+            partial.write(first, &block.partial[..rows])
+        };
+        write().map_err(|error| StoreError::hdf5("writing results to", path, &error, 0))
+    }
+
+    /// A result whose block has been written already.
+    fn write_alone(&mut self, frame: usize, result: &FrameResult) -> Result<(), StoreError> {
+        let Self {
+            scalars,
+            curves,
+            version,
+            partial,
+            path,
+            ..
+        } = self;
+        let mut write = || -> Result<(), hdf5::Error> {
+            for (writer, value) in scalars.iter_mut().zip(&result.scalars) {
+                writer.write(frame, std::slice::from_ref(value))?;
+            }
+            for (writer, curve) in curves.iter_mut().zip(&result.curves) {
+                writer.write(frame, curve)?;
+            }
+            version.write(frame, &[result.parameters_version])?;
+            partial.write(frame, &[u8::from(result.partial)])
+        };
+        write().map_err(|error| StoreError::hdf5("writing a result to", path, &error, 0))
+    }
+
+    fn check(&self, result: &FrameResult) -> Result<(), StoreError> {
+        let frame = result.frame_number;
+        if frame >= self.frames as u64 {
+            return Err(StoreError::FrameNumber {
+                frame,
+                frames: self.frames as u64,
+            });
+        }
+        let wrong = |what: &str, found, expected| {
+            Err(StoreError::ResultLayout {
+                frame,
+                what: what.to_string(),
+                found,
+                expected,
+            })
+        };
+        if result.scalars.len() != self.layout.scalars.len() {
+            return wrong("scalars", result.scalars.len(), self.layout.scalars.len());
+        }
+        if result.curves.len() != self.layout.curves.len() {
+            return wrong("curves", result.curves.len(), self.layout.curves.len());
+        }
+        for (curve, field) in result.curves.iter().zip(&self.layout.curves) {
+            if curve.len() != field.length {
+                return wrong(&format!("points in {}", field.name), curve.len(), field.length);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is still buffered.
+    pub(super) fn finish(mut self) -> Result<(), StoreError> {
+        let older = self.flush(0);
+        self.flush(1).and(older)
+    }
+}
+
+/// Names must work as NeXus names and not meet each other; axes must fit their curves.
+fn check_layout(layout: &ResultLayout, axes: &[CurveAxis]) -> Result<(), StoreError> {
+    let wrong = |field, value: &str, expected| {
+        Err(StoreError::Description {
+            field,
+            value: value.into(),
+            expected,
+        })
+    };
+    for name in layout
+        .scalars
+        .iter()
+        .map(|s| &s.name)
+        .chain(layout.curves.iter().map(|c| &c.name))
+    {
+        if nexus::valid_name(name) != *name {
+            return wrong("the name of a result", name, "letters, digits and '_' only");
+        }
+    }
+    for (index, field) in layout.curves.iter().enumerate() {
+        if RESERVED.contains(&curve_group(&field.name)) {
+            return wrong(
+                "the name of a curve",
+                &field.name,
+                "this name is taken by the file's layout",
+            );
+        }
+        if layout.curves[..index].iter().any(|c| c.name == field.name) {
+            return wrong("the name of a curve", &field.name, "every name once");
+        }
+        if field.length == 0 {
+            return wrong("the length of a curve", &field.name, "at least one point");
+        }
+        if axes
+            .iter()
+            .any(|a| a.curve == field.name && a.values.len() != field.length)
+        {
+            return wrong(
+                "the axis of a curve",
+                &field.name,
+                "as many values as the curve has points",
+            );
+        }
+    }
+    for (index, field) in layout.scalars.iter().enumerate() {
+        if field.name == "frame_number" || layout.scalars[..index].iter().any(|s| s.name == field.name) {
+            return wrong(
+                "the name of a scalar",
+                &field.name,
+                "every name once, and not frame_number",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn units(dataset: &Dataset, unit: &str) -> Result<(), hdf5::Error> {
+    if unit.is_empty() {
+        Ok(())
+    } else {
+        nexus::attr_text(dataset, "units", unit)
+    }
+}
+
+fn describe_data(data: &Nx, signal: &str, axes: &[&str]) -> Result<(), hdf5::Error> {
+    nexus::attr_text(data.group_ref(), "signal", signal)?;
+    nexus::attr_texts(data.group_ref(), "axes", axes)
+}
+
+/// The NXdata group of a curve, created with its axis for the first curve that belongs there.
+fn curve_data(parent: &Nx, name: &str, length: usize, axes: &[CurveAxis], per_frame: bool) -> Result<Nx, hdf5::Error> {
+    let base = curve_group(name);
+    if let Some(known) = parent.child(base) {
+        // The curve itself is the signal, even if its errors came first.
+        if name == base {
+            known.group_ref().delete_attr("signal")?;
+            nexus::attr_text(known.group_ref(), "signal", name)?;
+        }
+        return Ok(known);
+    }
+    let data = parent.group(base, "NXdata")?;
+    let axis = axes
+        .iter()
+        .find(|a| a.curve == name || a.curve == base)
+        .filter(|a| a.values.len() == length);
+    let axis_name = axis.map_or(".".to_string(), |a| nexus::valid_name(&a.name));
+    if per_frame {
+        describe_data(&data, name, &["frame_number", &axis_name])?;
+        data.link("/entry/results/frame_number", "frame_number")?;
+    } else {
+        describe_data(&data, name, &[&axis_name])?;
+    }
+    if let Some(axis) = axis {
+        let dataset = data.quantities(&axis_name, &axis.values, &axis.unit)?;
+        nexus::attr_text(&dataset, "long_name", &axis.name)?;
+    }
+    Ok(data)
+}
+
+/// Writes curves and images that belong to the whole run.
+pub(super) fn write_finals(
+    results: &Nx,
+    finals: &[(String, Vec<f32>, String)],
+    images: &[Image],
+    axes: &[CurveAxis],
+) -> Result<(), hdf5::Error> {
+    if !finals.is_empty() {
+        let group = results.group("final", "NXcollection")?;
+        for (name, values, unit) in finals {
+            let name = nexus::valid_name(name);
+            let data = curve_data(&group, &name, values.len(), axes, false)?;
+            units(&data.array(&name, values)?, unit)?;
+        }
+    }
+    if !images.is_empty() {
+        let group = results.group("images", "NXcollection")?;
+        for image in images {
+            let name = nexus::valid_name(&image.name);
+            let data = group.group(&name, "NXdata")?;
+            nexus::attr_text(data.group_ref(), "signal", &name)?;
+            let dataset = data.image(&name, image.shape, &image.values)?;
+            units(&dataset, &image.unit)?;
+            nexus::attr_text(&dataset, "interpretation", "image")?;
+            nexus::attr(&dataset, "frames_used", &image.frames_used)?;
+            nexus::attr(&dataset, "frames_expected", &image.frames_expected)?;
+        }
+    }
+    Ok(())
+}

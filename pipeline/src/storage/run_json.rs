@@ -1,0 +1,205 @@
+//! `run.json` and `state.jsonl`.
+
+use super::error::{At, StoreError};
+use super::store::RUN_JSON;
+use super::{RunEnd, RunInfo};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+/// Version of the layout of `run.json`.
+const VERSION: u32 = 1;
+const STATE_JSONL: &str = "state.jsonl";
+
+/// One file of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// name within the run's folder
+    pub name: String,
+    /// size
+    pub bytes: u64,
+    /// SHA-256 of the closed file, hexadecimal
+    pub sha256: String,
+}
+
+/// `run.json`: what a closed run is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// version of this layout
+    pub version: u32,
+    /// run name
+    pub id: String,
+    /// proposal
+    pub proposal: String,
+    /// sample
+    pub sample: String,
+    /// one line for people
+    pub title: String,
+    /// technique of the recipe
+    pub technique: String,
+    /// NeXus application definition
+    pub definition: String,
+    /// instrument
+    pub instrument: String,
+    /// facility
+    pub source: String,
+    /// UTC time of arming
+    #[serde(with = "utc")]
+    pub start_time: Timestamp,
+    /// UTC time of the end
+    #[serde(with = "utc")]
+    pub end_time: Timestamp,
+    /// how it ended
+    pub state: String,
+    /// frames by state
+    pub frames: Value,
+    /// the master file first, then the data files in order
+    pub files: Vec<FileRecord>,
+    /// recipe and parameters as used
+    pub parameters: Value,
+    /// program and version
+    pub software: String,
+    /// SHA-256 of the configuration
+    pub configuration_sha256: String,
+    /// host
+    pub host: String,
+    /// accelerator
+    pub device: String,
+    /// anything else that was given or that the source said
+    pub metadata: BTreeMap<String, String>,
+    /// what a reader should know, for example values that nobody told
+    pub warnings: Vec<String>,
+    /// the run's summary
+    pub summary: Value,
+}
+
+/// Times as text.
+mod utc {
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&super::rfc3339(*time))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl RunRecord {
+    pub(super) fn new(info: &RunInfo, end: RunEnd, files: Vec<FileRecord>, warnings: Vec<String>) -> Self {
+        let info = info.clone();
+        Self {
+            version: VERSION,
+            id: info.id,
+            proposal: info.proposal,
+            sample: info.sample,
+            title: info.title,
+            technique: info.technique,
+            definition: info.definition,
+            instrument: info.instrument,
+            source: info.source,
+            start_time: info.start_time,
+            end_time: end.end_time,
+            state: end.state,
+            frames: end.counts,
+            files,
+            parameters: info.parameters,
+            software: info.software,
+            configuration_sha256: info.configuration_sha256,
+            host: info.host,
+            device: info.device,
+            metadata: info.metadata,
+            warnings,
+            summary: end.summary,
+        }
+    }
+
+    /// The record of the closed run in `folder`.
+    pub fn read(folder: &Path) -> Result<RunRecord, StoreError> {
+        let path = folder.join(RUN_JSON);
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(StoreError::NotARun {
+                    path: folder.to_path_buf(),
+                });
+            }
+            read => read.at("reading", &path)?,
+        };
+        let record: RunRecord = serde_json::from_slice(&bytes).map_err(|error| StoreError::Record {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        if record.version != VERSION {
+            let reason = format!(
+                "it has version {}, this program reads version {VERSION}",
+                record.version
+            );
+            return Err(StoreError::Record { path, reason });
+        }
+        Ok(record)
+    }
+
+    /// Writes `run.json` by rename, and its `closed` line before it. Everything else is on the disk already.
+    pub(super) fn publish(&self, folder: &Path) -> Result<(), StoreError> {
+        let path = folder.join(RUN_JSON);
+        let draft = folder.join(".run.json.part");
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| StoreError::Record {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        bytes.push(b'\n');
+        let written = File::create(&draft).and_then(|mut file| {
+            file.write_all(&bytes)?;
+            file.sync_all()
+        });
+        written.map_err(|source| StoreError::io("writing", &draft, source, bytes.len() as u64))?;
+        let total: u64 = self.files.iter().map(|f| f.bytes).sum();
+        let detail =
+            json!({ "files": self.files.len(), "bytes": total, "run_json_sha256": hex(&Sha256::digest(&bytes)) });
+        append_state(folder, "closed", detail)?;
+        fs::rename(&draft, &path).at("renaming to", &path)?;
+        sync_folder(folder)
+    }
+}
+
+/// Appends one line to `state.jsonl`: time, state, and what `detail` holds.
+pub(super) fn append_state(folder: &Path, state: &str, detail: Value) -> Result<(), StoreError> {
+    let path = folder.join(STATE_JSONL);
+    let mut line = json!({ "time": rfc3339(Timestamp::now()), "state": state });
+    if let (Value::Object(line), Value::Object(detail)) = (&mut line, detail) {
+        line.extend(detail);
+    }
+    let text = format!("{line}\n");
+    let append = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    append().map_err(|source| StoreError::io("appending to", &path, source, text.len() as u64))
+}
+
+/// Makes the names in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    File::open(folder)
+        .and_then(|f| f.sync_all())
+        .at("syncing the folder", folder)
+}
+
+/// UTC with milliseconds and `Z`.
+pub(super) fn rfc3339(time: Timestamp) -> String {
+    format!("{time:.3}")
+}
+
+/// Lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,154 @@
+//! The folders of the store.
+
+use super::error::{At, StoreError};
+use super::run_json::RunRecord;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Name of the file whose presence means that a run is whole.
+pub(super) const RUN_JSON: &str = "run.json";
+
+/// Whether `value` may name a run or a proposal: `^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`, without `..`.
+pub fn check_name(what: &'static str, value: &str) -> Result<(), StoreError> {
+    let head = value.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let tail = value
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if head && tail && value.len() <= 64 && !value.contains("..") {
+        return Ok(());
+    }
+    Err(StoreError::Name {
+        what,
+        value: value.chars().take(80).collect(),
+    })
+}
+
+/// The folder that holds every run.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A closed run.
+#[derive(Clone, Debug)]
+pub struct StoredRun {
+    /// its folder
+    pub folder: PathBuf,
+    /// its `run.json`
+    pub record: RunRecord,
+}
+
+impl Store {
+    /// The store at `root`, which is made where it is missing. Checks that it can be written.
+    pub fn open(root: &Path) -> Result<Store, StoreError> {
+        fs::create_dir_all(root).at("creating the store", root)?;
+        let root = root.canonicalize().at("opening the store", root)?;
+        let probe = root.join(format!(".writable-{}", std::process::id()));
+        fs::write(&probe, b"").map_err(|source| StoreError::io("writing to the store", &root, source, 0))?;
+        fs::remove_file(&probe).at("removing", &probe)?;
+        Ok(Store { root })
+    }
+
+    /// Absolute path of the store.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Folder of a run: `ROOT/PROPOSAL/YYYYMMDD/RUN`.
+    pub fn run_dir(&self, proposal: &str, date: jiff::civil::Date, run: &str) -> PathBuf {
+        self.root
+            .join(proposal)
+            .join(date.strftime("%Y%m%d").to_string())
+            .join(run)
+    }
+
+    /// Bytes that the file system has left for this process.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
+        super::h5::free_bytes(&self.root).at("asking for the free space of", &self.root)
+    }
+
+    /// Every closed run, newest first. A run whose `run.json` cannot be read is left out: [`RunRecord::read`]
+    /// on its folder says why.
+    pub fn runs(&self) -> Result<Vec<StoredRun>, StoreError> {
+        let mut runs: Vec<StoredRun> = self
+            .run_folders()?
+            .into_iter()
+            .filter_map(|folder| RunRecord::read(&folder).ok().map(|record| StoredRun { folder, record }))
+            .collect();
+        runs.sort_by(|a, b| (b.record.start_time, &b.record.id).cmp(&(a.record.start_time, &a.record.id)));
+        Ok(runs)
+    }
+
+    /// The `run.json` of every closed run as it is, newest first.
+    pub fn records(&self) -> Result<Vec<serde_json::Value>, StoreError> {
+        let json = |run: StoredRun| {
+            let path = run.folder.join(RUN_JSON);
+            serde_json::to_value(run.record).map_err(|error| StoreError::Record {
+                path,
+                reason: error.to_string(),
+            })
+        };
+        self.runs()?.into_iter().map(json).collect()
+    }
+
+    /// Folder of the newest closed run with this name; none for what is no name.
+    pub fn find(&self, id: &str) -> Result<Option<PathBuf>, StoreError> {
+        if check_name("run name", id).is_err() {
+            return Ok(None);
+        }
+        let folders = self
+            .run_folders()?
+            .into_iter()
+            .filter(|f| f.file_name().is_some_and(|n| n == id));
+        let closed = folders.filter(|f| f.join(RUN_JSON).is_file());
+        Ok(closed.max_by_key(|f| f.parent().and_then(Path::file_name).map(|day| day.to_os_string())))
+    }
+
+    /// Every folder three levels down, closed or not.
+    fn run_folders(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let mut level = vec![self.root.clone()];
+        for _ in 0..3 {
+            let mut below = Vec::new();
+            for folder in &level {
+                for entry in fs::read_dir(folder).at("listing", folder)? {
+                    let entry = entry.at("listing", folder)?;
+                    // A link is not followed: the store's runs are its own.
+                    if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                        below.push(entry.path());
+                    }
+                }
+            }
+            level = below;
+        }
+        Ok(level)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_folder_names_and_nothing_else() {
+        for good in ["a", "run_0001", "mx-1234.v2", "9", &"x".repeat(64)] {
+            assert!(check_name("run name", good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            "-a",
+            "_a",
+            "a/b",
+            "a b",
+            "ä",
+            "a\0",
+            "../a",
+            &"x".repeat(65),
+        ] {
+            let error = check_name("run name", bad).unwrap_err().to_string();
+            assert!(error.starts_with("the run name \""), "{error}");
+        }
+    }
+}

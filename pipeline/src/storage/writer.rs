@@ -1,0 +1,402 @@
+//! The run's writer: everything is created before frame 0, frames and results go in without allocation, and
+//! the files are closed, verified, synced and described at the end.
+
+use super::codec::{self, Compressor};
+use super::data_files::{DataFiles, FRAMES, FrameFormat};
+use super::error::{At, StoreError};
+use super::facts::Facts;
+use super::master::{Frames, Master};
+use super::reserve::Reserve;
+use super::run_json::{self, RunRecord};
+use super::store::check_name;
+use super::{CurveAxis, DatasetInfo, LedgerColumns, RunEnd, RunInfo, Store, WriterConfig, h5, read, results, seal};
+use frame::{Compression, FrameHeader, FrameKind, FrameResult, Image, PixelType, ResultLayout, StreamDescription};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Bit 0: filter 32008, the only one, was not applied.
+const UNFILTERED: u32 = 1;
+
+/// Writes one run. Not shared: one thread owns it while the run records.
+#[derive(Debug)]
+pub struct RunWriter {
+    folder: PathBuf,
+    master_path: PathBuf,
+    info: RunInfo,
+    layout: ResultLayout,
+    format: FrameFormat,
+    files: Vec<PathBuf>,
+    data: DataFiles,
+    master: Master,
+    compressor: Option<Compressor>,
+    frames: Frames,
+    reserve: Reserve,
+}
+
+impl RunWriter {
+    /// Creates the run's folder and all of its files and datasets. When it fails nothing is left behind.
+    ///
+    /// # Errors
+    /// [`StoreError::Name`], [`StoreError::RunExists`], [`StoreError::Description`] for what no file can be made
+    /// of, [`StoreError::ReadOnly`], [`StoreError::DiskFull`], [`StoreError::Io`], [`StoreError::Hdf5`].
+    pub fn create(
+        store: &Store,
+        info: &RunInfo,
+        stream: &StreamDescription,
+        layout: &ResultLayout,
+        axes: &[CurveAxis],
+        config: &WriterConfig,
+    ) -> Result<RunWriter, StoreError> {
+        check_name("run name", &info.id)?;
+        check_name("proposal", &info.proposal)?;
+        check(info, stream, config)?;
+        let date = info.start_time.to_zoned(jiff::tz::TimeZone::UTC).date();
+        let folder = store.run_dir(&info.proposal, date, &info.id);
+        let above = folder.parent().unwrap_or(store.root());
+        fs::create_dir_all(above).at("creating the folder", above)?;
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::RunExists { path: folder });
+            }
+            made => made.at("creating the folder", &folder)?,
+        }
+        Self::create_in(folder.clone(), info, stream, layout, axes, config).inspect_err(|_| {
+            // Nothing but empty files of our own is in there. What cannot be removed stays, without run.json.
+            let _ = fs::remove_dir_all(&folder);
+        })
+    }
+
+    fn create_in(
+        folder: PathBuf,
+        info: &RunInfo,
+        stream: &StreamDescription,
+        layout: &ResultLayout,
+        axes: &[CurveAxis],
+        config: &WriterConfig,
+    ) -> Result<RunWriter, StoreError> {
+        h5::register_bitshuffle().at("registering filter 32008 for", &folder)?;
+        let format = FrameFormat {
+            shape: stream.shape,
+            pixel_type: stream.pixel_type,
+            compressed: config.compress || stream.compression == Compression::BitshuffleLz4,
+            frames: stream.frames_expected,
+            frames_per_file: config.frames_per_file,
+        };
+        let data = DataFiles::create(&folder, &info.id, format)?;
+        let master_path = folder.join(format!("{}_master.h5", info.id));
+        let facts = Facts::new(stream, config.geometry.as_ref());
+        let master = Master::create(&master_path, info, stream, layout, axes, &facts, format)?;
+        run_json::append_state(&folder, "recording", serde_json::json!({}))?;
+        let files = std::iter::once(master_path.clone())
+            .chain(data.paths().map(Path::to_path_buf))
+            .collect();
+        let expected = stream.frames_expected as usize;
+        let known = |index: usize| stream.kinds.get(index).copied().unwrap_or(FrameKind::Sample) as u8;
+        let frames = Frames {
+            stored: vec![false; expected],
+            kinds: (0..expected).map(known).collect(),
+            angles_deg: (0..expected)
+                .map(|i| stream.angles_deg.get(i).copied().unwrap_or(f64::NAN))
+                .collect(),
+        };
+        let compressor = config
+            .compress
+            .then(|| Compressor::new(format.frame_bytes(), format.pixel_type));
+        let (info, layout) = (info.clone(), layout.clone());
+        let reserve = Reserve::take(&folder, format.frames)?;
+        Ok(RunWriter {
+            folder,
+            master_path,
+            info,
+            layout,
+            format,
+            files,
+            data,
+            master,
+            compressor,
+            frames,
+            reserve,
+        })
+    }
+
+    /// The run's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The master file, then every data file, as they are planned.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Values that the definition requires and that nobody told; they are in the file as NaN or `unknown`.
+    pub fn warnings(&self) -> &[String] {
+        self.master.warnings()
+    }
+
+    /// Every dataset that the run writes per frame: the frames in the master and in each data file, scalars, curves.
+    pub fn datasets(&self) -> Vec<DatasetInfo> {
+        let FrameFormat {
+            shape,
+            pixel_type,
+            frames,
+            frames_per_file,
+            ..
+        } = self.format;
+        let (rows, columns) = (shape.rows as u64, shape.columns as u64);
+        let info = |file: &Path, path: String, shape: Vec<u64>, dtype: &str, chunk_shape: Vec<u64>| DatasetInfo {
+            file: file.display().to_string(),
+            path,
+            shape,
+            dtype: dtype.into(),
+            chunk_shape,
+        };
+        let pixels = |file: &Path, frames| {
+            let chunk = vec![1, rows, columns];
+            info(
+                file,
+                FRAMES.into(),
+                vec![frames, rows, columns],
+                pixel_type.numpy_descr(),
+                chunk,
+            )
+        };
+        let data = self.files[1..]
+            .iter()
+            .zip(0u64..)
+            .map(|(file, index)| pixels(file, frames_per_file.min(frames - index * frames_per_file)));
+        let scalars = self.layout.scalars.iter().map(|scalar| {
+            let path = results::scalar_path(&scalar.name);
+            info(
+                &self.master_path,
+                path,
+                vec![frames],
+                "<f8",
+                vec![results::column_chunk(frames)],
+            )
+        });
+        let block_rows = self.master.block_rows();
+        let curves = self.layout.curves.iter().map(|curve| {
+            let length = curve.length as u64;
+            let path = results::curve_path(&curve.name);
+            info(
+                &self.master_path,
+                path,
+                vec![frames, length],
+                "<f4",
+                vec![block_rows, length],
+            )
+        });
+        std::iter::once(pixels(&self.master_path, frames))
+            .chain(data)
+            .chain(scalars)
+            .chain(curves)
+            .collect()
+    }
+
+    /// Stores one frame under its number. A compressed payload is passed through as it is; an uncompressed one is
+    /// compressed where the run says so. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::FrameNumber`], [`StoreError::FrameMismatch`] when shape, type or size differ from the
+    /// stream, [`StoreError::Codec`], [`StoreError::DiskFull`], [`StoreError::Hdf5`]. The other frames are untouched.
+    pub fn write_frame(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), StoreError> {
+        let frame = header.frame_number.get();
+        self.check_frame(header, payload)?;
+        let passed = header.compression == Compression::BitshuffleLz4 as u8;
+        match (&mut self.compressor, passed) {
+            (Some(compressor), false) => {
+                let compressed = compressor.compress(payload).map_err(|source| StoreError::Codec {
+                    frame,
+                    doing: "compressed",
+                    source,
+                })?;
+                self.data.write(frame, 0, compressed)?;
+            }
+            (None, false) if self.format.compressed => self.data.write(frame, UNFILTERED, payload)?,
+            _ => self.data.write(frame, 0, payload)?,
+        }
+        let index = frame as usize;
+        self.frames.stored[index] = true;
+        self.frames.kinds[index] = header.kind;
+        self.frames.angles_deg[index] = header.angle_deg.get();
+        Ok(())
+    }
+
+    /// Stores one result under its frame's number; rows are buffered and written in blocks. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::FrameNumber`], [`StoreError::ResultLayout`], [`StoreError::DiskFull`], [`StoreError::Hdf5`].
+    pub fn write_result(&mut self, result: &FrameResult) -> Result<(), StoreError> {
+        self.master.results().write(result)
+    }
+
+    /// Takes the run back before its first frame: the folder is removed and its name is free again.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the folder cannot be removed.
+    pub fn discard(self) -> Result<(), StoreError> {
+        let folder = self.folder.clone();
+        drop(self);
+        fs::remove_dir_all(&folder).at("removing", &folder)
+    }
+
+    /// Closes the run: results, ledger, final curves (name, values, unit) and images go into the master file, every
+    /// file is closed, read back, synced and hashed, and `run.json` is written last, by rename. Returns the
+    /// master file and the data files that are left.
+    ///
+    /// # Errors
+    /// Any; the run then has no `run.json`, and its state says `failed`.
+    pub fn finish(
+        self,
+        ledger: &LedgerColumns<'_>,
+        images: &[Image],
+        finals: &[(String, Vec<f32>, String)],
+        end: RunEnd,
+    ) -> Result<Vec<PathBuf>, StoreError> {
+        let folder = self.folder.clone();
+        self.close(ledger, images, finals, end).inspect_err(|error| {
+            // The first error counts; where even this line cannot be written the missing run.json says enough.
+            let _ = run_json::append_state(&folder, "failed", serde_json::json!({ "error": error.to_string() }));
+        })
+    }
+
+    fn close(
+        mut self,
+        ledger: &LedgerColumns<'_>,
+        images: &[Image],
+        finals: &[(String, Vec<f32>, String)],
+        end: RunEnd,
+    ) -> Result<Vec<PathBuf>, StoreError> {
+        self.reserve.release();
+        let stored_end = self
+            .frames
+            .stored
+            .iter()
+            .rposition(|stored| *stored)
+            .map_or(0, |last| last as u64 + 1);
+        let kept = match end.state.as_str() {
+            "complete" => self.format.frames,
+            _ => stored_end.max(self.master.results().end()),
+        };
+        let warnings = self.master.warnings().to_vec();
+        let master = self.master.finish(kept, &self.frames, ledger, images, finals, &end);
+        let data = self.data.finish(kept);
+        master?;
+        let mut records = vec![seal::seal(&self.master_path)?];
+        records.extend(data?);
+        verify(&self.master_path, kept, &self.frames, &self.format)?;
+        run_json::sync_folder(&self.folder)?;
+        let left = records.iter().map(|record| self.folder.join(&record.name)).collect();
+        RunRecord::new(&self.info, end, records, warnings).publish(&self.folder)?;
+        Ok(left)
+    }
+
+    fn check_frame(&self, header: &FrameHeader, payload: &[u8]) -> Result<(), StoreError> {
+        let frame = header.frame_number.get();
+        let FrameFormat {
+            shape,
+            pixel_type,
+            frames,
+            ..
+        } = self.format;
+        if frame >= frames {
+            return Err(StoreError::FrameNumber { frame, frames });
+        }
+        let differs = |what, found: String, expected: String| {
+            Err(StoreError::FrameMismatch {
+                frame,
+                what,
+                found,
+                expected,
+            })
+        };
+        if header.shape() != shape {
+            return differs("shape", header.shape().to_string(), shape.to_string());
+        }
+        if header.pixel_type != pixel_type.code() {
+            let found = PixelType::from_code(header.pixel_type).map_or("none", PixelType::numpy_name);
+            return differs("pixel type", found.into(), pixel_type.numpy_name().into());
+        }
+        let frame_bytes = self.format.frame_bytes();
+        match Compression::from_code(header.compression) {
+            Some(Compression::None) if payload.len() == frame_bytes => Ok(()),
+            Some(Compression::None) => differs(
+                "a payload of",
+                format!("{} bytes", payload.len()),
+                format!("{frame_bytes} bytes"),
+            ),
+            Some(Compression::BitshuffleLz4) if !self.format.compressed => {
+                differs("compression", "bitshuffle-LZ4".into(), "none".into())
+            }
+            Some(Compression::BitshuffleLz4) => match codec::decompressed_bytes(payload) {
+                Some(bytes) if bytes == frame_bytes => Ok(()),
+                Some(bytes) => differs(
+                    "a payload for",
+                    format!("{bytes} bytes"),
+                    format!("{frame_bytes} bytes"),
+                ),
+                None => differs(
+                    "a payload",
+                    "without a valid size".into(),
+                    format!("{frame_bytes} bytes"),
+                ),
+            },
+            None => differs("compression code", header.compression.to_string(), "0 or 1".into()),
+        }
+    }
+}
+
+/// What no file can be made of.
+fn check(info: &RunInfo, stream: &StreamDescription, config: &WriterConfig) -> Result<(), StoreError> {
+    let wrong = |field, value: String, expected| Err(StoreError::Description { field, value, expected });
+    if !matches!(info.definition.as_str(), "NXmx" | "NXtomo") {
+        return wrong(
+            "the NeXus definition",
+            format!("{:?}", info.definition),
+            "NXmx or NXtomo",
+        );
+    }
+    if stream.frames_expected == 0 {
+        return wrong("the number of frames", "0".into(), "at least one");
+    }
+    if config.frames_per_file == 0 {
+        return wrong("[store] frames_per_file", "0".into(), "at least one");
+    }
+    // libhdf5 keeps the bytes of a chunk in 32 bits.
+    if stream.frame_bytes() == 0 || stream.frame_bytes() > u32::MAX as usize {
+        return wrong(
+            "the size of a frame",
+            format!("{} pixels", stream.shape),
+            "1 byte to 4 GiB",
+        );
+    }
+    if let Some(mask) = stream.mask.as_ref().filter(|mask| mask.shape() != stream.shape) {
+        return wrong("the mask's shape", mask.shape().to_string(), "the shape of a frame");
+    }
+    Ok(())
+}
+
+/// Opens the master file as a reader does: the first and the last frame, seen through it, are those in the data files.
+fn verify(master: &Path, kept: u64, frames: &Frames, format: &FrameFormat) -> Result<(), StoreError> {
+    let wrong = |reason: String| {
+        Err(StoreError::Verify {
+            path: master.to_path_buf(),
+            reason,
+        })
+    };
+    let expected = [kept as usize, format.shape.rows, format.shape.columns];
+    let found = read::frames_shape(master)?;
+    if found != expected {
+        return wrong(format!("{FRAMES} has shape {found:?}, expected {expected:?}"));
+    }
+    let first = frames.stored.iter().position(|stored| *stored);
+    let last = frames.stored.iter().rposition(|stored| *stored);
+    for frame in first.into_iter().chain(last.filter(|last| Some(*last) != first)) {
+        let (direct, ..) = read::read_frame(master, frame as u64)?;
+        if !read::same_through_master(master, frame as u64, format.pixel_type, &direct)? {
+            return wrong(format!("frame {frame} differs from the one in its data file"));
+        }
+    }
+    Ok(())
+}

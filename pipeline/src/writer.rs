@@ -1,0 +1,129 @@
+//! The writer: takes leases and results and puts them into the run's files. While a run records it is the
+//! only thread that calls libhdf5.
+
+use crate::data_plane;
+use crate::ledger::Storage;
+use crate::metrics::Metrics;
+use crate::run::{ActiveRun, Summary};
+use crate::storage::{RunEnd, RunWriter, StoreError};
+use crossbeam_channel::Receiver;
+use driver::memory::FrameLease;
+use frame::FrameResult;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+/// Corrupt frames whose bytes are kept aside for a look.
+const QUARANTINE_FRAMES: u64 = 100;
+
+/// What the writer is given.
+pub enum ToWriter {
+    /// a frame to store
+    Frame(FrameLease),
+    /// a frame whose bytes are not what was sent: kept aside, never in the data
+    Corrupt(FrameLease),
+    /// a result to store beside it
+    Result(Arc<FrameResult>),
+    /// one of the writer's suppliers has ended
+    End,
+}
+
+/// The writer's state.
+pub struct Writer {
+    run: Arc<ActiveRun>,
+    files: RunWriter,
+    /// what it is given
+    pub queue: Receiver<ToWriter>,
+    metrics: Metrics,
+    suppliers: usize,
+    quarantined: u64,
+}
+
+impl Writer {
+    /// A writer that ends when all of its `suppliers` have.
+    pub fn new(
+        run: &Arc<ActiveRun>,
+        files: RunWriter,
+        queue: Receiver<ToWriter>,
+        metrics: Metrics,
+        suppliers: usize,
+    ) -> Self {
+        Self { run: run.clone(), files, queue, metrics, suppliers, quarantined: 0 }
+    }
+
+    /// Writes until every supplier has ended.
+    pub fn write(&mut self) {
+        let guard = data_plane::enter();
+        while self.suppliers > 0 {
+            match self.queue.recv() {
+                Ok(ToWriter::Frame(lease)) => self.frame(&lease),
+                Ok(ToWriter::Corrupt(lease)) => self.corrupt(&lease),
+                Ok(ToWriter::Result(result)) => {
+                    if let Err(error) = self.files.write_result(&result) {
+                        self.complain(&error);
+                    }
+                }
+                Ok(ToWriter::End) => self.suppliers -= 1,
+                Err(_) => break,
+            }
+        }
+        drop(guard);
+    }
+
+    fn frame(&mut self, lease: &FrameLease) {
+        let started = Instant::now();
+        let number = lease.header().frame_number.get();
+        match self.files.write_frame(lease.header(), lease.payload()) {
+            Ok(()) => {
+                self.run.ledger.stored(number, Storage::Synced);
+                self.metrics.written_bytes.inc_by(lease.payload().len() as u64);
+            }
+            Err(error) => {
+                self.run.ledger.stored(number, Storage::Failed);
+                self.complain(&error);
+            }
+        }
+        self.metrics.write_seconds.observe(started.elapsed().as_secs_f64());
+    }
+
+    fn corrupt(&mut self, lease: &FrameLease) {
+        let number = lease.header().frame_number.get();
+        self.run.ledger.stored(number, Storage::Failed);
+        if self.quarantined < QUARANTINE_FRAMES {
+            self.quarantined += 1;
+            let folder = self.run.folder.join("quarantine");
+            let kept = std::fs::create_dir_all(&folder)
+                .and_then(|()| std::fs::write(folder.join(format!("frame_{number:09}.bin")), lease.payload()));
+            if let Err(error) = kept {
+                self.run.degraded(format!("corrupt frame {number} could not be kept in {}: {error}", folder.display()));
+            }
+        }
+    }
+
+    fn complain(&self, error: &StoreError) {
+        self.run.degraded(error.to_string());
+    }
+
+    /// Closes the files with the ledger and the final results in them; returns their names.
+    pub fn close(self, run: &ActiveRun, summary: &Summary) -> Result<Vec<String>, StoreError> {
+        let columns = run.ledger.columns();
+        let snapshot = run.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let finals: Vec<(String, Vec<f32>, String)> = snapshot
+            .curves
+            .iter()
+            .flat_map(|curve| {
+                let errors = (!curve.errors.is_empty()).then(|| {
+                    (format!("{}_errors", curve.name), curve.errors.clone(), curve.unit.clone())
+                });
+                std::iter::once((curve.name.clone(), curve.values.clone(), curve.unit.clone())).chain(errors)
+            })
+            .collect();
+        let end = RunEnd {
+            state: summary.state.to_string(),
+            end_time: jiff::Timestamp::now(),
+            counts: serde_json::json!(summary.frames),
+            summary: serde_json::json!(summary),
+        };
+        let files = self.files.finish(&columns.as_storage(), &snapshot.images, &finals, end)?;
+        Ok(files.iter().map(|path| path.display().to_string()).collect())
+    }
+}
