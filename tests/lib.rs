@@ -1,1 +1,192 @@
-//! Helpers of the end-to-end tests.
+//! Helpers of the end-to-end tests: the built binary, its summaries, the Python of the independent checks, the data.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The workspace's folder.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map_or_else(PathBuf::new, Path::to_path_buf)
+}
+
+/// The built `fluxline`; `make test` says where it is.
+pub fn binary() -> PathBuf {
+    std::env::var_os("FLUXLINE_BINARY").map_or_else(|| workspace().join("target/release/fluxline"), PathBuf::from)
+}
+
+/// The Python of the independent checks; `None`, said loudly, where it is not installed.
+pub fn python(test: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("FLUXLINE_PYTHON").map_or_else(|| workspace().join(".venv/bin/python"), PathBuf::from);
+    if !path.exists() {
+        eprintln!(
+            "SKIPPED {test}: there is no {}; make python installs it",
+            path.display()
+        );
+        return None;
+    }
+    Some(path)
+}
+
+/// A file of the real data; `None`, said loudly, where it is absent.
+pub fn data(test: &str, file: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("FLUXLINE_DATA").map_or_else(|| workspace().join("../shared/data"), PathBuf::from);
+    let path = folder.join(file);
+    if !path.exists() {
+        eprintln!("SKIPPED {test}: there is no {}", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// A fresh folder for one test.
+pub fn folder(test: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("fluxline-test-{}-{test}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).expect("a temporary folder");
+    path
+}
+
+/// Runs `fluxline` to its end.
+pub fn fluxline(arguments: &[&str]) -> Output {
+    Command::new(binary())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the built binary")
+}
+
+/// The JSON document on stdout of a command that must succeed.
+pub fn json(output: &Output) -> Value {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"))
+}
+
+/// What a command that must fail says, and its exit status.
+pub fn complaint(output: &Output) -> (i32, String) {
+    assert!(!output.status.success(), "it should have failed");
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+/// Runs a Python script of `tests/python` and returns what it printed; it must succeed.
+pub fn check(python: &Path, script: &str, arguments: &[&str]) -> String {
+    let path = workspace().join("tests/python").join(script);
+    let output = Command::new(python)
+        .arg(&path)
+        .args(arguments)
+        .output()
+        .expect("python");
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{script} {arguments:?}\n{out}\n{err}");
+    out.into_owned()
+}
+
+/// An appliance that serves; it is stopped when dropped.
+pub struct Server {
+    child: Child,
+    /// `http://127.0.0.1:PORT`
+    pub url: String,
+}
+
+impl Server {
+    /// Starts `fluxline run CONFIG` and waits until it listens.
+    pub fn start(config: &Path) -> Server {
+        use std::io::{BufRead, BufReader};
+        let mut child = Command::new(binary())
+            .arg("run")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the built binary");
+        let mut lines = BufReader::new(child.stderr.take().expect("its stderr")).lines();
+        let mut said = String::new();
+        let url = loop {
+            match lines.next() {
+                Some(Ok(line)) => match line.split_once("listens at ") {
+                    Some((_, url)) => break url.trim().to_string(),
+                    None => said += &line,
+                },
+                _ => panic!("the appliance did not start: {said}"),
+            }
+        };
+        // Somebody must read what it says later, or it would wait.
+        std::thread::spawn(move || lines.for_each(drop));
+        Server { child, url }
+    }
+
+    /// `GET` as JSON.
+    pub fn get(&self, path: &str) -> Value {
+        serde_json::from_str(&self.text(path)).expect("JSON")
+    }
+
+    /// `GET` as text.
+    pub fn text(&self, path: &str) -> String {
+        let mut answer = ureq::get(format!("{}{path}", self.url)).call().expect(path);
+        answer.body_mut().read_to_string().expect("a body")
+    }
+
+    /// `GET` as bytes.
+    pub fn bytes(&self, path: &str) -> Vec<u8> {
+        let mut answer = ureq::get(format!("{}{path}", self.url)).call().expect(path);
+        answer
+            .body_mut()
+            .with_config()
+            .limit(1 << 30)
+            .read_to_vec()
+            .expect("a body")
+    }
+
+    /// Status and body of a `GET` that may fail.
+    pub fn try_get(&self, path: &str) -> (u16, Value) {
+        let request = ureq::get(format!("{}{path}", self.url))
+            .config()
+            .http_status_as_error(false)
+            .build();
+        let mut answer = request.call().expect(path);
+        let status = answer.status().as_u16();
+        let body = answer.body_mut().read_to_string().unwrap_or_default();
+        (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+    }
+
+    /// `POST` of JSON; status and body.
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let request = ureq::post(format!("{}{path}", self.url))
+            .config()
+            .http_status_as_error(false)
+            .build();
+        let mut answer = request.send_json(body).expect(path);
+        let status = answer.status().as_u16();
+        (status, answer.body_mut().read_json().unwrap_or(Value::Null))
+    }
+
+    /// Asks again and again until `ready` is satisfied, at most a minute.
+    pub fn wait(&self, path: &str, ready: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let value = self.get(path);
+            if ready(&value) {
+                return value;
+            }
+            assert!(Instant::now() < end, "{path} is still {value}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

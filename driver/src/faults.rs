@@ -31,7 +31,14 @@ pub struct FaultConfig {
 
 impl Default for FaultConfig {
     fn default() -> Self {
-        Self { seed: 1, drop: 0.0, duplicate: 0.0, reorder: 0.0, reorder_depth: 16, corrupt: 0.0 }
+        Self {
+            seed: 1,
+            drop: 0.0,
+            duplicate: 0.0,
+            reorder: 0.0,
+            reorder_depth: 16,
+            corrupt: 0.0,
+        }
     }
 }
 
@@ -63,12 +70,20 @@ pub struct Faulty<S: FrameSource> {
 impl<S: FrameSource> Faulty<S> {
     /// Wraps a source.
     pub fn new(source: S, config: FaultConfig) -> Result<Self, SourceError> {
-        let shares =
-            [("drop", config.drop), ("duplicate", config.duplicate), ("reorder", config.reorder), ("corrupt", config.corrupt)];
+        let shares = [
+            ("drop", config.drop),
+            ("duplicate", config.duplicate),
+            ("reorder", config.reorder),
+            ("corrupt", config.corrupt),
+        ];
         for (key, share) in shares {
             if !(0.0..=1.0).contains(&share) {
                 let expected = "a share of frames from 0 to 1".into();
-                return Err(SourceError::Parameter { key, value: share.to_string(), expected });
+                return Err(SourceError::Parameter {
+                    key,
+                    value: share.to_string(),
+                    expected,
+                });
             }
         }
         if !(1..=60).contains(&config.reorder_depth) {
@@ -195,8 +210,14 @@ mod tests {
             checksum: true,
             ..SimulateConfig::default()
         };
-        let config =
-            FaultConfig { seed: 9, drop: 0.02, duplicate: 0.05, reorder: 0.2, reorder_depth: 40, corrupt: 0.01 };
+        let config = FaultConfig {
+            seed: 9,
+            drop: 0.02,
+            duplicate: 0.05,
+            reorder: 0.2,
+            reorder_depth: 40,
+            corrupt: 0.01,
+        };
         let mut source = Faulty::new(Simulate::new(simulated).unwrap(), config).unwrap();
         let pages = PagesConfig {
             bytes: FrameRing::bytes_needed(128, 128),

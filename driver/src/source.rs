@@ -95,7 +95,7 @@ impl FrameSource for Box<dyn FrameSource> {
 }
 
 /// Keeps a rate by an absolute schedule, so that a late frame does not delay those behind it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Pace {
     interval_ns: u64,
     next_ns: u64,
@@ -108,7 +108,10 @@ impl Pace {
     /// `rate_hz` frames per second; 0 is as fast as possible.
     pub(crate) fn new(rate_hz: f64) -> Self {
         let interval_ns = if rate_hz > 0.0 { (1e9 / rate_hz) as u64 } else { 0 };
-        Self { interval_ns, next_ns: 0 }
+        Self {
+            interval_ns,
+            next_ns: 0,
+        }
     }
 
     /// Waits for the time of the next frame; false if that is further away than a source's patience.

@@ -93,7 +93,10 @@ impl Tracker {
             epoch,
             window,
             states: vec![FrameState::Expected; expected as usize].into(),
-            counts: Counts { expected, ..Counts::default() },
+            counts: Counts {
+                expected,
+                ..Counts::default()
+            },
             seen_end: 0,
             horizon: 0,
             swept: 0,
@@ -187,7 +190,10 @@ impl Tracker {
 
     /// What became of a frame.
     pub fn state(&self, number: u64) -> FrameState {
-        self.states.get(number as usize).copied().unwrap_or(FrameState::Expected)
+        self.states
+            .get(number as usize)
+            .copied()
+            .unwrap_or(FrameState::Expected)
     }
 
     /// Frames by state, and counted events.
@@ -217,7 +223,10 @@ mod tests {
     fn a_frame_is_lost_when_the_window_has_passed_and_late_afterwards() {
         let mut tracker = Tracker::new(1, 10, 4);
         for number in [0, 2, 3, 4] {
-            assert_eq!(tracker.on_frame(&header(1, number), true), Receipt::Accepted(FrameState::Complete));
+            assert_eq!(
+                tracker.on_frame(&header(1, number), true),
+                Receipt::Accepted(FrameState::Complete)
+            );
             assert!(drain(&mut tracker).is_empty());
         }
         tracker.on_frame(&header(1, 5), true);
@@ -228,7 +237,10 @@ mod tests {
         assert_eq!(tracker.on_frame(&header(1, 10), true), Receipt::Unexpected);
         tracker.on_dropped(7);
         assert_eq!(drain(&mut tracker), [7]);
-        assert_eq!(tracker.on_frame(&header(1, 6), false), Receipt::Accepted(FrameState::Corrupt));
+        assert_eq!(
+            tracker.on_frame(&header(1, 6), false),
+            Receipt::Accepted(FrameState::Corrupt)
+        );
         tracker.finish();
         assert_eq!(drain(&mut tracker), [8, 9]);
         assert!(tracker.counts().closed());
@@ -250,15 +262,28 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Event {
-        Frame { epoch: u32, number: u64, intact: bool, partial: bool },
+        Frame {
+            epoch: u32,
+            number: u64,
+            intact: bool,
+            partial: bool,
+        },
         Dropped(u64),
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let frame = (0u32..10, 0u64..220, any::<bool>(), any::<bool>()).prop_map(|(epoch, number, intact, partial)| {
-            Event::Frame { epoch: u32::from(epoch > 0), number, intact, partial }
+            Event::Frame {
+                epoch: u32::from(epoch > 0),
+                number,
+                intact,
+                partial,
+            }
         });
-        prop::collection::vec(prop_oneof![9 => frame, 1 => (0u64..220).prop_map(Event::Dropped)], 0..600)
+        prop::collection::vec(
+            prop_oneof![9 => frame, 1 => (0u64..220).prop_map(Event::Dropped)],
+            0..600,
+        )
     }
 
     proptest! {

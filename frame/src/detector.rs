@@ -20,7 +20,14 @@ pub struct Detector {
     pub modules: Option<(Shape, Shape)>,
 }
 
-const fn grid(key: &'static str, name: &'static str, pixel_m: f64, shape: (usize, usize), module: (usize, usize), gap: (usize, usize)) -> Detector {
+const fn grid(
+    key: &'static str,
+    name: &'static str,
+    pixel_m: f64,
+    shape: (usize, usize),
+    module: (usize, usize),
+    gap: (usize, usize),
+) -> Detector {
     Detector {
         key,
         name,
@@ -32,7 +39,14 @@ const fn grid(key: &'static str, name: &'static str, pixel_m: f64, shape: (usize
 }
 
 const fn plain(key: &'static str, name: &'static str, pixel_m: f64, shape: (usize, usize)) -> Detector {
-    Detector { key, name, pixel1_m: pixel_m, pixel2_m: pixel_m, shape: Shape::new(shape.0, shape.1), modules: None }
+    Detector {
+        key,
+        name,
+        pixel1_m: pixel_m,
+        pixel2_m: pixel_m,
+        shape: Shape::new(shape.0, shape.1),
+        modules: None,
+    }
 }
 
 const PILATUS: ((usize, usize), (usize, usize)) = ((195, 487), (17, 7));
@@ -45,7 +59,14 @@ pub const DETECTORS: [Detector; 27] = [
     grid("pilatus100k", "Pilatus 100k", 172e-6, (195, 487), PILATUS.0, PILATUS.1),
     grid("pilatus200k", "Pilatus 200k", 172e-6, (407, 487), PILATUS.0, PILATUS.1),
     grid("pilatus300k", "Pilatus 300k", 172e-6, (619, 487), PILATUS.0, PILATUS.1),
-    grid("pilatus300kw", "Pilatus 300kw", 172e-6, (195, 1475), PILATUS.0, PILATUS.1),
+    grid(
+        "pilatus300kw",
+        "Pilatus 300kw",
+        172e-6,
+        (195, 1475),
+        PILATUS.0,
+        PILATUS.1,
+    ),
     grid("pilatus900k", "Pilatus 900k", 172e-6, (619, 1475), PILATUS.0, PILATUS.1),
     grid("pilatus1m", "Pilatus 1M", 172e-6, (1043, 981), PILATUS.0, PILATUS.1),
     grid("pilatus2m", "Pilatus 2M", 172e-6, (1679, 1475), PILATUS.0, PILATUS.1),
@@ -73,7 +94,11 @@ pub const DETECTORS: [Detector; 27] = [
 
 /// The detector of this name; spaces, case, underscores and `CdTe` make no difference.
 pub fn find(name: &str) -> Option<&'static Detector> {
-    let key: String = name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+    let key: String = name
+        .to_lowercase()
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .collect();
     let key = key.replace("cdte", "");
     let key = match key.as_str() {
         "jungfrau" => "jungfrau500k",

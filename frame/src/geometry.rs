@@ -30,8 +30,13 @@ pub enum Unit {
 
 impl Unit {
     /// Every unit.
-    pub const ALL: [Unit; 5] =
-        [Unit::QNmInv, Unit::QAngstromInv, Unit::TwoThetaDeg, Unit::TwoThetaRad, Unit::RadiusMm];
+    pub const ALL: [Unit; 5] = [
+        Unit::QNmInv,
+        Unit::QAngstromInv,
+        Unit::TwoThetaDeg,
+        Unit::TwoThetaRad,
+        Unit::RadiusMm,
+    ];
 
     /// The name that pyFAI uses.
     pub const fn name(self) -> &'static str {
@@ -140,7 +145,10 @@ impl Geometry {
     /// Position of a place on the detector in its own plane relative to the point of normal incidence, metres.
     fn on_detector(&self, row: f64, column: f64, shape: Shape) -> (f64, f64) {
         let (row, column) = self.oriented(row, column, shape);
-        ((row + 0.5) * self.pixel1_m - self.poni1_m, (column + 0.5) * self.pixel2_m - self.poni2_m)
+        (
+            (row + 0.5) * self.pixel1_m - self.poni1_m,
+            (column + 0.5) * self.pixel2_m - self.poni2_m,
+        )
     }
 
     /// Laboratory position of the centre of a pixel, counted from 0, of a detector of `shape`.
@@ -179,7 +187,9 @@ impl Geometry {
 
     /// Azimuth of every pixel centre, radians, row by row.
     pub fn chi_map(&self, shape: Shape) -> Vec<f64> {
-        self.pixels(shape).map(|(row, column)| self.position(row, column, shape).chi()).collect()
+        self.pixels(shape)
+            .map(|(row, column)| self.position(row, column, shape).chi())
+            .collect()
     }
 
     /// Solid angle of every pixel relative to one at normal incidence, row by row: `(L / √(p1² + p2² + L²))³`.
@@ -269,7 +279,10 @@ mod tests {
             let again = 4.0 * std::f64::consts::PI / 0.1 * (degrees[i].to_radians() / 2.0).sin();
             assert!((again / q[i] - 1.0).abs() < 1e-14);
         }
-        let blind = Geometry { wavelength_m: None, ..geometry };
+        let blind = Geometry {
+            wavelength_m: None,
+            ..geometry
+        };
         assert!(blind.radial_map(Unit::QNmInv, shape).is_err() && blind.radial_map(Unit::TwoThetaDeg, shape).is_ok());
     }
 }

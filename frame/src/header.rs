@@ -197,15 +197,23 @@ impl FrameHeader {
             return Err(HeaderError::Magic { found: self.magic });
         }
         if self.version.get() != VERSION {
-            return Err(HeaderError::Version { found: self.version.get() });
+            return Err(HeaderError::Version {
+                found: self.version.get(),
+            });
         }
-        let code = |field, value: u8| HeaderError::Code { field, value: u64::from(value) };
+        let code = |field, value: u8| HeaderError::Code {
+            field,
+            value: u64::from(value),
+        };
         let pixel = PixelType::from_code(self.pixel_type).ok_or(code("pixel type", self.pixel_type))?;
         let compression = Compression::from_code(self.compression).ok_or(code("compression", self.compression))?;
         FrameKind::from_code(self.kind).ok_or(code("kind", self.kind))?;
         let announced = self.payload_bytes.get();
         if announced > slot_payload_bytes as u64 {
-            return Err(HeaderError::PayloadTooLarge { announced, capacity: slot_payload_bytes as u64 });
+            return Err(HeaderError::PayloadTooLarge {
+                announced,
+                capacity: slot_payload_bytes as u64,
+            });
         }
         let needed = u64::from(self.rows.get()) * u64::from(self.columns.get()) * pixel.bytes() as u64;
         if compression == Compression::None && announced != needed {

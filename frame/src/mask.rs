@@ -54,13 +54,20 @@ pub enum MaskError {
 impl PixelMask {
     /// A mask with no pixel masked.
     pub fn none(shape: Shape) -> Self {
-        Self { shape, bits: vec![0; shape.pixels()] }
+        Self {
+            shape,
+            bits: vec![0; shape.pixels()],
+        }
     }
 
     /// A mask from NXmx bits, row by row.
     pub fn from_bits(shape: Shape, bits: Vec<u32>) -> Result<Self, MaskError> {
         if bits.len() != shape.pixels() {
-            return Err(MaskError::WrongLength { shape, expected: shape.pixels(), found: bits.len() });
+            return Err(MaskError::WrongLength {
+                shape,
+                expected: shape.pixels(),
+                found: bits.len(),
+            });
         }
         Ok(Self { shape, bits })
     }
@@ -98,7 +105,10 @@ impl PixelMask {
     /// Adds another mask's bits to this one.
     pub fn merge(&mut self, other: &PixelMask) -> Result<(), MaskError> {
         if other.shape != self.shape {
-            return Err(MaskError::WrongShape { expected: self.shape, found: other.shape });
+            return Err(MaskError::WrongShape {
+                expected: self.shape,
+                found: other.shape,
+            });
         }
         for (mine, theirs) in self.bits.iter_mut().zip(&other.bits) {
             *mine |= theirs;

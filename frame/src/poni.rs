@@ -14,7 +14,9 @@ pub const NEWEST_VERSION: f64 = 3.0;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PoniError {
     /// a version of the future
-    #[error("the .poni file has version {found}; this program reads versions 1 to {NEWEST_VERSION}: update it, or write the file again with an older pyFAI")]
+    #[error(
+        "the .poni file has version {found}; this program reads versions 1 to {NEWEST_VERSION}: update it, or write the file again with an older pyFAI"
+    )]
     Version {
         /// version found
         found: String,
@@ -74,7 +76,9 @@ pub fn parse(text: &str) -> Result<Poni, PoniError> {
         None => 1.0,
     };
     if version > NEWEST_VERSION {
-        return Err(PoniError::Version { found: entries.get("poni_version").cloned().unwrap_or_default() });
+        return Err(PoniError::Version {
+            found: entries.get("poni_version").cloned().unwrap_or_default(),
+        });
     }
     let optional = |key: &'static str| -> Result<Option<f64>, PoniError> {
         match entries.get(key).map(String::as_str) {
@@ -82,16 +86,29 @@ pub fn parse(text: &str) -> Result<Poni, PoniError> {
             Some(value) => number(key, value).map(Some),
         }
     };
-    let needed = |key: &'static str| optional(key)?.ok_or(PoniError::Missing { key, expected: "<metres>" });
+    let needed = |key: &'static str| {
+        optional(key)?.ok_or(PoniError::Missing {
+            key,
+            expected: "<metres>",
+        })
+    };
     let config = detector_config(&entries)?;
     let name = entries.get("detector").cloned();
     let model = name.as_deref().and_then(detector::find);
     let pixel = |key: &'static str, old: &'static str, of_model: Option<f64>| -> Result<f64, PoniError> {
         let size = match (config.number(key)?, optional(old)?, of_model) {
             (Some(size), ..) | (None, Some(size), _) | (None, None, Some(size)) => size,
-            (None, None, None) => return Err(PoniError::Detector { name: name.clone().unwrap_or_default() }),
+            (None, None, None) => {
+                return Err(PoniError::Detector {
+                    name: name.clone().unwrap_or_default(),
+                });
+            }
         };
-        if size > 0.0 { Ok(size) } else { Err(value_error(key, size, "a pixel size above 0, in metres")) }
+        if size > 0.0 {
+            Ok(size)
+        } else {
+            Err(value_error(key, size, "a pixel size above 0, in metres"))
+        }
     };
     let orientation = match config.number("orientation")? {
         None | Some(0.0) => 3,
@@ -99,7 +116,7 @@ pub fn parse(text: &str) -> Result<Poni, PoniError> {
         Some(value) => return Err(value_error("orientation", value, "1, 2, 3 or 4")),
     };
     let dist_m = needed("distance")?;
-    if !(dist_m > 0.0) {
+    if dist_m <= 0.0 {
         return Err(value_error("distance", dist_m, "a distance above 0, in metres"));
     }
     let wavelength_m = optional("wavelength")?;
@@ -120,13 +137,22 @@ pub fn parse(text: &str) -> Result<Poni, PoniError> {
         shape: config.shape()?.or(model.map(|d| d.shape)),
         detector: name,
     };
-    let parallax = entries.get("parallax").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    Ok(Poni { version, geometry, parallax, entries })
+    let parallax = entries
+        .get("parallax")
+        .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    Ok(Poni {
+        version,
+        geometry,
+        parallax,
+        entries,
+    })
 }
 
 /// Writes a geometry as version 2.1.
 pub fn write(geometry: &Geometry) -> String {
-    let shape = geometry.shape.map_or("null".to_string(), |shape| format!("[{}, {}]", shape.rows, shape.columns));
+    let shape = geometry.shape.map_or("null".to_string(), |shape| {
+        format!("[{}, {}]", shape.rows, shape.columns)
+    });
     let mut out = format!(
         "# Nota: C-Order, 1 refers to the Y axis, 2 to the X axis\nponi_version: 2.1\nDetector: Detector\n\
          Detector_config: {{\"pixel1\": {:e}, \"pixel2\": {:e}, \"max_shape\": {shape}, \"orientation\": {}}}\n\
@@ -149,15 +175,23 @@ pub fn write(geometry: &Geometry) -> String {
 }
 
 fn number(key: &str, value: &str) -> Result<f64, PoniError> {
-    value.parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(|| PoniError::Value {
-        key: key.into(),
-        value: value.into(),
-        expected: "a number",
-    })
+    value
+        .parse()
+        .ok()
+        .filter(|number: &f64| number.is_finite())
+        .ok_or_else(|| PoniError::Value {
+            key: key.into(),
+            value: value.into(),
+            expected: "a number",
+        })
 }
 
 fn value_error(key: &str, value: f64, expected: &'static str) -> PoniError {
-    PoniError::Value { key: key.into(), value: value.to_string(), expected }
+    PoniError::Value {
+        key: key.into(),
+        value: value.to_string(),
+        expected,
+    }
 }
 
 /// The JSON of `Detector_config`.
@@ -167,11 +201,13 @@ fn detector_config(entries: &BTreeMap<String, String>) -> Result<DetectorConfig,
     let Some(text) = entries.get("detector_config").filter(|text| !text.is_empty()) else {
         return Ok(DetectorConfig(serde_json::Map::new()));
     };
-    serde_json::from_str(text).map(DetectorConfig).map_err(|_| PoniError::Value {
-        key: "Detector_config".into(),
-        value: text.clone(),
-        expected: "a JSON object, for example {\"pixel1\": 7.5e-05, \"pixel2\": 7.5e-05}",
-    })
+    serde_json::from_str(text)
+        .map(DetectorConfig)
+        .map_err(|_| PoniError::Value {
+            key: "Detector_config".into(),
+            value: text.clone(),
+            expected: "a JSON object, for example {\"pixel1\": 7.5e-05, \"pixel2\": 7.5e-05}",
+        })
 }
 
 impl DetectorConfig {
@@ -187,8 +223,12 @@ impl DetectorConfig {
     }
 
     fn shape(&self) -> Result<Option<Shape>, PoniError> {
-        let Some(value) = self.0.get("max_shape").filter(|value| !value.is_null()) else { return Ok(None) };
-        let dims: Option<Vec<u64>> = value.as_array().and_then(|dims| dims.iter().map(|d| d.as_u64()).collect());
+        let Some(value) = self.0.get("max_shape").filter(|value| !value.is_null()) else {
+            return Ok(None);
+        };
+        let dims: Option<Vec<u64>> = value
+            .as_array()
+            .and_then(|dims| dims.iter().map(|d| d.as_u64()).collect());
         match dims.as_deref() {
             Some([rows, columns]) => Ok(Some(Shape::new(*rows as usize, *columns as usize))),
             _ => Err(PoniError::Value {
@@ -212,7 +252,10 @@ mod tests {
     #[test]
     fn version_1_and_its_last_entry() {
         let poni = parse(V1).unwrap();
-        assert_eq!((poni.version, poni.geometry.dist_m, poni.geometry.pixel1_m), (1.0, 0.3, 172e-6));
+        assert_eq!(
+            (poni.version, poni.geometry.dist_m, poni.geometry.pixel1_m),
+            (1.0, 0.3, 172e-6)
+        );
         assert_eq!(poni.geometry.orientation, 3);
     }
 
@@ -225,7 +268,13 @@ mod tests {
         let three = V21.replace("2.1", "3") + "Parallax: True\n";
         assert!(parse(&three).unwrap().parallax);
         let again = parse(&write(&poni.geometry)).unwrap().geometry;
-        assert_eq!(Geometry { detector: poni.geometry.detector.clone(), ..again }, poni.geometry);
+        assert_eq!(
+            Geometry {
+                detector: poni.geometry.detector.clone(),
+                ..again
+            },
+            poni.geometry
+        );
     }
 
     #[test]

@@ -36,13 +36,20 @@ pub struct ResultLayout {
 impl ResultLayout {
     /// Adds a scalar and returns its index.
     pub fn scalar(&mut self, name: &str, unit: &str) -> usize {
-        self.scalars.push(ScalarField { name: name.into(), unit: unit.into() });
+        self.scalars.push(ScalarField {
+            name: name.into(),
+            unit: unit.into(),
+        });
         self.scalars.len() - 1
     }
 
     /// Adds a curve and returns its index.
     pub fn curve(&mut self, name: &str, unit: &str, length: usize) -> usize {
-        self.curves.push(CurveField { name: name.into(), unit: unit.into(), length });
+        self.curves.push(CurveField {
+            name: name.into(),
+            unit: unit.into(),
+            length,
+        });
         self.curves.len() - 1
     }
 }

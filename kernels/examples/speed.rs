@@ -89,7 +89,7 @@ fn measure(accelerator: &Accelerator, name: &str, shape: Shape, seconds: f64) ->
     let mask = PixelMask::from_nonzero(shape, (0..shape.pixels()).map(gap))?;
     let (region, offsets) = frames(shape, &mask)?;
     let pixel = PixelType::U16;
-    let mut batch_of = |count: usize| -> Result<Stager, AcceleratorError> {
+    let batch_of = |count: usize| -> Result<Stager, AcceleratorError> {
         let mut stager = Stager::new(accelerator, region.clone(), shape.pixels() * 2, FRAMES, false)?;
         stager.begin()?;
         offsets[..count]

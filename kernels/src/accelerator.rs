@@ -1,7 +1,8 @@
 //! OpenCL devices: what there is, which one to use, and how its memory relates to the host's.
 
-use crate::host_memory::{Buffer, HostPages, Queue, failed, platforms};
+use crate::host_memory::{Buffer, HostPages, Queue, platforms};
 use crate::program::Program;
+use crate::status::failed;
 use frame::HostRegion;
 use ocl::core::{self, Context, DeviceId, DeviceInfoResult, DeviceType, MemFlags, OclPrm, PlatformId};
 use serde::{Deserialize, Serialize};
@@ -433,14 +434,6 @@ impl Accelerator {
     /// The program `name`, built from `source` with `options`, or loaded from where it was built before.
     pub(crate) fn program(&self, name: &str, source: &str, options: &str) -> Result<Program, AcceleratorError> {
         Program::load(self, name, source, options)
-    }
-
-    /// Work items that keep the device busy where one item runs through one chunk of a frame.
-    pub(crate) fn chunks(&self, pixels: usize) -> usize {
-        let per_unit = if self.0.info.kind == DeviceKind::Cpu { 1 } else { 64 };
-        let wanted = (self.0.info.compute_units as usize * per_unit).clamp(1, 8192);
-        // Below a few thousand pixels clearing and merging a chunk's sums costs more than it gains.
-        wanted.min(pixels.div_ceil(4096)).max(1)
     }
 
     pub(crate) fn context(&self) -> &Context {

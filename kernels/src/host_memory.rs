@@ -10,13 +10,14 @@
 //! Rules that the blocks below rely on:
 //! 1. A buffer over a [`HostRegion`] holds the region until OpenCL destroys the memory object (its destructor
 //!    callback drops the last handle), so no command can outlive the memory.
-//! 2. Transfers from or into borrowed slices block; only [`Queue::write_from_region`] and
-//!    [`Queue::write_from_pinned`] do not, and their sources are kept by the queue until it is finished.
+//! 2. Transfers from or into borrowed slices block; only `Queue::write_from_region` and
+//!    `Queue::write_from_pinned` do not, and their sources are kept by the queue until it is finished.
 //! 3. Kernels are this crate's own sources or binaries that the operator named, and address memory only
 //!    through indices that their host side has checked; pixel values never become addresses.
 #![allow(unsafe_code)]
 
 use crate::accelerator::AcceleratorError;
+use crate::status::{check, failed};
 use frame::HostRegion;
 use ocl::core::{self, ArgVal, CommandQueue, Context, Event, Mem, MemFlags, OclPrm, PlatformId, Program as RawProgram};
 use ocl::ffi;
@@ -31,43 +32,6 @@ pub const PAGE_BYTES: usize = 4096;
 const PLATFORM_NOT_FOUND_KHR: i32 = -1001;
 const NO_EVENTS: Option<&[Event]> = None;
 const NO_EVENT: Option<&mut Event> = None;
-
-/// A failed OpenCL call as an error of this crate.
-pub(crate) fn failed(call: &'static str) -> impl Fn(core::Error) -> AcceleratorError {
-    move |error| {
-        let status = error
-            .api_status()
-            .map_or_else(|| error.to_string(), |status| format!("{status:?}"));
-        AcceleratorError::Call { call, status }
-    }
-}
-
-fn check(call: &'static str, code: i32) -> Result<(), AcceleratorError> {
-    match code {
-        0 => Ok(()),
-        code => Err(AcceleratorError::Call {
-            call,
-            status: status_name(code),
-        }),
-    }
-}
-
-/// The name of an OpenCL status where it is one that is met here in practice, else its number.
-fn status_name(code: i32) -> String {
-    let name = match code {
-        -4 => "CL_MEM_OBJECT_ALLOCATION_FAILURE",
-        -5 => "CL_OUT_OF_RESOURCES",
-        -6 => "CL_OUT_OF_HOST_MEMORY",
-        -12 => "CL_MAP_FAILURE",
-        -30 => "CL_INVALID_VALUE",
-        -36 => "CL_INVALID_COMMAND_QUEUE",
-        -37 => "CL_INVALID_HOST_PTR",
-        -38 => "CL_INVALID_MEM_OBJECT",
-        -61 => "CL_INVALID_BUFFER_SIZE",
-        other => return format!("OpenCL status {other}"),
-    };
-    name.into()
-}
 
 /// Platforms of this machine; empty where no driver is installed. Does not wait for one to appear, as
 /// `ocl::core::get_platform_ids` does for ten seconds.
@@ -486,6 +450,7 @@ impl Queue {
             count,
             bytes,
             queue: self.clone(),
+            given_back: false,
             buffer: PhantomData,
         })
     }
@@ -504,6 +469,7 @@ impl Queue {
             count,
             bytes,
             queue: self.clone(),
+            given_back: false,
             buffer: PhantomData,
         })
     }
@@ -543,26 +509,23 @@ pub struct Mapped<'a, T: OclPrm> {
     count: usize,
     bytes: Buffer<u8>,
     queue: Queue,
+    given_back: bool,
     buffer: PhantomData<&'a mut Buffer<T>>,
 }
 
 impl<T: OclPrm> Mapped<'_, T> {
     /// Gives the range back to the device.
-    pub fn unmap(self) -> Result<(), AcceleratorError> {
-        let mut this = std::mem::ManuallyDrop::new(self);
-        let done = this.queue.unmap_raw(&this.bytes, this.start.cast());
-        // SAFETY: `this` is never used again, and neither field is dropped elsewhere.
-        unsafe {
-            ptr::drop_in_place(&raw mut this.bytes);
-            ptr::drop_in_place(&raw mut this.queue);
-        }
-        done
+    pub fn unmap(mut self) -> Result<(), AcceleratorError> {
+        self.given_back = true;
+        self.queue.unmap_raw(&self.bytes, self.start.cast())
     }
 }
 
 impl<T: OclPrm> Drop for Mapped<'_, T> {
     fn drop(&mut self) {
-        let _ = self.queue.unmap_raw(&self.bytes, self.start.cast());
+        if !self.given_back {
+            let _ = self.queue.unmap_raw(&self.bytes, self.start.cast());
+        }
     }
 }
 
@@ -590,12 +553,8 @@ pub(crate) enum Arg<'a> {
     U32(u32),
     /// `int`
     I32(i32),
-    /// `ulong`
-    U64(u64),
     /// `float`
     F32(f32),
-    /// `double`
-    F64(f64),
 }
 
 impl<'a, T: OclPrm> From<&'a Buffer<T>> for Arg<'a> {
@@ -624,9 +583,7 @@ impl Kernel {
             Arg::Memory(mem) => ArgVal::mem(mem),
             Arg::U32(value) => ArgVal::scalar(value),
             Arg::I32(value) => ArgVal::scalar(value),
-            Arg::U64(value) => ArgVal::scalar(value),
             Arg::F32(value) => ArgVal::scalar(value),
-            Arg::F64(value) => ArgVal::scalar(value),
         };
         core::set_kernel_arg(&self.raw, index, value).map_err(failed("clSetKernelArg"))
     }

@@ -13,6 +13,7 @@ mod probe;
 mod program;
 pub mod stager;
 pub mod statistics;
+mod status;
 #[cfg(test)]
 mod testing;
 

@@ -1,7 +1,8 @@
 //! Programs: prebuilt, from the cache, or built from source, all by the same call.
 
 use crate::accelerator::{Accelerator, AcceleratorError};
-use crate::host_memory::{Kernel, failed};
+use crate::host_memory::Kernel;
+use crate::status::failed;
 use ocl::core::{self, ProgramBuildInfo, ProgramInfo, ProgramInfoResult};
 use sha2::{Digest, Sha256};
 use std::ffi::CString;

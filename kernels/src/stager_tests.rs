@@ -1,5 +1,5 @@
 use super::*;
-use crate::{AddressProbe, HostPages, testing};
+use crate::{AddressProbe, testing};
 use frame::PixelType;
 use std::convert::Infallible;
 
@@ -125,20 +125,23 @@ fn a_frame_that_does_not_decode_is_not_added() {
 #[test]
 fn a_ring_larger_than_the_largest_buffer_is_seen_through_windows() {
     let (accelerator, queue) = testing::with_memory(MemoryMode::ZeroCopy);
-    let (region, offsets, values) = ring(8);
-    let limit = 3 * FRAME_BYTES;
-    let mut stager = Stager::with_limit(&accelerator, region.clone(), FRAME_BYTES, 8, false, limit).unwrap();
-    assert!(stager.ring_windows > 2, "{} windows", stager.ring_windows);
-    stager.begin().unwrap();
-    offsets.iter().for_each(|offset| stager.add_in_region(*offset).unwrap());
-    let batch = stager.finish(&queue).unwrap();
-    assert_eq!(sums(&accelerator, &queue, batch), expected(&values));
-    let slots: Vec<u64> = offsets
-        .iter()
-        .map(|offset| (region.address() + offset) as u64)
-        .collect();
-    let mut probe = AddressProbe::new(&accelerator, 8).unwrap();
-    assert_eq!(probe.addresses(&queue, batch).unwrap(), slots);
+    // Seven frames end with the third window, eight begin a fourth.
+    for (frames, windows) in [(7, 3), (8, 4)] {
+        let (region, offsets, values) = ring(frames);
+        let limit = 3 * FRAME_BYTES.next_multiple_of(PAGE_BYTES);
+        let mut stager = Stager::with_limit(&accelerator, region.clone(), FRAME_BYTES, 8, false, limit).unwrap();
+        assert_eq!(stager.ring_windows, windows);
+        stager.begin().unwrap();
+        offsets.iter().for_each(|offset| stager.add_in_region(*offset).unwrap());
+        let batch = stager.finish(&queue).unwrap();
+        assert_eq!(sums(&accelerator, &queue, batch), expected(&values));
+        let slots: Vec<u64> = offsets
+            .iter()
+            .map(|offset| (region.address() + offset) as u64)
+            .collect();
+        let mut probe = AddressProbe::new(&accelerator, 8).unwrap();
+        assert_eq!(probe.addresses(&queue, batch).unwrap(), slots);
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Azimuthal integration against pyFAI's CSR engine: counts equal in every bin, intensity to 1e-5, errors to 1e-4,
 //! bin centres to 1e-9, over synthetic EIGER-like frames and the real CeO2 frame.
 
+#![allow(clippy::unwrap_used)] // a test
+
 use frame::geometry::Unit;
 use frame::{HostRegion, PixelMask, PixelType, Shape, poni};
 use kernels::*;

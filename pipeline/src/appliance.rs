@@ -1,11 +1,12 @@
 //! The appliance: one device, one ring, one store, one run at a time. The command line and the HTTP
 //! interface both drive this.
 
+use crate::active_run::{ActiveRun, Summary};
 use crate::config::{Config, ConfigError, SourceConfig};
 use crate::cores::Cores;
 use crate::metrics::Metrics;
 use crate::recipes::{self, RecipeError, Setup};
-use crate::run::{self, ActiveRun, Run, RunParts, Summary};
+use crate::run::{self, Run, RunParts};
 use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig};
 use driver::faults::Faulty;
 use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
@@ -129,7 +130,10 @@ impl Appliance {
         let cores = Cores::assign(&config.cores, available);
         let store = Store::open(&config.resolve(&config.store.path))?;
         let metrics = Metrics::new().map_err(|e| ApplianceError::Start(e.to_string()))?;
-        metrics.device_info.with_label_values(&[&accelerator.info().name, memory_name(accelerator.memory())]).set(1.0);
+        metrics
+            .device_info
+            .with_label_values(&[&accelerator.info().name, memory_name(accelerator.memory())])
+            .set(1.0);
         let text = serde_json::to_string(&config).map_err(|e| ApplianceError::Start(e.to_string()))?;
         let appliance = Appliance {
             config_sha256: hex(&Sha256::digest(text.as_bytes())),
@@ -138,7 +142,11 @@ impl Appliance {
             cores,
             store,
             metrics,
-            slot: Mutex::new(Slot { current: None, ring: None, epoch: 0 }),
+            slot: Mutex::new(Slot {
+                current: None,
+                ring: None,
+                epoch: 0,
+            }),
         };
         appliance.show_state("idle");
         Ok(Arc::new(appliance))
@@ -198,7 +206,10 @@ impl Appliance {
     pub fn arm_with(&self, mut source: Box<dyn FrameSource>, request: &RunRequest) -> Result<Run, ApplianceError> {
         let mut slot = self.slot();
         if let Some(run) = slot.current.as_ref().filter(|run| !run.state().ended()) {
-            return Err(ApplianceError::Busy { run: run.info.id.clone(), state: run.state().name() });
+            return Err(ApplianceError::Busy {
+                run: run.info.id.clone(),
+                state: run.state().name(),
+            });
         }
         slot.epoch += 1;
         source.arm(slot.epoch)?;
@@ -209,7 +220,11 @@ impl Appliance {
 
         let (recipe_name, recipe) = self.config.recipe(request.recipe.as_deref())?;
         let technique = recipes::technique(recipe_name, &recipe.technique)?;
-        let workers = if technique.ordered() { 1 } else { self.cores.worker_count() };
+        let workers = if technique.ordered() {
+            1
+        } else {
+            self.cores.worker_count()
+        };
         let setup = Setup {
             recipe: recipe_name,
             config: recipe,
@@ -227,7 +242,10 @@ impl Appliance {
         let info = RunInfo {
             title: format!("{} of {}", technique.name(), stream.origin),
             id,
-            proposal: request.proposal.clone().unwrap_or_else(|| self.config.run.proposal.clone()),
+            proposal: request
+                .proposal
+                .clone()
+                .unwrap_or_else(|| self.config.run.proposal.clone()),
             sample: request.sample.clone().unwrap_or_else(|| self.config.run.sample.clone()),
             technique: technique.name().into(),
             definition: technique.definition().into(),
@@ -295,7 +313,11 @@ impl Appliance {
         self.metrics.store_free_bytes.set(free_bytes as f64);
         if needed_bytes + needed_bytes / 10 > free_bytes {
             let path = self.store.root().display().to_string();
-            return Err(ApplianceError::StoreFull { path, free_bytes, needed_bytes });
+            return Err(ApplianceError::StoreFull {
+                path,
+                free_bytes,
+                needed_bytes,
+            });
         }
         Ok(())
     }
@@ -309,7 +331,11 @@ impl Appliance {
     ) -> Result<FrameRing, ApplianceError> {
         let config = &self.config.ring;
         let payload_bytes = stream.payload_bytes_max.max(1);
-        let ring = match slot.ring.take().filter(|ring| ring.slot_payload_bytes() >= payload_bytes) {
+        let ring = match slot
+            .ring
+            .take()
+            .filter(|ring| ring.slot_payload_bytes() >= payload_bytes)
+        {
             Some(ring) => ring,
             None => {
                 let pages = HugePages::reserve(&PagesConfig {
@@ -324,7 +350,10 @@ impl Appliance {
         };
         let kind = page_kind(ring.page_size());
         Metrics::only(&self.metrics.ring_pages, &["1GiB", "2MiB", "transparent"], kind);
-        self.metrics.ring_slots.with_label_values(&["total"]).set(ring.slots() as i64);
+        self.metrics
+            .ring_slots
+            .with_label_values(&["total"])
+            .set(ring.slots() as i64);
         if ring.page_size() == PageSize::Transparent {
             warnings.push("the ring lies on transparent huge pages, not on reserved ones".into());
         }

@@ -42,7 +42,11 @@ pub enum ConfigError {
 impl ConfigError {
     /// A value outside its range or an impossible combination.
     pub fn value(key: impl Into<String>, value: impl std::fmt::Display, expected: impl Into<String>) -> Self {
-        Self::Value { key: key.into(), value: value.to_string(), expected: expected.into() }
+        Self::Value {
+            key: key.into(),
+            value: value.to_string(),
+            expected: expected.into(),
+        }
     }
 }
 
@@ -215,20 +219,31 @@ impl TryFrom<toml::Table> for SourceConfig {
 
     // Taken apart by hand: serde's `flatten` would let unknown keys pass in silence.
     fn try_from(mut table: toml::Table) -> Result<Self, String> {
-        let kind = table.remove("kind").ok_or("source.kind is missing: \"simulate\" or \"replay\"")?;
+        let kind = table
+            .remove("kind")
+            .ok_or("source.kind is missing: \"simulate\" or \"replay\"")?;
         let faults = match table.remove("faults") {
             Some(faults) => Some(faults.try_into().map_err(|e| format!("source.faults: {e}"))?),
             None => None,
         };
         match kind.as_str() {
             Some("simulate") => {
-                let simulate = toml::Value::Table(table).try_into().map_err(|e| format!("source: {e}"))?;
+                let simulate = toml::Value::Table(table)
+                    .try_into()
+                    .map_err(|e| format!("source: {e}"))?;
                 Ok(Self::Simulate(Box::new(SimulateSource { simulate, faults })))
             }
             Some("replay") => {
-                let path = table.remove("path").ok_or("source.path is missing: the file to replay")?;
-                let path = path.as_str().ok_or("source.path must be a text: the file to replay")?.into();
-                let replay = toml::Value::Table(table).try_into().map_err(|e| format!("source: {e}"))?;
+                let path = table
+                    .remove("path")
+                    .ok_or("source.path is missing: the file to replay")?;
+                let path = path
+                    .as_str()
+                    .ok_or("source.path must be a text: the file to replay")?
+                    .into();
+                let replay = toml::Value::Table(table)
+                    .try_into()
+                    .map_err(|e| format!("source: {e}"))?;
                 Ok(Self::Replay(Box::new(ReplaySource { path, replay, faults })))
             }
             _ => Err(format!("source.kind = {kind}: \"simulate\" or \"replay\"")),
@@ -293,7 +308,12 @@ pub struct CoresConfig {
 
 impl Default for CoresConfig {
     fn default() -> Self {
-        Self { mode: CoreMode::Auto, receive: None, workers: Vec::new(), writer: None }
+        Self {
+            mode: CoreMode::Auto,
+            receive: None,
+            workers: Vec::new(),
+            writer: None,
+        }
     }
 }
 
@@ -334,7 +354,11 @@ pub struct FeedbackConfig {
 
 impl Default for FeedbackConfig {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8080".into(), open_to_network: false, results_kept: 1024 }
+        Self {
+            listen: "127.0.0.1:8080".into(),
+            open_to_network: false,
+            results_kept: 1024,
+        }
     }
 }
 
@@ -354,8 +378,10 @@ pub struct RecipeConfig {
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|reason| ConfigError::Read { path: path.to_path_buf(), reason })?;
+        let text = std::fs::read_to_string(path).map_err(|reason| ConfigError::Read {
+            path: path.to_path_buf(),
+            reason,
+        })?;
         let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
         Self::parse(&text, path, &folder)
     }
@@ -403,7 +429,11 @@ impl Config {
         within("feedback.results_kept", self.feedback.results_kept, 16, 65536)?;
         if self.source.len() != 1 {
             let expected = "this version takes exactly one [[source]]";
-            return Err(ConfigError::value("source", format!("{} sources", self.source.len()), expected));
+            return Err(ConfigError::value(
+                "source",
+                format!("{} sources", self.source.len()),
+                expected,
+            ));
         }
         if self.recipe.is_empty() {
             let expected = "a [recipe.NAME] with a technique and its operations";
@@ -421,14 +451,22 @@ impl Config {
 
     fn check_cores(&self) -> Result<(), ConfigError> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let named = self.cores.receive.iter().chain(&self.cores.workers).chain(&self.cores.writer);
+        let named = self
+            .cores
+            .receive
+            .iter()
+            .chain(&self.cores.workers)
+            .chain(&self.cores.writer);
         for core in named {
             if *core >= cores {
-                return Err(ConfigError::value("cores", core, format!("this machine has cores 0 to {}", cores - 1)));
+                return Err(ConfigError::value(
+                    "cores",
+                    core,
+                    format!("this machine has cores 0 to {}", cores - 1),
+                ));
             }
         }
-        let incomplete =
-            self.cores.receive.is_none() || self.cores.workers.is_empty() || self.cores.writer.is_none();
+        let incomplete = self.cores.receive.is_none() || self.cores.workers.is_empty() || self.cores.writer.is_none();
         if self.cores.mode == CoreMode::Dedicated && incomplete {
             let expected = "needs cores.receive, cores.workers and cores.writer";
             return Err(ConfigError::value("cores.mode", "\"dedicated\"", expected));
@@ -455,7 +493,11 @@ impl Config {
 
 /// `path` as given where it is absolute, else below `folder`.
 pub fn resolve(folder: &Path, path: &Path) -> PathBuf {
-    if path.is_absolute() { path.to_path_buf() } else { folder.join(path) }
+    if path.is_absolute() {
+        path.to_path_buf()
+    } else {
+        folder.join(path)
+    }
 }
 
 fn within<T: PartialOrd + std::fmt::Display>(key: &str, value: T, low: T, high: T) -> Result<(), ConfigError> {

@@ -28,14 +28,29 @@ impl Cores {
             CoreMode::Auto => listed || available >= 4,
         };
         if !dedicated {
-            return Cores { receive: None, workers: Vec::new(), writer: None, shared: true };
+            return Cores {
+                receive: None,
+                workers: Vec::new(),
+                writer: None,
+                shared: true,
+            };
         }
         if listed {
             let workers = config.workers.clone();
-            return Cores { receive: config.receive, workers, writer: config.writer, shared: false };
+            return Cores {
+                receive: config.receive,
+                workers,
+                writer: config.writer,
+                shared: false,
+            };
         }
         // Core 0 stays with the control plane and the interrupts.
-        Cores { receive: Some(1), workers: vec![2], writer: Some(3), shared: false }
+        Cores {
+            receive: Some(1),
+            workers: vec![2],
+            writer: Some(3),
+            shared: false,
+        }
     }
 
     /// Number of workers.
@@ -67,7 +82,12 @@ mod tests {
         let config = CoresConfig::default();
         assert!(Cores::assign(&config, 2).shared);
         assert_eq!(Cores::assign(&config, 8).receive, Some(1));
-        let listed = CoresConfig { receive: Some(0), workers: vec![1, 2], writer: Some(0), ..CoresConfig::default() };
+        let listed = CoresConfig {
+            receive: Some(0),
+            workers: vec![1, 2],
+            writer: Some(0),
+            ..CoresConfig::default()
+        };
         assert_eq!(Cores::assign(&listed, 4).worker_count(), 2);
     }
 }

@@ -1,9 +1,7 @@
 //! Files that are generated from the code and compared in the tests: `docs/configuration.md` and
 //! `docs/metrics.md`.
 
-use crate::config::{
-    AcceleratorConfig, CoresConfig, FeedbackConfig, RecipeConfig, RingConfig, RunConfig, StoreConfig,
-};
+use crate::config::{AcceleratorConfig, CoresConfig, FeedbackConfig, RecipeConfig, RingConfig, RunConfig, StoreConfig};
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
 use std::fmt::Write;
@@ -40,8 +38,11 @@ fn kind(property: &Value, root: &Value) -> String {
     }
     for key in ["anyOf", "allOf"] {
         if let Some(alternatives) = property[key].as_array() {
-            let named: Vec<String> =
-                alternatives.iter().filter(|one| one["type"] != "null").map(|one| kind(one, root)).collect();
+            let named: Vec<String> = alternatives
+                .iter()
+                .filter(|one| one["type"] != "null")
+                .map(|one| kind(one, root))
+                .collect();
             return named.join(" or ");
         }
     }
@@ -51,7 +52,11 @@ fn kind(property: &Value, root: &Value) -> String {
             (one, _) => one.to_string(),
         },
         Value::Array(several) => {
-            let named: Vec<&str> = several.iter().filter_map(Value::as_str).filter(|one| *one != "null").collect();
+            let named: Vec<&str> = several
+                .iter()
+                .filter_map(Value::as_str)
+                .filter(|one| *one != "null")
+                .collect();
             named.join(" or ")
         }
         _ => "table".into(),
@@ -114,7 +119,13 @@ pub fn metrics() -> prometheus::Result<String> {
          | metric | labels | meaning |\n| --- | --- | --- |\n",
     );
     for metric in crate::metrics::Metrics::new()?.describe() {
-        let _ = writeln!(out, "| `{}` | {} | {} |", metric.name, metric.labels.join(", "), metric.help);
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} |",
+            metric.name,
+            metric.labels.join(", "),
+            metric.help
+        );
     }
     Ok(out)
 }

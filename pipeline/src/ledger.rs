@@ -40,8 +40,13 @@ pub enum Storage {
 
 const ANALYSIS: [Analysis; 4] = [Analysis::Pending, Analysis::Done, Analysis::Shed, Analysis::Failed];
 const STORAGE: [Storage; 4] = [Storage::Pending, Storage::Synced, Storage::Vetoed, Storage::Failed];
-const STATES: [FrameState; 5] =
-    [FrameState::Expected, FrameState::Complete, FrameState::Partial, FrameState::Corrupt, FrameState::Lost];
+const STATES: [FrameState; 5] = [
+    FrameState::Expected,
+    FrameState::Complete,
+    FrameState::Partial,
+    FrameState::Corrupt,
+    FrameState::Lost,
+];
 
 /// One line of the ledger.
 #[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
@@ -145,7 +150,10 @@ impl Ledger {
     /// A frame counted as written turns out not to be: the file that held it could not be closed.
     pub fn storage_failed_after_all(&self) {
         for storage in &self.storage {
-            if storage.compare_exchange(Storage::Synced as u8, Storage::Failed as u8, Relaxed, Relaxed).is_ok() {
+            if storage
+                .compare_exchange(Storage::Synced as u8, Storage::Failed as u8, Relaxed, Relaxed)
+                .is_ok()
+            {
                 self.stored[Storage::Synced as usize].fetch_sub(1, Relaxed);
                 self.stored[Storage::Failed as usize].fetch_add(1, Relaxed);
             }
@@ -261,7 +269,10 @@ mod tests {
         assert_eq!(o.done + o.shed + o.analysis_failed, o.received);
         assert_eq!(o.synced + o.vetoed + o.storage_failed, o.received);
         let first = ledger.entry(0).unwrap();
-        assert_eq!((first.state, first.arrival_us, first.result_latency_us), ("complete", Some(1), Some(700)));
+        assert_eq!(
+            (first.state, first.arrival_us, first.result_latency_us),
+            ("complete", Some(1), Some(700))
+        );
         assert_eq!(ledger.entry(2).unwrap().arrival_us, None);
         assert!(ledger.entry(4).is_none());
         ledger.storage_failed_after_all();

@@ -1,6 +1,7 @@
 //! How it flows: the run, recipes, pinned workers, the ledger, storage, feedback, metrics, and the
 //! `fluxline` command. Begin with [`run`].
 
+pub mod active_run;
 pub mod appliance;
 pub mod cli;
 pub mod config;

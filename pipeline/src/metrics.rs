@@ -3,13 +3,14 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// Bounds of the latency histograms, seconds.
-const LATENCY_BOUNDS: [f64; 16] =
-    [25e-6, 50e-6, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0, 5.0];
+const LATENCY_BOUNDS: [f64; 16] = [
+    25e-6, 50e-6, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0, 5.0,
+];
 
 /// Name, labels and meaning of a metric, for `docs/metrics.md`.
 pub struct Described {
@@ -90,16 +91,29 @@ impl Maker {
     }
 
     fn latency(&self, name: &str, help: &str) -> prometheus::Result<Histogram> {
-        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(LATENCY_BOUNDS.into())))
+        self.add(Histogram::with_opts(
+            HistogramOpts::new(name, help).buckets(LATENCY_BOUNDS.into()),
+        ))
     }
 }
 
 impl Metrics {
     /// All metrics at zero, in a registry of their own.
     pub fn new() -> prometheus::Result<Self> {
-        let m = Maker { registry: Registry::new() };
-        let frame_states =
-            ["expected", "complete", "partial", "corrupt", "lost", "duplicate", "late", "stale", "unexpected"];
+        let m = Maker {
+            registry: Registry::new(),
+        };
+        let frame_states = [
+            "expected",
+            "complete",
+            "partial",
+            "corrupt",
+            "lost",
+            "duplicate",
+            "late",
+            "stale",
+            "unexpected",
+        ];
         let metrics = Self {
             frames: m.counters(
                 "fluxline_frames_total",
@@ -119,9 +133,20 @@ impl Metrics {
                 "outcome",
                 &["synced", "vetoed", "failed"],
             )?,
-            received_bytes: m.add(IntCounter::new("fluxline_received_bytes_total", "Payload bytes received"))?,
-            written_bytes: m.add(IntCounter::new("fluxline_written_bytes_total", "Bytes of frames written to the store"))?,
-            ring_slots: m.gauges("fluxline_ring_slots", "Slots of the frame ring", "state", &["total", "used"])?,
+            received_bytes: m.add(IntCounter::new(
+                "fluxline_received_bytes_total",
+                "Payload bytes received",
+            ))?,
+            written_bytes: m.add(IntCounter::new(
+                "fluxline_written_bytes_total",
+                "Bytes of frames written to the store",
+            ))?,
+            ring_slots: m.gauges(
+                "fluxline_ring_slots",
+                "Slots of the frame ring",
+                "state",
+                &["total", "used"],
+            )?,
             ring_pages: m.gauges(
                 "fluxline_ring_pages_info",
                 "1 for the kind of pages that the frame ring lies on",
@@ -136,7 +161,10 @@ impl Metrics {
             )?,
             result_latency: m.latency("fluxline_result_latency_seconds", "Arrival of a frame to its result")?,
             batch_seconds: m.latency("fluxline_batch_seconds", "One micro-batch through its recipe")?,
-            write_seconds: m.latency("fluxline_write_seconds", "One frame through compression and chunk write")?,
+            write_seconds: m.latency(
+                "fluxline_write_seconds",
+                "One frame through compression and chunk write",
+            )?,
             results_missed: m.add(IntCounter::new(
                 "fluxline_results_missed_total",
                 "Results that the feedback hub was too slow to take; they are in the files",
@@ -151,7 +179,10 @@ impl Metrics {
                 "state",
                 &["idle", "armed", "recording", "finishing", "error"],
             )?,
-            store_free_bytes: m.add(Gauge::new("fluxline_store_free_bytes", "Free bytes of the store's file system"))?,
+            store_free_bytes: m.add(Gauge::new(
+                "fluxline_store_free_bytes",
+                "Free bytes of the store's file system",
+            ))?,
             runs: m.counters(
                 "fluxline_runs_total",
                 "Runs that ended",
@@ -175,7 +206,9 @@ impl Metrics {
     /// Sets the gauge of `value` to 1 and of all others to 0.
     pub fn only(gauges: &IntGaugeVec, values: &[&str], value: &str) {
         for candidate in values {
-            gauges.with_label_values(&[candidate]).set(i64::from(*candidate == value));
+            gauges
+                .with_label_values(&[candidate])
+                .set(i64::from(*candidate == value));
         }
     }
 

@@ -9,13 +9,14 @@
 //!
 //! Steps 2 to 4 are the data plane: one thread each, bounded queues, nothing allocated, no lock waited for.
 
+use crate::active_run::{ActiveRun, LatencyUs, LiveCounts, RunState, Summary};
 use crate::cores::Cores;
 use crate::data_plane;
 use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
 use crate::ledger::{Analysis, Ledger, Outcomes};
 use crate::metrics::Metrics;
-use crate::recipes::{Prepared, Snapshot, Technique};
+use crate::recipes::{Prepared, Technique};
 use crate::storage::{RunInfo, RunWriter};
 use crate::worker::{Work, Worker, WorkerParts};
 use crate::writer::{ToWriter, Writer};
@@ -25,10 +26,9 @@ use driver::clock::monotonic_ns;
 use driver::memory::{FrameLease, FrameRing};
 use driver::source::{Arrival, FrameSource, WhenFull};
 use driver::tracker::{Counts, FrameState, Receipt, Tracker};
-use frame::{FrameResult, StreamDescription};
+use frame::FrameResult;
 use hdrhistogram::Histogram;
 use kernels::Accelerator;
-use serde::Serialize;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
@@ -37,284 +37,6 @@ use std::time::{Duration, Instant};
 
 /// Frames that may overtake each other before one counts as lost (RELIABILITY: reorder window).
 pub const REORDER_WINDOW: u64 = 64;
-
-/// State of a run while it is in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[repr(u8)]
-pub enum RunState {
-    /// every thread and file is ready
-    Armed = 0,
-    /// frames arrive
-    Recording = 1,
-    /// the last frame has come, books and files are being closed
-    Finishing = 2,
-    /// ended with every expected frame accounted for
-    Complete = 3,
-    /// ended early on request, everything kept
-    Stopped = 4,
-    /// ended on request, marked as aborted
-    Aborted = 5,
-    /// ended by an error
-    Failed = 6,
-}
-
-impl RunState {
-    const ALL: [RunState; 7] = [
-        RunState::Armed,
-        RunState::Recording,
-        RunState::Finishing,
-        RunState::Complete,
-        RunState::Stopped,
-        RunState::Aborted,
-        RunState::Failed,
-    ];
-
-    /// Name as the API writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            RunState::Armed => "armed",
-            RunState::Recording => "recording",
-            RunState::Finishing => "finishing",
-            RunState::Complete => "complete",
-            RunState::Stopped => "stopped",
-            RunState::Aborted => "aborted",
-            RunState::Failed => "failed",
-        }
-    }
-
-    /// Whether nothing more will happen.
-    pub fn ended(self) -> bool {
-        self as u8 >= RunState::Complete as u8
-    }
-}
-
-/// Latency quantiles, microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, utoipa::ToSchema)]
-pub struct LatencyUs {
-    /// median
-    pub p50: f64,
-    /// 99th percentile
-    pub p99: f64,
-    /// 99.9th percentile
-    pub p999: f64,
-    /// largest
-    pub max: f64,
-}
-
-impl LatencyUs {
-    /// Quantiles of a histogram of nanoseconds.
-    pub fn of(histogram: &Histogram<u64>) -> Self {
-        let us = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
-        Self { p50: us(0.5), p99: us(0.99), p999: us(0.999), max: histogram.max() as f64 / 1e3 }
-    }
-}
-
-/// Rates over the time in which frames arrived.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, utoipa::ToSchema)]
-pub struct Throughput {
-    /// frames per second
-    pub frames_per_s: f64,
-    /// payload bytes per second
-    pub bytes_per_s: f64,
-}
-
-/// How a run ended, as `--json` prints it and `run.json` keeps it.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct Summary {
-    /// run id
-    pub run: String,
-    /// complete, stopped, aborted or failed
-    pub state: &'static str,
-    /// the tracker's counts
-    #[schema(value_type = Object)]
-    pub frames: Counts,
-    /// the outcomes of analysis and storage
-    pub outcomes: Outcomes,
-    /// arrival of a frame to its result
-    pub latency_us: LatencyUs,
-    /// rates
-    pub throughput: Throughput,
-    /// files of the run
-    pub files: Vec<String>,
-    /// final results: names, shapes and how many frames they rest on
-    #[schema(value_type = Object)]
-    pub results: serde_json::Value,
-    /// device that computed
-    pub device: String,
-    /// from armed to closed
-    pub seconds: f64,
-    /// payload-sized copies between ring and device
-    pub device_copies: u64,
-    /// what somebody should know
-    pub warnings: Vec<String>,
-}
-
-/// Tracker counts that anybody may read while the receiving thread owns the tracker.
-#[derive(Debug, Default)]
-pub struct LiveCounts([AtomicU64; 9]);
-
-impl LiveCounts {
-    fn expecting(frames: u64) -> Self {
-        let counts = Self::default();
-        counts.0[8].store(frames, Relaxed);
-        counts
-    }
-
-    fn set(&self, counts: &Counts) {
-        let values = [
-            counts.complete,
-            counts.partial,
-            counts.corrupt,
-            counts.lost,
-            counts.duplicate,
-            counts.late,
-            counts.stale,
-            counts.unexpected,
-            counts.expected,
-        ];
-        for (cell, value) in self.0.iter().zip(values) {
-            cell.store(value, Relaxed);
-        }
-    }
-
-    /// The counts now.
-    pub fn get(&self) -> Counts {
-        let at = |i: usize| self.0[i].load(Relaxed);
-        Counts {
-            expected: at(8),
-            complete: at(0),
-            partial: at(1),
-            corrupt: at(2),
-            lost: at(3),
-            duplicate: at(4),
-            late: at(5),
-            stale: at(6),
-            unexpected: at(7),
-        }
-    }
-}
-
-/// Everything about a run that other threads may look at.
-pub struct ActiveRun {
-    /// identity and metadata
-    pub info: RunInfo,
-    /// what the source said
-    pub stream: StreamDescription,
-    /// mask of the run
-    pub mask: frame::PixelMask,
-    /// axes of the result curves
-    pub axes: Vec<crate::storage::CurveAxis>,
-    /// datasets that the run writes, known before frame 0
-    pub datasets: Vec<crate::storage::DatasetInfo>,
-    /// frame by frame
-    pub ledger: Ledger,
-    /// tracker counts
-    pub counts: LiveCounts,
-    /// results for consumers
-    pub hub: FeedbackHub,
-    /// events for consumers
-    pub events: EventLog,
-    /// the newest frame
-    pub latest: ArrayQueue<FrameLease>,
-    /// pictures and curves so far; workers only ever try this lock
-    pub snapshot: Mutex<Snapshot>,
-    /// folder of the run
-    pub folder: std::path::PathBuf,
-    /// payload bytes received
-    pub bytes: AtomicU64,
-    /// payload-sized copies between ring and device
-    pub copies: AtomicU64,
-    state: AtomicU8,
-    stop: AtomicBool,
-    abort: AtomicBool,
-    first_ns: AtomicU64,
-    last_ns: AtomicU64,
-    latency: Mutex<LatencyUs>,
-    summary: Mutex<Option<Summary>>,
-    warnings: Mutex<Vec<String>>,
-    queues: [AtomicU64; 2],
-}
-
-impl ActiveRun {
-    /// State now.
-    pub fn state(&self) -> RunState {
-        RunState::ALL[usize::from(self.state.load(SeqCst)).min(RunState::ALL.len() - 1)]
-    }
-
-    fn set_state(&self, state: RunState) {
-        self.state.store(state as u8, SeqCst);
-    }
-
-    /// Ends the run early; everything so far is kept.
-    pub fn stop(&self) {
-        self.stop.store(true, SeqCst);
-    }
-
-    /// Ends the run now and marks it as aborted.
-    pub fn abort(&self) {
-        self.abort.store(true, SeqCst);
-        self.stop.store(true, SeqCst);
-    }
-
-    /// Whether somebody asked for the end.
-    pub fn stopping(&self) -> bool {
-        self.stop.load(Relaxed)
-    }
-
-    /// Latency so far.
-    pub fn latency(&self) -> LatencyUs {
-        *self.latency.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A worker's latency so far; skipped while somebody reads.
-    pub fn offer_latency(&self, histogram: &Histogram<u64>) {
-        if let Ok(mut latency) = self.latency.try_lock() {
-            *latency = LatencyUs::of(histogram);
-        }
-    }
-
-    /// Frames waiting for analysis and for storage.
-    pub fn waiting(&self) -> (u64, u64) {
-        (self.queues[0].load(Relaxed), self.queues[1].load(Relaxed))
-    }
-
-    /// Mean rates from the first arrival to the last.
-    pub fn throughput(&self) -> Throughput {
-        let (first, last) = (self.first_ns.load(Relaxed), self.last_ns.load(Relaxed));
-        let received = self.ledger.outcomes().received;
-        if received < 2 || last <= first {
-            return Throughput::default();
-        }
-        let seconds = (last - first) as f64 / 1e9;
-        // The first arrival starts the clock, so it is not counted in the rate.
-        let share = (received - 1) as f64 / received as f64;
-        Throughput {
-            frames_per_s: (received - 1) as f64 / seconds,
-            bytes_per_s: self.bytes.load(Relaxed) as f64 * share / seconds,
-        }
-    }
-
-    /// How it ended; `None` before that.
-    pub fn summary(&self) -> Option<Summary> {
-        self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Says once that something is not as it should be.
-    pub fn degraded(&self, message: String) {
-        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        if warnings.len() < 100 && !warnings.contains(&message) {
-            tracing::warn!("{message}");
-            self.events.add("degraded", json!({ "message": message }));
-            warnings.push(message);
-        }
-    }
-
-    /// What somebody should know.
-    pub fn warnings(&self) -> Vec<String> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
 
 /// What [`arm`] takes.
 pub struct RunParts {
@@ -366,8 +88,23 @@ pub struct Run {
 /// Makes the run's queues and threads. When it returns, every thread has touched all that it needs and
 /// waits for [`Run::record`].
 pub fn arm(parts: RunParts) -> Result<Run, String> {
-    let RunParts { mut source, ring, recipe, accelerator, metrics, cores, .. } = parts;
-    let Prepared { layout, axes, operations, snapshot, mask, .. } = recipe;
+    let RunParts {
+        mut source,
+        ring,
+        recipe,
+        accelerator,
+        metrics,
+        cores,
+        ..
+    } = parts;
+    let Prepared {
+        layout,
+        axes,
+        operations,
+        snapshot,
+        mask,
+        ..
+    } = recipe;
     let ordered = parts.technique.ordered();
     let stream = source.stream().clone();
     let slots = ring.slots();
@@ -438,7 +175,13 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
     }
     drop(to_hub);
 
-    let mut writer = Writer::new(&active, parts.files, for_writer.clone(), metrics.clone(), worker_count + 1);
+    let mut writer = Writer::new(
+        &active,
+        parts.files,
+        for_writer.clone(),
+        metrics.clone(),
+        worker_count + 1,
+    );
     let (barrier, core) = (go.clone(), cores.writer);
     let writer = spawn("write", move || {
         crate::cores::pin(core);
@@ -455,13 +198,20 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         crate::cores::pin(core);
         received_ring.warm_thread();
         barrier.wait();
-        let queues = Outlets { work, to_writer, workers: worker_count, ordered };
+        let queues = Outlets {
+            work,
+            to_writer,
+            workers: worker_count,
+            ordered,
+        };
         receive(&run, source.as_mut(), &received_ring, epoch, when_full, &queues)
     })?;
 
     let hub_run = active.clone();
     let feedback = spawn("feedback", move || hub_run.hub.serve(&for_hub))?;
-    active.events.add("armed", json!({ "run": active.info.id, "datasets": active.datasets }));
+    active
+        .events
+        .add("armed", json!({ "run": active.info.id, "datasets": active.datasets }));
     Ok(Run {
         active: active.clone(),
         go,
@@ -470,7 +220,13 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         writer,
         feedback,
         device: accelerator.info().name.clone(),
-        books: Books { active, queues: (to_work, for_writer), ring, metrics, seen: Seen::default() },
+        books: Books {
+            active,
+            queues: (to_work, for_writer),
+            ring,
+            metrics,
+            seen: Seen::default(),
+        },
     })
 }
 
@@ -611,7 +367,16 @@ impl Run {
 
 /// Waits for every thread, closes the files and the books.
 fn finish(run: Run, started: Instant) -> Summary {
-    let Run { active, receiver, workers, writer, feedback, mut books, device, .. } = run;
+    let Run {
+        active,
+        receiver,
+        workers,
+        writer,
+        feedback,
+        mut books,
+        device,
+        ..
+    } = run;
     active.set_state(RunState::Finishing);
     let mut failed = match receiver.join() {
         Ok(received) => received.err(),
@@ -672,9 +437,15 @@ fn finish(run: Run, started: Instant) -> Summary {
     books.carry_over();
     books.metrics.runs.with_label_values(&[summary.state]).inc();
     active.events.add("file_closed", json!({ "files": summary.files }));
-    active.events.add("end", json!({ "state": summary.state, "frames": summary.frames }));
+    active
+        .events
+        .add("end", json!({ "state": summary.state, "frames": summary.frames }));
     *active.summary.lock().unwrap_or_else(PoisonError::into_inner) = Some(summary.clone());
-    active.set_state(if summary.state == RunState::Failed.name() { RunState::Failed } else { state });
+    active.set_state(if summary.state == RunState::Failed.name() {
+        RunState::Failed
+    } else {
+        state
+    });
     summary
 }
 
@@ -745,9 +516,11 @@ impl Books {
             metrics.frames.with_label_values(&[state]).inc_by(now - before);
         }
         let (o, was) = (&now.outcomes, &self.seen.outcomes);
-        for (outcome, now, before) in
-            [("done", o.done, was.done), ("shed", o.shed, was.shed), ("failed", o.analysis_failed, was.analysis_failed)]
-        {
+        for (outcome, now, before) in [
+            ("done", o.done, was.done),
+            ("shed", o.shed, was.shed),
+            ("failed", o.analysis_failed, was.analysis_failed),
+        ] {
             metrics.analysed.with_label_values(&[outcome]).inc_by(now - before);
         }
         // A frame first counted as written may turn out not to be when its file is closed: never count back.
@@ -756,7 +529,10 @@ impl Books {
             ("vetoed", o.vetoed, was.vetoed),
             ("failed", o.storage_failed, was.storage_failed),
         ] {
-            metrics.stored.with_label_values(&[outcome]).inc_by(now.saturating_sub(before));
+            metrics
+                .stored
+                .with_label_values(&[outcome])
+                .inc_by(now.saturating_sub(before));
         }
         metrics.received_bytes.inc_by(now.bytes - self.seen.bytes);
         metrics.device_copies.inc_by(now.copies - self.seen.copies);

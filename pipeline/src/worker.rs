@@ -2,11 +2,12 @@
 //! hands the results on. An idle pipeline so has the latency of one frame and a loaded one the throughput of
 //! a batch.
 
+use crate::active_run::ActiveRun;
 use crate::data_plane;
 use crate::ledger::Analysis;
 use crate::metrics::Metrics;
 use crate::recipes::{Batch, Operation};
-use crate::run::{ActiveRun, REORDER_WINDOW};
+use crate::run::REORDER_WINDOW;
 use crate::writer::ToWriter;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use driver::clock::monotonic_ns;
@@ -47,7 +48,10 @@ enum Held {
 impl InOrder {
     fn new() -> Self {
         // The tracker lets a frame be overtaken by REORDER_WINDOW others before it is lost.
-        Self { next: 0, held: (0..2 * REORDER_WINDOW).map(|_| Held::Nothing).collect() }
+        Self {
+            next: 0,
+            held: (0..2 * REORDER_WINDOW).map(|_| Held::Nothing).collect(),
+        }
     }
 
     fn slot(&mut self, frame: u64) -> &mut Held {
@@ -134,8 +138,14 @@ impl Worker {
         let stream = &parts.run.stream;
         let decoded = stream.compression != Compression::None;
         let region = parts.ring.region();
-        let stager = Stager::new(parts.accelerator, region, stream.frame_bytes(), parts.batch_limit, decoded)
-            .map_err(|e| e.to_string())?;
+        let stager = Stager::new(
+            parts.accelerator,
+            region,
+            stream.frame_bytes(),
+            parts.batch_limit,
+            decoded,
+        )
+        .map_err(|e| e.to_string())?;
         Ok(Worker {
             run: parts.run.clone(),
             operations: parts.operations,
@@ -151,7 +161,9 @@ impl Worker {
             batch: Vec::with_capacity(parts.batch_limit),
             results: Vec::with_capacity(parts.batch_limit),
             angles: Vec::with_capacity(parts.batch_limit),
-            pool: (0..parts.results).map(|_| Arc::new(FrameResult::empty(parts.layout))).collect(),
+            pool: (0..parts.results)
+                .map(|_| Arc::new(FrameResult::empty(parts.layout)))
+                .collect(),
             scratch: codec::Scratch::default(),
             // 1 µs to 100 s with three digits.
             latency: Histogram::new_with_bounds(1_000, 100_000_000_000, 3).map_err(|e| e.to_string())?,
@@ -173,7 +185,10 @@ impl Worker {
             self.one_batch();
             self.snapshot_if_due();
         }
-        let finished = self.operations.iter_mut().try_for_each(|operation| operation.finish(&self.queue));
+        let finished = self
+            .operations
+            .iter_mut()
+            .try_for_each(|operation| operation.finish(&self.queue));
         if let Err(error) = finished {
             drop(guard);
             self.run.degraded(error.to_string());
@@ -315,11 +330,23 @@ impl Worker {
     fn analyse(&mut self) -> Result<(), String> {
         let frames = self.stager.finish(&self.queue).map_err(|e| e.to_string());
         let outcome = frames.and_then(|frames| {
-            let kind = self.batch.first().map_or(FrameKind::Invalid, |lease| lease.header().frame_kind());
+            let kind = self
+                .batch
+                .first()
+                .map_or(FrameKind::Invalid, |lease| lease.header().frame_kind());
             let (queue, angles_deg) = (&self.queue, &self.angles[..]);
-            let mut batch =
-                Batch { queue, frames, kind, angles_deg, results: &mut self.results, corrected: None };
-            self.operations.iter_mut().try_for_each(|operation| operation.push(&mut batch)).map_err(|e| e.to_string())
+            let mut batch = Batch {
+                queue,
+                frames,
+                kind,
+                angles_deg,
+                results: &mut self.results,
+                corrected: None,
+            };
+            self.operations
+                .iter_mut()
+                .try_for_each(|operation| operation.push(&mut batch))
+                .map_err(|e| e.to_string())
         });
         let now = monotonic_ns();
         for result in &mut self.results {
@@ -344,8 +371,11 @@ impl Worker {
     /// reads them now gets the next ones later.
     fn snapshot(&mut self, wait: bool) {
         let run = self.run.clone();
-        let locked =
-            if wait { Some(run.snapshot.lock().unwrap_or_else(PoisonError::into_inner)) } else { run.snapshot.try_lock().ok() };
+        let locked = if wait {
+            Some(run.snapshot.lock().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            run.snapshot.try_lock().ok()
+        };
         let Some(mut snapshot) = locked else { return };
         for operation in &mut self.operations {
             if let Err(error) = operation.snapshot(&self.queue, &mut snapshot) {
@@ -364,8 +394,13 @@ mod tests {
 
     fn leases(numbers: &[u64]) -> Vec<FrameLease> {
         let bytes = FrameRing::bytes_needed(numbers.len(), 64);
-        let config =
-            PagesConfig { bytes, page_size: PageSize::Transparent, numa_node: None, lock: false, allow_transparent: true };
+        let config = PagesConfig {
+            bytes,
+            page_size: PageSize::Transparent,
+            numa_node: None,
+            lock: false,
+            allow_transparent: true,
+        };
         let ring = FrameRing::new(HugePages::reserve(&config).unwrap(), numbers.len(), 64).unwrap();
         let lease = |number: &u64| {
             let mut slot = ring.try_slot().unwrap();

@@ -1,10 +1,10 @@
 //! The writer: takes leases and results and puts them into the run's files. While a run records it is the
 //! only thread that calls libhdf5.
 
+use crate::active_run::{ActiveRun, Summary};
 use crate::data_plane;
 use crate::ledger::Storage;
 use crate::metrics::Metrics;
-use crate::run::{ActiveRun, Summary};
 use crate::storage::{RunEnd, RunWriter, StoreError};
 use crossbeam_channel::Receiver;
 use driver::memory::FrameLease;
@@ -47,7 +47,14 @@ impl Writer {
         metrics: Metrics,
         suppliers: usize,
     ) -> Self {
-        Self { run: run.clone(), files, queue, metrics, suppliers, quarantined: 0 }
+        Self {
+            run: run.clone(),
+            files,
+            queue,
+            metrics,
+            suppliers,
+            quarantined: 0,
+        }
     }
 
     /// Writes until every supplier has ended.
@@ -94,7 +101,10 @@ impl Writer {
             let kept = std::fs::create_dir_all(&folder)
                 .and_then(|()| std::fs::write(folder.join(format!("frame_{number:09}.bin")), lease.payload()));
             if let Err(error) = kept {
-                self.run.degraded(format!("corrupt frame {number} could not be kept in {}: {error}", folder.display()));
+                self.run.degraded(format!(
+                    "corrupt frame {number} could not be kept in {}: {error}",
+                    folder.display()
+                ));
             }
         }
     }
@@ -112,7 +122,11 @@ impl Writer {
             .iter()
             .flat_map(|curve| {
                 let errors = (!curve.errors.is_empty()).then(|| {
-                    (format!("{}_errors", curve.name), curve.errors.clone(), curve.unit.clone())
+                    (
+                        format!("{}_errors", curve.name),
+                        curve.errors.clone(),
+                        curve.unit.clone(),
+                    )
                 });
                 std::iter::once((curve.name.clone(), curve.values.clone(), curve.unit.clone())).chain(errors)
             })
@@ -123,7 +137,9 @@ impl Writer {
             counts: serde_json::json!(summary.frames),
             summary: serde_json::json!(summary),
         };
-        let files = self.files.finish(&columns.as_storage(), &snapshot.images, &finals, end)?;
+        let files = self
+            .files
+            .finish(&columns.as_storage(), &snapshot.images, &finals, end)?;
         Ok(files.iter().map(|path| path.display().to_string()).collect())
     }
 }

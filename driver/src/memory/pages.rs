@@ -156,13 +156,28 @@ impl HugePages {
             PageSize::Transparent => 0,
         };
         // Explicit pages come aligned; ordinary memory is mapped a page too large and aligned here.
-        let mapped_bytes = if page_size == PageSize::Transparent { bytes + TWO_MIB } else { bytes };
+        let mapped_bytes = if page_size == PageSize::Transparent {
+            bytes + TWO_MIB
+        } else {
+            bytes
+        };
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge;
         // SAFETY: a fresh anonymous mapping at a place of the kernel's choice touches nobody's memory.
         let raw = unsafe {
-            libc::mmap(ptr::null_mut(), mapped_bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+            libc::mmap(
+                ptr::null_mut(),
+                mapped_bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags,
+                -1,
+                0,
+            )
         };
-        let failed = || MemoryError::Map { bytes, page: page_size.name(), reason: io::Error::last_os_error() };
+        let failed = || MemoryError::Map {
+            bytes,
+            page: page_size.name(),
+            reason: io::Error::last_os_error(),
+        };
         if raw == libc::MAP_FAILED {
             return Err(failed());
         }
@@ -174,7 +189,15 @@ impl HugePages {
             // SAFETY: the range lies in the mapping made above. Advice: a kernel without it does no harm.
             unsafe { libc::madvise(start.as_ptr().cast::<c_void>(), bytes, libc::MADV_HUGEPAGE) };
         }
-        Ok(Self { start, bytes, mapped_bytes, mapped_start, page_size, locked: false, numa_node: None })
+        Ok(Self {
+            start,
+            bytes,
+            mapped_bytes,
+            mapped_start,
+            page_size,
+            locked: false,
+            numa_node: None,
+        })
     }
 
     fn bind(&mut self, node: u32) -> Result<(), MemoryError> {
@@ -215,7 +238,10 @@ impl HugePages {
         let done = unsafe { libc::mlock(self.start.as_ptr().cast::<c_void>(), self.bytes) };
         self.locked = done == 0;
         if must && !self.locked {
-            return Err(MemoryError::Lock { bytes: self.bytes, reason: io::Error::last_os_error() });
+            return Err(MemoryError::Lock {
+                bytes: self.bytes,
+                reason: io::Error::last_os_error(),
+            });
         }
         Ok(())
     }
@@ -262,7 +288,11 @@ pub fn free_pages(size: PageSize) -> Option<u64> {
     };
     let folder = format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB");
     let number = |file: &str| -> Option<u64> {
-        std::fs::read_to_string(format!("{folder}/{file}")).ok()?.trim().parse().ok()
+        std::fs::read_to_string(format!("{folder}/{file}"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     };
     Some(number("free_hugepages")?.saturating_sub(number("resv_hugepages").unwrap_or(0)))
 }
@@ -274,12 +304,20 @@ fn check_free(size: PageSize, bytes: usize) -> Result<(), MemoryError> {
         return Ok(());
     }
     let missing = needed - free;
-    let total = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").ok().and_then(|n| n.trim().parse::<u64>().ok());
+    let total = std::fs::read_to_string("/proc/sys/vm/nr_hugepages")
+        .ok()
+        .and_then(|n| n.trim().parse::<u64>().ok());
     let how = match size {
         PageSize::Huge1GiB => format!("the kernel parameters hugepagesz=1G hugepages={needed}"),
         _ => format!("sysctl vm.nr_hugepages={}", total.unwrap_or(0) + missing),
     };
-    Err(MemoryError::PagesMissing { needed, free, missing, page: size.name(), how })
+    Err(MemoryError::PagesMissing {
+        needed,
+        free,
+        missing,
+        page: size.name(),
+        how,
+    })
 }
 
 #[cfg(test)]
@@ -287,7 +325,13 @@ mod tests {
     use super::*;
 
     fn config(bytes: usize, page_size: PageSize) -> PagesConfig {
-        PagesConfig { bytes, page_size, numa_node: None, lock: false, allow_transparent: false }
+        PagesConfig {
+            bytes,
+            page_size,
+            numa_node: None,
+            lock: false,
+            allow_transparent: false,
+        }
     }
 
     #[test]
@@ -300,10 +344,17 @@ mod tests {
 
     #[test]
     fn missing_pages_are_counted_and_the_way_out_is_named() {
-        let error = HugePages::reserve(&config(1 << 45, PageSize::Huge2MiB)).unwrap_err().to_string();
+        let error = HugePages::reserve(&config(1 << 45, PageSize::Huge2MiB))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("16777216 pages of 2 MiB are needed"), "{error}");
-        assert!(error.contains("are missing. Reserve them with `sysctl vm.nr_hugepages="), "{error}");
-        let error = HugePages::reserve(&config(1 << 45, PageSize::Huge1GiB)).unwrap_err().to_string();
+        assert!(
+            error.contains("are missing. Reserve them with `sysctl vm.nr_hugepages="),
+            "{error}"
+        );
+        let error = HugePages::reserve(&config(1 << 45, PageSize::Huge1GiB))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("hugepagesz=1G hugepages=32768"), "{error}");
         let mut allowed = config(1 << 20, PageSize::Huge1GiB);
         allowed.allow_transparent = true;
@@ -319,7 +370,9 @@ mod tests {
         let reserved = free_pages(PageSize::Huge2MiB).unwrap_or(0) >= 2
             || std::fs::write(path, format!("{}", before.trim().parse::<u64>().unwrap_or(0) + 4)).is_ok();
         if !reserved || free_pages(PageSize::Huge2MiB).unwrap_or(0) < 2 {
-            eprintln!("SKIPPED explicit_pages_where_the_machine_lets_us_reserve_them: no huge pages can be reserved here");
+            eprintln!(
+                "SKIPPED explicit_pages_where_the_machine_lets_us_reserve_them: no huge pages can be reserved here"
+            );
             return;
         }
         let mut wanted = config(4 << 20, PageSize::Huge2MiB);
@@ -339,6 +392,11 @@ mod tests {
     fn a_node_that_does_not_exist_is_refused() {
         let mut wanted = config(1 << 20, PageSize::Transparent);
         wanted.numa_node = Some(63);
-        assert!(HugePages::reserve(&wanted).unwrap_err().to_string().contains("NUMA node 63"));
+        assert!(
+            HugePages::reserve(&wanted)
+                .unwrap_err()
+                .to_string()
+                .contains("NUMA node 63")
+        );
     }
 }

@@ -11,6 +11,48 @@
 //! 2. [`FrameSlot::publish`] turns it into a [`FrameLease`]: from now on the slot is only read.
 //! 3. Clones of the lease share the slot. 4. The last one's drop gives the slot back.
 //!
+//! Misuse does not compile. A slot is published once:
+//!
+//! ```compile_fail,E0382
+//! fn twice(slot: driver::memory::FrameSlot) {
+//!     slot.publish();
+//!     slot.publish();
+//! }
+//! ```
+//!
+//! and not written any more afterwards:
+//!
+//! ```compile_fail,E0382
+//! fn late(mut slot: driver::memory::FrameSlot) {
+//!     let _lease = slot.publish();
+//!     slot.payload_mut()[0] = 1;
+//! }
+//! ```
+//!
+//! A lease only reads:
+//!
+//! ```compile_fail,E0594
+//! fn write(lease: &driver::memory::FrameLease) {
+//!     lease.payload()[0] = 1;
+//! }
+//! ```
+//!
+//! its bytes do not outlive it:
+//!
+//! ```compile_fail,E0515
+//! fn keep(lease: driver::memory::FrameLease) -> &'static [u8] {
+//!     lease.payload()
+//! }
+//! ```
+//!
+//! and a slot cannot be made from nothing, nor copied:
+//!
+//! ```compile_fail,E0599
+//! fn copy(slot: driver::memory::FrameSlot) -> (driver::memory::FrameSlot, driver::memory::FrameSlot) {
+//!     (slot.clone(), slot)
+//! }
+//! ```
+//!
 //! Invariant: a slot is in the free list, or has one `FrameSlot`, or has at least one `FrameLease`; never two of these.
 
 use super::counting::SlotCounts;
@@ -77,7 +119,12 @@ pub struct FrameRing(Arc<Inner>);
 
 impl std::fmt::Debug for FrameRing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FrameRing({} slots of {} bytes)", self.slots(), self.slot_payload_bytes())
+        write!(
+            f,
+            "FrameRing({} slots of {} bytes)",
+            self.slots(),
+            self.slot_payload_bytes()
+        )
     }
 }
 
@@ -89,7 +136,12 @@ impl FrameRing {
         }
         let (needed, found) = (Self::bytes_needed(slots, payload_bytes), pages.bytes());
         if needed > found {
-            return Err(RingError::MemoryTooSmall { slots, payload_bytes, needed, found });
+            return Err(RingError::MemoryTooSmall {
+                slots,
+                payload_bytes,
+                needed,
+                found,
+            });
         }
         let (give, take) = bounded(slots);
         let inner = Inner {
@@ -117,13 +169,19 @@ impl FrameRing {
     /// A free slot, if there is one.
     pub fn try_slot(&self) -> Option<FrameSlot> {
         let slot = self.0.take.try_recv().ok()?;
-        Some(FrameSlot { ring: self.0.clone(), slot })
+        Some(FrameSlot {
+            ring: self.0.clone(),
+            slot,
+        })
     }
 
     /// A free slot; waits for one without spinning.
     pub fn slot_within(&self, wait: Duration) -> Option<FrameSlot> {
         let slot = self.0.take.recv_timeout(wait).ok()?;
-        Some(FrameSlot { ring: self.0.clone(), slot })
+        Some(FrameSlot {
+            ring: self.0.clone(),
+            slot,
+        })
     }
 
     /// Makes this thread's place among those that wait for a slot, so that a later wait allocates nothing.
@@ -261,15 +319,17 @@ impl FrameLease {
     pub fn intact(&self) -> bool {
         let header = self.header();
         header.check(self.ring.payload_bytes).is_ok()
-            && (header.flags & FLAG_PAYLOAD_CRC == 0
-                || crc32c::crc32c(self.payload()) == header.payload_crc32c.get())
+            && (header.flags & FLAG_PAYLOAD_CRC == 0 || crc32c::crc32c(self.payload()) == header.payload_crc32c.get())
     }
 }
 
 impl Clone for FrameLease {
     fn clone(&self) -> Self {
         self.ring.counts.share(self.slot);
-        Self { ring: self.ring.clone(), slot: self.slot }
+        Self {
+            ring: self.ring.clone(),
+            slot: self.slot,
+        }
     }
 }
 
@@ -283,7 +343,12 @@ impl Drop for FrameLease {
 
 impl std::fmt::Debug for FrameLease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FrameLease(slot {}, frame {})", self.slot, self.header().frame_number.get())
+        write!(
+            f,
+            "FrameLease(slot {}, frame {})",
+            self.slot,
+            self.header().frame_number.get()
+        )
     }
 }
 
@@ -388,6 +453,9 @@ mod tests {
             allow_transparent: true,
         });
         let error = FrameRing::new(pages.unwrap(), 4096, 1 << 20).unwrap_err().to_string();
-        assert!(error.contains("4096 slots of 1048576 payload bytes need 4311744512 bytes, the memory has 2097152"), "{error}");
+        assert!(
+            error.contains("4096 slots of 1048576 payload bytes need 4311744512 bytes, the memory has 2097152"),
+            "{error}"
+        );
     }
 }

@@ -37,30 +37,58 @@ pub(super) struct Picture {
 
 /// Parses a file.
 pub(super) fn parse(bytes: &[u8]) -> Result<Picture, CbfError> {
-    let at = bytes.windows(MARK.len()).position(|window| window == MARK).ok_or(CbfError::NoBinary)?;
+    let at = bytes
+        .windows(MARK.len())
+        .position(|window| window == MARK)
+        .ok_or(CbfError::NoBinary)?;
     let text = String::from_utf8_lossy(&bytes[..at]).into_owned();
     let field = |key: &'static str| -> Result<&str, CbfError> {
-        let line = text.lines().find(|line| line.trim_start().starts_with(key)).ok_or(CbfError::Missing(key))?;
-        Ok(line.trim_start()[key.len()..].trim_start_matches(':').trim().trim_matches('"'))
+        let line = text
+            .lines()
+            .find(|line| line.trim_start().starts_with(key))
+            .ok_or(CbfError::Missing(key))?;
+        Ok(line.trim_start()[key.len()..]
+            .trim_start_matches(':')
+            .trim()
+            .trim_matches('"'))
     };
     let number = |key: &'static str| -> Result<usize, CbfError> {
         let value = field(key)?;
-        value.parse().map_err(|_| CbfError::Value { key, value: value.into() })
+        value.parse().map_err(|_| CbfError::Value {
+            key,
+            value: value.into(),
+        })
     };
     if !text.contains("x-CBF_BYTE_OFFSET") {
-        return Err(CbfError::Value { key: "conversions", value: "not x-CBF_BYTE_OFFSET".into() });
+        return Err(CbfError::Value {
+            key: "conversions",
+            value: "not x-CBF_BYTE_OFFSET".into(),
+        });
     }
     let element = field("X-Binary-Element-Type")?;
     if element != "signed 32-bit integer" {
-        return Err(CbfError::Value { key: "X-Binary-Element-Type", value: element.into() });
+        return Err(CbfError::Value {
+            key: "X-Binary-Element-Type",
+            value: element.into(),
+        });
     }
-    let shape = Shape::new(number("X-Binary-Size-Second-Dimension")?, number("X-Binary-Size-Fastest-Dimension")?);
+    let shape = Shape::new(
+        number("X-Binary-Size-Second-Dimension")?,
+        number("X-Binary-Size-Fastest-Dimension")?,
+    );
     if shape.rows > SIDE_MAX || shape.columns > SIDE_MAX {
-        return Err(CbfError::Value { key: "X-Binary-Size-Fastest-Dimension", value: shape.to_string() });
+        return Err(CbfError::Value {
+            key: "X-Binary-Size-Fastest-Dimension",
+            value: shape.to_string(),
+        });
     }
     let coded = &bytes[at + MARK.len()..];
     let length = number("X-Binary-Size")?.min(coded.len());
-    Ok(Picture { shape, pixels: decode(&coded[..length], shape.pixels())?, text })
+    Ok(Picture {
+        shape,
+        pixels: decode(&coded[..length], shape.pixels())?,
+        text,
+    })
 }
 
 /// Differences of one byte; 0x80 announces two, 0x8000 four, 0x80000000 eight.
@@ -84,7 +112,9 @@ fn decode(coded: &[u8], count: usize) -> Result<Vec<i32>, CbfError> {
             Some(_) => match take(&mut at, 2) {
                 Some(&[a, b]) if [a, b] != [0, 0x80] => i64::from(i16::from_le_bytes([a, b])),
                 Some(_) => match take(&mut at, 4) {
-                    Some(&[a, b, c, d]) if [a, b, c, d] != [0, 0, 0, 0x80] => i64::from(i32::from_le_bytes([a, b, c, d])),
+                    Some(&[a, b, c, d]) if [a, b, c, d] != [0, 0, 0, 0x80] => {
+                        i64::from(i32::from_le_bytes([a, b, c, d]))
+                    }
                     Some(_) => match take(&mut at, 8).and_then(|part| part.first_chunk::<8>()) {
                         Some(part) => i64::from_le_bytes(*part),
                         None => return Err(short),
@@ -103,8 +133,11 @@ fn decode(coded: &[u8], count: usize) -> Result<Vec<i32>, CbfError> {
 
 /// Opens a file or the series that it begins.
 pub(super) fn open(path: &Path) -> Result<Content, SourceError> {
-    let mut content =
-        Content { stacks: Vec::new(), plan: Vec::new(), stream: blank(path.display().to_string()) };
+    let mut content = Content {
+        stacks: Vec::new(),
+        plan: Vec::new(),
+        stream: blank(path.display().to_string()),
+    };
     let mut total = 0;
     for file in series(path) {
         let picture = parse(&read_packed(&file)?).map_err(|error| SourceError::Content {
@@ -122,8 +155,15 @@ pub(super) fn open(path: &Path) -> Result<Content, SourceError> {
         }
         let bytes = picture.pixels.iter().flat_map(|v| v.to_le_bytes()).collect();
         let stack = content.stacks.len();
-        content.stacks.push(Stack::in_memory(picture.shape, PixelType::I32, bytes));
-        content.plan.push(Planned { stack, index: 0, kind: FrameKind::Sample, angle_deg });
+        content
+            .stacks
+            .push(Stack::in_memory(picture.shape, PixelType::I32, bytes));
+        content.plan.push(Planned {
+            stack,
+            index: 0,
+            kind: FrameKind::Sample,
+            angle_deg,
+        });
     }
     Ok(content)
 }
@@ -132,7 +172,12 @@ pub(super) fn open(path: &Path) -> Result<Content, SourceError> {
 fn facts(picture: &Picture, stream: &mut StreamDescription) {
     let text = picture.text.as_str();
     let after = |key| number_after(text, key);
-    let line = |key: &str| text.lines().find(|line| line.contains(key)).unwrap_or_default().to_string();
+    let line = |key: &str| {
+        text.lines()
+            .find(|line| line.contains(key))
+            .unwrap_or_default()
+            .to_string()
+    };
     let detector = &mut stream.detector;
     detector.name = text
         .lines()
@@ -186,15 +231,24 @@ mod tests {
         assert_eq!(picture.pixels, [5, 4, 1004, 1_001_004]);
         let mut stream = blank(String::new());
         facts(&picture, &mut stream);
-        assert_eq!((stream.detector.beam_center_x_px, stream.detector.beam_center_y_px), (Some(12.5), Some(7.25)));
+        assert_eq!(
+            (stream.detector.beam_center_x_px, stream.detector.beam_center_y_px),
+            (Some(12.5), Some(7.25))
+        );
         assert_eq!(stream.detector.pixel_size_fast_m, Some(172e-6));
     }
 
     #[test]
     fn what_is_wrong_is_said() {
         assert_eq!(parse(b"nothing").unwrap_err(), CbfError::NoBinary);
-        assert_eq!(parse(&file(2, 2, &[1, 2])).unwrap_err(), CbfError::Truncated { found: 2, expected: 4 });
-        assert!(matches!(parse(&file(1 << 20, 2, &[1])).unwrap_err(), CbfError::Value { .. }));
+        assert_eq!(
+            parse(&file(2, 2, &[1, 2])).unwrap_err(),
+            CbfError::Truncated { found: 2, expected: 4 }
+        );
+        assert!(matches!(
+            parse(&file(1 << 20, 2, &[1])).unwrap_err(),
+            CbfError::Value { .. }
+        ));
     }
 
     proptest! {

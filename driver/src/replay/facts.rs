@@ -4,7 +4,9 @@
 pub(super) fn number_after(text: &str, key: &str) -> Option<f64> {
     let rest = &text[text.find(key)? + key.len()..];
     let rest = rest.trim_start_matches([' ', ':', '\t', '=', '(']);
-    let end = rest.find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c))).unwrap_or(rest.len());
+    let end = rest
+        .find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c)))
+        .unwrap_or(rest.len());
     rest[..end].trim_end_matches(['e', 'E']).parse().ok()
 }
 
@@ -27,7 +29,10 @@ mod tests {
     #[test]
     fn numbers_are_found_behind_their_names() {
         assert_eq!(number_after("# Wavelength 0.98 A", "# Wavelength"), Some(0.98));
-        assert_eq!(number_after("# Pixel_size 75e-6 m x 75e-6 m", "# Pixel_size"), Some(75e-6));
+        assert_eq!(
+            number_after("# Pixel_size 75e-6 m x 75e-6 m", "# Pixel_size"),
+            Some(75e-6)
+        );
         assert_eq!(number_after("# Beam_xy (1.5, 2)", ","), Some(2.0));
         assert_eq!(number_after("nothing", "else"), None);
     }

@@ -16,14 +16,18 @@ use std::sync::Arc;
 const BITSHUFFLE: i32 = 32008;
 
 /// Opens a file: DXchange, NXtomo, NXmx, a named dataset, or the only one that can be frames.
-pub(super) fn open(path: &Path, dataset: Option<&str>) -> Result<Content, SourceError> {
+pub(super) fn open(path: &Path, dataset: Option<&str>, range_deg: Option<f64>) -> Result<Content, SourceError> {
     hdf5::silence_errors(true);
     let file = File::open(path).map_err(|_| SourceError::Content {
         path: path.into(),
         found: "the file is truncated or not HDF5".into(),
         expected: "a whole HDF5 file; copy it again, or wait until it is closed".into(),
     })?;
-    let reader = Reader { path, file: &file };
+    let reader = Reader {
+        path,
+        file: &file,
+        range_deg,
+    };
     if let Some(name) = dataset {
         return reader.plain(name);
     }
@@ -45,6 +49,7 @@ pub(super) fn open(path: &Path, dataset: Option<&str>) -> Result<Content, Source
 struct Reader<'a> {
     path: &'a Path,
     file: &'a File,
+    range_deg: Option<f64>,
 }
 
 /// Where an NXtomo's parts are.
@@ -57,14 +62,22 @@ struct Tomo {
 
 impl Reader<'_> {
     fn wrong(&self, found: impl Into<String>, expected: impl Into<String>) -> SourceError {
-        SourceError::Content { path: self.path.into(), found: found.into(), expected: expected.into() }
+        SourceError::Content {
+            path: self.path.into(),
+            found: found.into(),
+            expected: expected.into(),
+        }
     }
 
     fn dataset(&self, name: &str) -> Result<Dataset, SourceError> {
         self.file.dataset(name).map_err(|_| {
             let mut candidates = Vec::new();
             collect(self.file, "", 0, &mut candidates);
-            let known: Vec<String> = candidates.iter().take(20).map(|(name, shape)| format!("{name} {shape:?}")).collect();
+            let known: Vec<String> = candidates
+                .iter()
+                .take(20)
+                .map(|(name, shape)| format!("{name} {shape:?}"))
+                .collect();
             self.wrong(
                 format!("there is no dataset {name}, or the file that it links to is missing"),
                 format!("one of its datasets: {}", known.join(", ")),
@@ -72,7 +85,12 @@ impl Reader<'_> {
         })
     }
 
-    fn content(&self, stacks: Vec<Stack>, plan: Vec<Planned>, stream: StreamDescription) -> Result<Content, SourceError> {
+    fn content(
+        &self,
+        stacks: Vec<Stack>,
+        plan: Vec<Planned>,
+        stream: StreamDescription,
+    ) -> Result<Content, SourceError> {
         if plan.is_empty() {
             return Err(self.wrong("it holds no frame of the sample", "at least one"));
         }
@@ -96,17 +114,28 @@ impl Reader<'_> {
         let count = data.frames();
         let angles = match self.file.dataset("exchange/theta") {
             Ok(theta) => angles(&theta)?.unwrap_or_default(),
-            Err(_) => (0..count).map(|i| 180.0 * i as f64 / count as f64).collect(),
+            Err(_) => spread(count, self.range_deg.unwrap_or(180.0)),
         };
         if angles.len() != count {
-            return Err(self.wrong(format!("{} angles for {count} projections", angles.len()), "one angle each"));
+            return Err(self.wrong(
+                format!("{} angles for {count} projections", angles.len()),
+                "one angle each",
+            ));
         }
         let (mut stacks, mut plan) = (vec![data], Vec::new());
-        for (name, kind) in [("exchange/data_dark", FrameKind::Dark), ("exchange/data_white", FrameKind::Flat)] {
+        for (name, kind) in [
+            ("exchange/data_dark", FrameKind::Dark),
+            ("exchange/data_white", FrameKind::Flat),
+        ] {
             if let Ok(dataset) = self.file.dataset(name) {
                 let stack = self.stack(&dataset)?;
                 let number = stacks.len();
-                plan.extend((0..stack.frames()).map(|index| Planned { stack: number, index, kind, angle_deg: f64::NAN }));
+                plan.extend((0..stack.frames()).map(|index| Planned {
+                    stack: number,
+                    index,
+                    kind,
+                    angle_deg: f64::NAN,
+                }));
                 stacks.push(stack);
             }
         }
@@ -117,12 +146,20 @@ impl Reader<'_> {
     /// A detector group with an `image_key` and frames of the same number.
     fn find_nxtomo(&self) -> Result<Option<Tomo>, SourceError> {
         for entry in self.file.groups().unwrap_or_default() {
-            let Ok(instrument) = entry.group("instrument") else { continue };
+            let Ok(instrument) = entry.group("instrument") else {
+                continue;
+            };
             for detector in instrument.groups().unwrap_or_default() {
-                let Ok(key) = detector.dataset("image_key") else { continue };
+                let Ok(key) = detector.dataset("image_key") else {
+                    continue;
+                };
                 let image_key: Vec<i64> = key.read_raw().unwrap_or_default();
                 let name = detector.name().rsplit('/').next().unwrap_or_default().to_string();
-                let places = [detector.dataset("data"), entry.dataset(&format!("{name}/data")), entry.dataset("data/data")];
+                let places = [
+                    detector.dataset("data"),
+                    entry.dataset(&format!("{name}/data")),
+                    entry.dataset("data/data"),
+                ];
                 let mut failed = false;
                 let data = places.into_iter().find_map(|data| match data {
                     Ok(data) if data.ndim() == 3 && data.shape()[0] == image_key.len() => Some(data),
@@ -140,15 +177,21 @@ impl Reader<'_> {
                     }
                     continue;
                 };
-                let angles_deg = self.rotation(&entry, &name, image_key.len())?;
-                return Ok(Some(Tomo { data, image_key, angles_deg, detector }));
+                let angles_deg = self.rotation(&entry, &name, &image_key)?;
+                return Ok(Some(Tomo {
+                    data,
+                    image_key,
+                    angles_deg,
+                    detector,
+                }));
             }
         }
         Ok(None)
     }
 
     /// Angles of an NXtomo: where the definition has them, else a dataset that is named like an angle beside the frames.
-    fn rotation(&self, entry: &Group, name: &str, count: usize) -> Result<Vec<f64>, SourceError> {
+    fn rotation(&self, entry: &Group, name: &str, image_key: &[i64]) -> Result<Vec<f64>, SourceError> {
+        let count = image_key.len();
         for place in ["sample/rotation_angle", "data/rotation_angle"] {
             if let Ok(dataset) = entry.dataset(place)
                 && let Some(values) = angles(&dataset)?.filter(|values| values.len() == count)
@@ -166,7 +209,24 @@ impl Reader<'_> {
                 return Ok(values);
             }
         }
-        Err(self.wrong("no rotation angles", format!("sample/rotation_angle with {count} values in degrees")))
+        let Some(range_deg) = self.range_deg else {
+            let expected = format!(
+                "sample/rotation_angle with {count} values in degrees; where there is none, or the file that it links to \
+                 is missing, give source.range_deg"
+            );
+            return Err(self.wrong("no rotation angles", expected));
+        };
+        let mut even = spread(image_key.iter().filter(|key| **key == 0).count(), range_deg).into_iter();
+        Ok(image_key
+            .iter()
+            .map(|key| {
+                if *key == 0 {
+                    even.next().unwrap_or(f64::NAN)
+                } else {
+                    f64::NAN
+                }
+            })
+            .collect())
     }
 
     fn nxtomo(&self, tomo: Tomo) -> Result<Content, SourceError> {
@@ -174,14 +234,25 @@ impl Reader<'_> {
         let mut plan = Vec::new();
         for (key, kind) in [(2, FrameKind::Dark), (1, FrameKind::Flat), (0, FrameKind::Sample)] {
             for (index, _) in tomo.image_key.iter().enumerate().filter(|(_, k)| **k == key) {
-                let angle_deg = if kind == FrameKind::Sample { tomo.angles_deg[index] } else { f64::NAN };
-                plan.push(Planned { stack: 0, index, kind, angle_deg });
+                let angle_deg = if kind == FrameKind::Sample {
+                    tomo.angles_deg[index]
+                } else {
+                    f64::NAN
+                };
+                plan.push(Planned {
+                    stack: 0,
+                    index,
+                    kind,
+                    angle_deg,
+                });
             }
         }
         let mut stream = blank(format!("{} (NXtomo)", self.path.display()));
         let invalid = tomo.image_key.len() - plan.len();
         if invalid > 0 {
-            stream.metadata.insert("frames_marked_invalid_and_left_out".into(), invalid.to_string());
+            stream
+                .metadata
+                .insert("frames_marked_invalid_and_left_out".into(), invalid.to_string());
         }
         let number = |names: &[&str]| names.iter().find_map(|name| number(&tomo.detector, name));
         stream.detector.pixel_size_fast_m = number(&["x_pixel_size"]);
@@ -195,13 +266,22 @@ impl Reader<'_> {
     fn entry(&self) -> Option<Group> {
         let groups = self.file.groups().unwrap_or_default();
         let is_entry = |group: &Group| text_attribute(group, "NX_class").as_deref() == Some("NXentry");
-        groups.iter().find(|group| is_entry(group)).cloned().or_else(|| self.file.group("entry").ok())
+        groups
+            .iter()
+            .find(|group| is_entry(group))
+            .cloned()
+            .or_else(|| self.file.group("entry").ok())
     }
 
     fn nxmx(&self, entry: &Group) -> Result<Content, SourceError> {
-        let data = entry.group("data").map_err(|error| self.wrong(error.to_string(), "a group data"))?;
+        let data = entry
+            .group("data")
+            .map_err(|error| self.wrong(error.to_string(), "a group data"))?;
         let mut names: Vec<String> = data.member_names().unwrap_or_default();
-        names.retain(|name| name.strip_prefix("data_").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())));
+        names.retain(|name| {
+            name.strip_prefix("data_")
+                .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+        });
         names.sort();
         if names.is_empty() {
             names.push("data".into());
@@ -223,7 +303,9 @@ impl Reader<'_> {
 
     /// What an NXmx entry says about detector and beam.
     fn detector_facts(&self, entry: &Group, stream: &mut StreamDescription) {
-        let Ok(instrument) = entry.group("instrument") else { return };
+        let Ok(instrument) = entry.group("instrument") else {
+            return;
+        };
         if let Ok(beam) = instrument.group("beam").or_else(|_| entry.group("sample/beam")) {
             stream.detector.wavelength_m = number(&beam, "incident_wavelength");
             if let Some(value) = stream.detector.wavelength_m.filter(|value| *value > 1e-3) {
@@ -231,7 +313,9 @@ impl Reader<'_> {
                 stream.detector.wavelength_m = Some(value * 1e-10);
             }
         }
-        let Ok(group) = instrument.group("detector") else { return };
+        let Ok(group) = instrument.group("detector") else {
+            return;
+        };
         let detector = &mut stream.detector;
         detector.name = text(&group, "description");
         detector.serial_number = text(&group, "detector_number").or_else(|| text(&group, "serial_number"));
@@ -246,7 +330,10 @@ impl Reader<'_> {
         detector.frame_time_s = number(&group, "frame_time");
         stream.saturation_value = number(&group, "saturation_value");
         let specific = group.group("detectorSpecific").ok();
-        let mask = group.dataset("pixel_mask").ok().or_else(|| specific?.dataset("pixel_mask").ok());
+        let mask = group
+            .dataset("pixel_mask")
+            .ok()
+            .or_else(|| specific?.dataset("pixel_mask").ok());
         if let Some(mask) = mask
             && let [rows, columns] = mask.shape()[..]
             && let Ok(bits) = mask.read_raw::<u32>()
@@ -258,13 +345,23 @@ impl Reader<'_> {
     fn only_candidate(&self) -> Result<String, SourceError> {
         let mut candidates = Vec::new();
         collect(self.file, "", 0, &mut candidates);
-        let rank = if candidates.iter().any(|(_, shape)| shape.len() >= 3) { 3 } else { 2 };
+        let rank = if candidates.iter().any(|(_, shape)| shape.len() >= 3) {
+            3
+        } else {
+            2
+        };
         candidates.retain(|(_, shape)| shape.len() >= rank && shape.iter().rev().take(2).all(|n| *n > 1));
         match &candidates[..] {
             [(name, _)] => Ok(name.clone()),
-            [] => Err(self.wrong("no dataset that could be frames", "a numeric dataset [frames, rows, columns]")),
+            [] => Err(self.wrong(
+                "no dataset that could be frames",
+                "a numeric dataset [frames, rows, columns]",
+            )),
             several => {
-                let named: Vec<String> = several.iter().map(|(name, shape)| format!("{name} {shape:?}")).collect();
+                let named: Vec<String> = several
+                    .iter()
+                    .map(|(name, shape)| format!("{name} {shape:?}"))
+                    .collect();
                 Err(self.wrong(
                     format!("several datasets that could be frames: {}", named.join(", ")),
                     "one of them named with source.dataset or --dataset",
@@ -278,7 +375,9 @@ impl Reader<'_> {
         let dims = dataset.shape();
         let (frames, shape) = match dims[..] {
             [rows, columns] => (1, Shape::new(rows, columns)),
-            [.., rows, columns] if dims.len() <= 4 => (dims[..dims.len() - 2].iter().product(), Shape::new(rows, columns)),
+            [.., rows, columns] if dims.len() <= 4 => {
+                (dims[..dims.len() - 2].iter().product(), Shape::new(rows, columns))
+            }
             _ => return Err(self.wrong(format!("{} has {} dimensions", dataset.name(), dims.len()), "2, 3 or 4")),
         };
         let (pixel_type, same) = self.pixel_type(dataset)?;
@@ -290,11 +389,19 @@ impl Reader<'_> {
             return Err(too_large(self.path, bytes));
         }
         let unreadable = |error: hdf5::Error| {
-            self.wrong(format!("{} cannot be read: {error}", dataset.name()), "data whose filters are installed here")
+            self.wrong(
+                format!("{} cannot be read: {error}", dataset.name()),
+                "data whose filters are installed here",
+            )
         };
         macro_rules! read {
             ($ty:ty) => {
-                dataset.read_raw::<$ty>().map_err(unreadable)?.iter().flat_map(|v| v.to_le_bytes()).collect()
+                dataset
+                    .read_raw::<$ty>()
+                    .map_err(unreadable)?
+                    .iter()
+                    .flat_map(|v| v.to_le_bytes())
+                    .collect()
             };
         }
         let raw: Vec<u8> = match pixel_type {
@@ -310,9 +417,13 @@ impl Reader<'_> {
 
     /// The pixel type that frames are replayed as, and whether the file's own bytes are of that type.
     fn pixel_type(&self, dataset: &Dataset) -> Result<(PixelType, bool), SourceError> {
-        let dtype = dataset.dtype().map_err(|error| self.wrong(error.to_string(), "a numeric dataset"))?;
+        let dtype = dataset
+            .dtype()
+            .map_err(|error| self.wrong(error.to_string(), "a numeric dataset"))?;
         let little = dtype.byte_order() != hdf5::datatype::ByteOrder::BigEndian;
-        let descriptor = dtype.to_descriptor().map_err(|error| self.wrong(error.to_string(), "a numeric dataset"))?;
+        let descriptor = dtype
+            .to_descriptor()
+            .map_err(|error| self.wrong(error.to_string(), "a numeric dataset"))?;
         let (pixel, same) = match descriptor {
             TypeDescriptor::Unsigned(IntSize::U1) => (PixelType::U8, true),
             TypeDescriptor::Unsigned(IntSize::U2) => (PixelType::U16, little),
@@ -323,14 +434,21 @@ impl Reader<'_> {
             TypeDescriptor::Float(FloatSize::U4) => (PixelType::F32, little),
             TypeDescriptor::Float(FloatSize::U8) => (PixelType::F32, false),
             TypeDescriptor::Unsigned(IntSize::U8) | TypeDescriptor::Integer(IntSize::U8) => {
-                let values = dataset.read_raw::<i64>().map_err(|error| self.wrong(error.to_string(), "readable data"))?;
+                let values = dataset
+                    .read_raw::<i64>()
+                    .map_err(|error| self.wrong(error.to_string(), "readable data"))?;
                 if values.iter().any(|value| i32::try_from(*value).is_err()) {
                     let found = format!("{} holds 64-bit values beyond 32 bits", dataset.name());
                     return Err(self.wrong(found, "pixels that fit 32 bits"));
                 }
                 (PixelType::I32, false)
             }
-            other => return Err(self.wrong(format!("{} holds {other}", dataset.name()), "integers or floating-point numbers")),
+            other => {
+                return Err(self.wrong(
+                    format!("{} holds {other}", dataset.name()),
+                    "integers or floating-point numbers",
+                ));
+            }
         };
         Ok((pixel, same))
     }
@@ -346,8 +464,17 @@ impl Reader<'_> {
         let frame_bytes = shape.pixels() * pixel_type.bytes();
         // Behind an external link the bytes are in another file.
         let path = dataset.filename();
-        let unreadable = |error: std::io::Error| SourceError::Read { path: path.clone().into(), reason: error.to_string() };
-        let stack = |compression, places, file| Stack { shape, pixel_type, compression, places, store: Store::File(Arc::new(file)) };
+        let unreadable = |error: std::io::Error| SourceError::Read {
+            path: path.clone().into(),
+            reason: error.to_string(),
+        };
+        let stack = |compression, places, file| Stack {
+            shape,
+            pixel_type,
+            compression,
+            places,
+            store: Store::File(Arc::new(file)),
+        };
         let filters = dataset.filters();
         let coded = match &filters[..] {
             [] => false,
@@ -355,8 +482,13 @@ impl Reader<'_> {
             _ => return Ok(None),
         };
         let Some(chunk) = dataset.chunk() else {
-            let Some(offset) = dataset.offset() else { return Ok(None) };
-            let place = |n: usize| Place { offset: offset + (n * frame_bytes) as u64, bytes: frame_bytes };
+            let Some(offset) = dataset.offset() else {
+                return Ok(None);
+            };
+            let place = |n: usize| Place {
+                offset: offset + (n * frame_bytes) as u64,
+                bytes: frame_bytes,
+            };
             let file = std::fs::File::open(&path).map_err(unreadable)?;
             return Ok(Some(stack(Compression::None, (0..frames).map(place).collect(), file)));
         };
@@ -366,8 +498,9 @@ impl Reader<'_> {
             return Ok(None);
         }
         let file = std::fs::File::open(&path).map_err(unreadable)?;
-        let chunks: Vec<hdf5::dataset::ChunkInfo> =
-            (0..dataset.num_chunks().unwrap_or(0)).filter_map(|n| dataset.chunk_info(n)).collect();
+        let chunks: Vec<hdf5::dataset::ChunkInfo> = (0..dataset.num_chunks().unwrap_or(0))
+            .filter_map(|n| dataset.chunk_info(n))
+            .collect();
         if per_frame && chunks.len() == frames && chunks.iter().all(|c| c.filter_mask == 0) {
             let dims = dataset.shape();
             let number = |c: &hdf5::dataset::ChunkInfo| match c.offset[..] {
@@ -377,15 +510,23 @@ impl Reader<'_> {
             };
             let mut places = vec![Place { offset: 0, bytes: 0 }; frames];
             for chunk in &chunks {
-                places[number(chunk)] = Place { offset: chunk.addr, bytes: chunk.size as usize };
+                places[number(chunk)] = Place {
+                    offset: chunk.addr,
+                    bytes: chunk.size as usize,
+                };
             }
-            let compression = if coded { Compression::BitshuffleLz4 } else { Compression::None };
+            let compression = if coded {
+                Compression::BitshuffleLz4
+            } else {
+                Compression::None
+            };
             return Ok(Some(stack(compression, places, file)));
         }
         if !coded {
             return Ok(None);
         }
-        self.assemble(dataset, &chunk, &chunks, &file, shape, pixel_type).map(Some)
+        self.assemble(dataset, &chunk, &chunks, &file, shape, pixel_type)
+            .map(Some)
     }
 
     /// Compressed chunks that are not one frame each: decoded and put together in memory. Chunks that were never
@@ -422,7 +563,9 @@ impl Reader<'_> {
 /// Copies a chunk's rows to where they belong; what lies beyond the dataset is left out.
 fn copy_chunk(plain: &[u8], chunk: &[usize], offset: &[u64], all: &mut [u8], dims: &[usize], pixel_bytes: usize) {
     let rank = dims.len();
-    let (Some(run), Some(last_offset)) = (chunk.last(), offset.last()) else { return };
+    let (Some(run), Some(last_offset)) = (chunk.last(), offset.last()) else {
+        return;
+    };
     let width = (*run).min(dims[rank - 1].saturating_sub(*last_offset as usize)) * pixel_bytes;
     let rows: usize = chunk[..rank - 1].iter().product();
     for row in 0..rows {
@@ -442,6 +585,11 @@ fn copy_chunk(plain: &[u8], chunk: &[usize], offset: &[u64], all: &mut [u8], dim
     }
 }
 
+/// Angles spread evenly over a range, its end not included.
+fn spread(count: usize, range_deg: f64) -> Vec<f64> {
+    (0..count).map(|i| range_deg * i as f64 / count as f64).collect()
+}
+
 /// Frames of the sample, in order.
 fn sample(stack: usize, count: usize, angles: &[f64]) -> Vec<Planned> {
     let planned = |index: usize| Planned {
@@ -459,13 +607,21 @@ fn angles(dataset: &Dataset) -> Result<Option<Vec<f64>>, SourceError> {
         Some(unit @ ("rad" | "radian" | "radians")) => to_base(unit),
         _ => 1.0,
     };
-    Ok(dataset.read_raw::<f64>().ok().map(|values| values.iter().map(|value| value * factor).collect()))
+    Ok(dataset
+        .read_raw::<f64>()
+        .ok()
+        .map(|values| values.iter().map(|value| value * factor).collect()))
 }
 
 /// A number in base units.
 fn number(group: &Group, name: &str) -> Option<f64> {
     let dataset = group.dataset(name).ok()?;
-    let value = dataset.read_raw::<f64>().ok()?.first().copied().filter(|value| value.is_finite())?;
+    let value = dataset
+        .read_raw::<f64>()
+        .ok()?
+        .first()
+        .copied()
+        .filter(|value| value.is_finite())?;
     Some(value * text_attribute(&dataset, "units").map_or(1.0, |unit| to_base(&unit)))
 }
 
@@ -475,8 +631,16 @@ fn text(group: &Group, name: &str) -> Option<String> {
     let text = dataset
         .read_scalar::<hdf5::types::VarLenUnicode>()
         .map(|text| text.to_string())
-        .or_else(|_| dataset.read_scalar::<hdf5::types::VarLenAscii>().map(|text| text.to_string()))
-        .or_else(|_| dataset.read_scalar::<hdf5::types::FixedAscii<256>>().map(|text| text.to_string()));
+        .or_else(|_| {
+            dataset
+                .read_scalar::<hdf5::types::VarLenAscii>()
+                .map(|text| text.to_string())
+        })
+        .or_else(|_| {
+            dataset
+                .read_scalar::<hdf5::types::FixedAscii<256>>()
+                .map(|text| text.to_string())
+        });
     text.ok().filter(|text| !text.is_empty())
 }
 
@@ -485,8 +649,16 @@ fn text_attribute(location: &hdf5::Location, name: &str) -> Option<String> {
     attribute
         .read_scalar::<hdf5::types::VarLenUnicode>()
         .map(|text| text.to_string())
-        .or_else(|_| attribute.read_scalar::<hdf5::types::VarLenAscii>().map(|text| text.to_string()))
-        .or_else(|_| attribute.read_scalar::<hdf5::types::FixedAscii<256>>().map(|text| text.to_string()))
+        .or_else(|_| {
+            attribute
+                .read_scalar::<hdf5::types::VarLenAscii>()
+                .map(|text| text.to_string())
+        })
+        .or_else(|_| {
+            attribute
+                .read_scalar::<hdf5::types::FixedAscii<256>>()
+                .map(|text| text.to_string())
+        })
         .ok()
 }
 
@@ -500,7 +672,10 @@ fn collect(group: &Group, prefix: &str, depth: usize, out: &mut Vec<(String, Vec
         let path = format!("{prefix}/{name}");
         if let Ok(dataset) = group.dataset(&name) {
             let numeric = dataset.dtype().and_then(|t| t.to_descriptor()).is_ok_and(|t| {
-                matches!(t, TypeDescriptor::Integer(_) | TypeDescriptor::Unsigned(_) | TypeDescriptor::Float(_))
+                matches!(
+                    t,
+                    TypeDescriptor::Integer(_) | TypeDescriptor::Unsigned(_) | TypeDescriptor::Float(_)
+                )
             });
             if numeric && dataset.ndim() >= 2 {
                 out.push((path, dataset.shape()));

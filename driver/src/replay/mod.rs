@@ -48,11 +48,22 @@ pub struct ReplayConfig {
     pub last: Option<u64>,
     /// How often the frames of the sample come.
     pub repeat: u64,
+    /// Angle that a tomography covers, degrees: its projections are spread evenly over it, the end not included, where
+    /// the file does not say their angles.
+    pub range_deg: Option<f64>,
 }
 
 impl Default for ReplayConfig {
     fn default() -> Self {
-        Self { dataset: None, format: Format::Auto, rate_hz: 0.0, first: None, last: None, repeat: 1 }
+        Self {
+            dataset: None,
+            format: Format::Auto,
+            rate_hz: 0.0,
+            first: None,
+            last: None,
+            repeat: 1,
+            range_deg: None,
+        }
     }
 }
 
@@ -88,20 +99,34 @@ pub struct Replay {
 impl Replay {
     /// Opens a file and reads what is known about its frames.
     pub fn open(path: &Path, config: &ReplayConfig) -> Result<Self, SourceError> {
-        let wrong = |key, value: String, expected: &str| SourceError::Parameter { key, value, expected: expected.into() };
+        let wrong = |key, value: String, expected: &str| SourceError::Parameter {
+            key,
+            value,
+            expected: expected.into(),
+        };
         if !(config.rate_hz >= 0.0 && config.rate_hz <= 1e6) {
-            return Err(wrong("rate_hz", config.rate_hz.to_string(), "allowed is 0 to 1000000; 0 is as fast as possible"));
+            return Err(wrong(
+                "rate_hz",
+                config.rate_hz.to_string(),
+                "allowed is 0 to 1000000; 0 is as fast as possible",
+            ));
         }
         if !(1..=1_000_000).contains(&config.repeat) {
             return Err(wrong("repeat", config.repeat.to_string(), "allowed is 1 to 1000000"));
         }
+        if let Some(range) = config.range_deg.filter(|range| !(*range > 0.0 && *range <= 3600.0)) {
+            return Err(wrong("range_deg", range.to_string(), "allowed is above 0, up to 3600"));
+        }
         if !path.exists() {
-            return Err(SourceError::Read { path: path.into(), reason: "there is no such file".into() });
+            return Err(SourceError::Read {
+                path: path.into(),
+                reason: "there is no such file".into(),
+            });
         }
         let mut content = match format(path, config.format)? {
             Format::Tiff => tiff::open(path)?,
             Format::Cbf => cbf::open(path)?,
-            Format::Hdf5 | Format::Auto => hdf5::open(path, config.dataset.as_deref())?,
+            Format::Hdf5 | Format::Auto => hdf5::open(path, config.dataset.as_deref(), config.range_deg)?,
         };
         select(&mut content, config)?;
         describe(&mut content, path)?;
@@ -120,7 +145,10 @@ fn format(path: &Path, wanted: Format) -> Result<Format, SourceError> {
     if wanted != Format::Auto {
         return Ok(wanted);
     }
-    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
     let name = name.trim_end_matches(".gz").trim_end_matches(".bz2");
     match name.rsplit('.').next().unwrap_or_default() {
         "h5" | "hdf5" | "hdf" | "nxs" | "nx" | "nx5" => Ok(Format::Hdf5),
@@ -129,20 +157,31 @@ fn format(path: &Path, wanted: Format) -> Result<Format, SourceError> {
         other => Err(SourceError::Content {
             path: path.into(),
             found: format!("the name ends in .{other}"),
-            expected: "an HDF5 (.h5, .hdf5, .nxs), TIFF (.tif) or CBF (.cbf) file; name another kind with source.format"
-                .into(),
+            expected:
+                "an HDF5 (.h5, .hdf5, .nxs), TIFF (.tif) or CBF (.cbf) file; name another kind with source.format"
+                    .into(),
         }),
     }
 }
 
 /// Takes the part of the sample that is asked for, as often as it is asked for.
 fn select(content: &mut Content, config: &ReplayConfig) -> Result<(), SourceError> {
-    let sample = content.plan.iter().filter(|frame| frame.kind == FrameKind::Sample).count() as u64;
-    let (first, last) = (config.first.unwrap_or(0), config.last.unwrap_or(sample.saturating_sub(1)));
+    let sample = content
+        .plan
+        .iter()
+        .filter(|frame| frame.kind == FrameKind::Sample)
+        .count() as u64;
+    let (first, last) = (
+        config.first.unwrap_or(0),
+        config.last.unwrap_or(sample.saturating_sub(1)),
+    );
     let wrong = |key, value: u64| SourceError::Parameter {
         key,
         value: value.to_string(),
-        expected: format!("the file has {sample} frames of the sample, 0 to {}", sample.saturating_sub(1)),
+        expected: format!(
+            "the file has {sample} frames of the sample, 0 to {}",
+            sample.saturating_sub(1)
+        ),
     };
     if first >= sample {
         return Err(wrong("first", first));
@@ -150,8 +189,11 @@ fn select(content: &mut Content, config: &ReplayConfig) -> Result<(), SourceErro
     if last < first || last >= sample {
         return Err(wrong("last", last));
     }
-    let (mut others, frames): (Vec<_>, Vec<_>) =
-        content.plan.iter().copied().partition(|frame| frame.kind != FrameKind::Sample);
+    let (mut others, frames): (Vec<_>, Vec<_>) = content
+        .plan
+        .iter()
+        .copied()
+        .partition(|frame| frame.kind != FrameKind::Sample);
     let frames = &frames[first as usize..=last as usize];
     for _ in 0..config.repeat {
         others.extend_from_slice(frames);
@@ -209,7 +251,9 @@ impl FrameSource for Replay {
     }
 
     fn next(&mut self, ring: &FrameRing, when_full: WhenFull) -> Result<Arrival, SourceError> {
-        let Some(planned) = self.content.plan.get(self.next).copied() else { return Ok(Arrival::End) };
+        let Some(planned) = self.content.plan.get(self.next).copied() else {
+            return Ok(Arrival::End);
+        };
         if !self.pace.due() {
             return Ok(Arrival::Idle);
         }
@@ -229,8 +273,10 @@ impl FrameSource for Replay {
         let stack = &self.content.stacks[planned.stack];
         let bytes = stack.bytes(planned.index);
         let slot_bytes = slot.payload_mut().len();
-        let room =
-            slot.payload_mut().get_mut(..bytes).ok_or(SourceError::SlotTooSmall { frame_bytes: bytes, slot_bytes })?;
+        let room = slot.payload_mut().get_mut(..bytes).ok_or(SourceError::SlotTooSmall {
+            frame_bytes: bytes,
+            slot_bytes,
+        })?;
         stack.read(planned.index, room).map_err(|error| SourceError::Read {
             path: self.path.clone(),
             reason: format!("frame {frame_number} cannot be read: {error}"),

@@ -38,8 +38,11 @@ impl Stack {
     /// Uncompressed frames one after the other in memory.
     pub(super) fn in_memory(shape: Shape, pixel_type: PixelType, bytes: Vec<u8>) -> Self {
         let frame_bytes = shape.pixels() * pixel_type.bytes();
-        let frames = if frame_bytes == 0 { 0 } else { bytes.len() / frame_bytes };
-        let place = |n: usize| Place { offset: (n * frame_bytes) as u64, bytes: frame_bytes };
+        let frames = bytes.len().checked_div(frame_bytes).unwrap_or(0);
+        let place = |n: usize| Place {
+            offset: (n * frame_bytes) as u64,
+            bytes: frame_bytes,
+        };
         Self {
             shape,
             pixel_type,
@@ -64,7 +67,9 @@ impl Stack {
             Store::File(file) => file.read_exact_at(out, place.offset),
             Store::Memory(bytes) => {
                 let start = place.offset as usize;
-                let from = bytes.get(start..start + place.bytes).ok_or(io::ErrorKind::UnexpectedEof)?;
+                let from = bytes
+                    .get(start..start + place.bytes)
+                    .ok_or(io::ErrorKind::UnexpectedEof)?;
                 out.copy_from_slice(from);
                 Ok(())
             }

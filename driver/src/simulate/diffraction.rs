@@ -85,7 +85,10 @@ pub(super) fn make(config: &SimulateConfig) -> Result<Scenery, SourceError> {
         .map(|number| {
             let mut counts = noisy(&places, &table, config.seed, number);
             add_spots(&mut counts, shape, config.seed, number);
-            let pixels = counts.iter().zip(mask.bits()).map(|(c, bits)| if *bits == 0 { (*c).min(saturated) } else { top });
+            let pixels = counts
+                .iter()
+                .zip(mask.bits())
+                .map(|(c, bits)| if *bits == 0 { (*c).min(saturated) } else { top });
             to_bytes(pixels, config.pixel_type)
         })
         .collect();
@@ -101,7 +104,11 @@ pub(super) fn make(config: &SimulateConfig) -> Result<Scenery, SourceError> {
     stream.detector.wavelength_m = Some(WAVELENGTH_M);
     stream.detector.beam_center_x_px = Some(center_column);
     stream.detector.beam_center_y_px = Some(center_row);
-    let frame_time_s = if config.rate_hz > 0.0 { 1.0 / config.rate_hz } else { 1e-3 };
+    let frame_time_s = if config.rate_hz > 0.0 {
+        1.0 / config.rate_hz
+    } else {
+        1e-3
+    };
     stream.detector.frame_time_s = Some(frame_time_s);
     stream.detector.count_time_s = Some(frame_time_s * 0.99);
     Ok(Scenery { frames, stream })
@@ -109,11 +116,16 @@ pub(super) fn make(config: &SimulateConfig) -> Result<Scenery, SourceError> {
 
 /// Mean counts of every pixel: a falling background and the rings, with solid angle and polarisation.
 fn expected_counts(geometry: &Geometry, shape: Shape) -> Result<Vec<f64>, SourceError> {
-    let two_theta = geometry.radial_map(Unit::TwoThetaRad, shape).map_err(|error| SourceError::Read {
-        path: "simulation".into(),
-        reason: error.to_string(),
-    })?;
-    let (solid, polarization) = (geometry.solid_angle_map(shape), geometry.polarization_map(0.99, 0.0, shape));
+    let two_theta = geometry
+        .radial_map(Unit::TwoThetaRad, shape)
+        .map_err(|error| SourceError::Read {
+            path: "simulation".into(),
+            reason: error.to_string(),
+        })?;
+    let (solid, polarization) = (
+        geometry.solid_angle_map(shape),
+        geometry.polarization_map(0.99, 0.0, shape),
+    );
     let rings: Vec<(f64, f64)> = CEO2_REFLECTIONS
         .iter()
         .map(|(squares, intensity)| {
@@ -123,10 +135,20 @@ fn expected_counts(geometry: &Geometry, shape: Shape) -> Result<Vec<f64>, Source
         .collect();
     let mean = |angle: f64| {
         let background = 0.6 + 2.5 * (-angle / 0.08).exp();
-        let near = rings.iter().filter(|(center, _)| (angle - center).abs() < 6.0 * RING_SIGMA_RAD);
-        background + near.map(|(center, top)| top * (-0.5 * ((angle - center) / RING_SIGMA_RAD).powi(2)).exp()).sum::<f64>()
+        let near = rings
+            .iter()
+            .filter(|(center, _)| (angle - center).abs() < 6.0 * RING_SIGMA_RAD);
+        background
+            + near
+                .map(|(center, top)| top * (-0.5 * ((angle - center) / RING_SIGMA_RAD).powi(2)).exp())
+                .sum::<f64>()
     };
-    Ok(two_theta.iter().zip(&solid).zip(&polarization).map(|((angle, s), p)| mean(*angle) * s * p).collect())
+    Ok(two_theta
+        .iter()
+        .zip(&solid)
+        .zip(&polarization)
+        .map(|((angle, s), p)| mean(*angle) * s * p)
+        .collect())
 }
 
 fn noisy(places: &[f32], table: &PoissonTable, seed: u64, number: u64) -> Vec<u32> {
@@ -134,7 +156,11 @@ fn noisy(places: &[f32], table: &PoissonTable, seed: u64, number: u64) -> Vec<u3
     let mut counts = Vec::with_capacity(places.len());
     for pair in places.chunks(2) {
         let bits = random.next_u64();
-        counts.extend(pair.iter().zip([bits, bits >> 32]).map(|(place, bits)| table.draw(*place, bits)));
+        counts.extend(
+            pair.iter()
+                .zip([bits, bits >> 32])
+                .map(|(place, bits)| table.draw(*place, bits)),
+        );
     }
     counts
 }
@@ -143,7 +169,10 @@ fn noisy(places: &[f32], table: &PoissonTable, seed: u64, number: u64) -> Vec<u3
 fn add_spots(counts: &mut [u32], shape: Shape, seed: u64, number: u64) {
     let mut random = random(seed, 2_000_000 + number);
     for _ in 0..SPOTS {
-        let (row, column) = (unit(&mut random) * shape.rows as f64, unit(&mut random) * shape.columns as f64);
+        let (row, column) = (
+            unit(&mut random) * shape.rows as f64,
+            unit(&mut random) * shape.columns as f64,
+        );
         let photons = 200.0 * 1000f64.powf(unit(&mut random).powi(3));
         let sigma = 0.8 + 0.5 * unit(&mut random);
         let norm = photons / (2.0 * std::f64::consts::PI * sigma * sigma);

@@ -16,6 +16,7 @@ use frame::{Compression, FrameHeader, FrameKind, PixelType, Shape, StreamDescrip
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Most memory that prepared frames may take.
@@ -116,7 +117,11 @@ impl Default for SimulateConfig {
 impl SimulateConfig {
     fn check(&self) -> Result<(), SourceError> {
         let wrong = |key, value: String, expected: &str| {
-            Err(SourceError::Parameter { key, value, expected: expected.into() })
+            Err(SourceError::Parameter {
+                key,
+                value,
+                expected: expected.into(),
+            })
         };
         if !matches!(self.pixel_type, PixelType::U16 | PixelType::U32) {
             return wrong("pixel_type", format!("{:?}", self.pixel_type), "\"u16\" or \"u32\"");
@@ -125,7 +130,11 @@ impl SimulateConfig {
             return wrong("frames", self.frames.to_string(), "allowed is 1 to 100000000");
         }
         if !(self.rate_hz >= 0.0 && self.rate_hz <= 1e6) {
-            return wrong("rate_hz", self.rate_hz.to_string(), "allowed is 0 to 1000000; 0 is as fast as possible");
+            return wrong(
+                "rate_hz",
+                self.rate_hz.to_string(),
+                "allowed is 0 to 1000000; 0 is as fast as possible",
+            );
         }
         for (key, value) in [("rows", self.rows), ("columns", self.columns)] {
             if !(4..=16384).contains(&value) {
@@ -137,7 +146,11 @@ impl SimulateConfig {
         }
         let top = self.pixel_type.max_value() / 2.0;
         if !(self.open_beam_counts >= 10.0 && self.open_beam_counts <= top) {
-            return wrong("open_beam_counts", self.open_beam_counts.to_string(), "allowed is 10 to half of the type's range");
+            return wrong(
+                "open_beam_counts",
+                self.open_beam_counts.to_string(),
+                "allowed is 10 to half of the type's range",
+            );
         }
         if !(self.range_deg > 0.0 && self.range_deg <= 360.0) {
             return wrong("range_deg", self.range_deg.to_string(), "allowed is above 0, up to 360");
@@ -153,12 +166,13 @@ struct Scenery {
     stream: StreamDescription,
 }
 
-/// The source.
+/// The source. Clones share the prepared frames.
+#[derive(Clone)]
 pub struct Simulate {
     config: SimulateConfig,
     stream: StreamDescription,
-    payloads: Vec<Vec<u8>>,
-    checksums: Vec<u32>,
+    payloads: Arc<Vec<Vec<u8>>>,
+    checksums: Arc<Vec<u32>>,
     pace: Pace,
     epoch: u32,
     next: u64,
@@ -179,16 +193,31 @@ impl Simulate {
             let mut out = vec![0; codec::compress_bound(stream.frame_bytes(), pixel_bytes)];
             let mut scratch = codec::Scratch::default();
             for frame in &mut frames {
-                let used = codec::compress(frame, pixel_bytes, &mut out, &mut scratch).map_err(|error| {
-                    SourceError::Read { path: "simulation".into(), reason: error.to_string() }
-                })?;
+                let used =
+                    codec::compress(frame, pixel_bytes, &mut out, &mut scratch).map_err(|error| SourceError::Read {
+                        path: "simulation".into(),
+                        reason: error.to_string(),
+                    })?;
                 *frame = out[..used].to_vec();
             }
             stream.compression = Compression::BitshuffleLz4;
         }
         stream.payload_bytes_max = frames.iter().map(Vec::len).max().unwrap_or(0);
-        let checksums = if config.checksum { frames.iter().map(|f| crc32c::crc32c(f)).collect() } else { Vec::new() };
-        Ok(Self { pace: Pace::new(config.rate_hz), stream, payloads: frames, checksums, epoch: 0, next: 0, config })
+        let checksums = if config.checksum {
+            frames.iter().map(|f| crc32c::crc32c(f)).collect()
+        } else {
+            Vec::new()
+        };
+        let (payloads, checksums) = (Arc::new(frames), Arc::new(checksums));
+        Ok(Self {
+            pace: Pace::new(config.rate_hz),
+            stream,
+            payloads,
+            checksums,
+            epoch: 0,
+            next: 0,
+            config,
+        })
     }
 }
 
@@ -229,15 +258,25 @@ impl FrameSource for Simulate {
         let room = slot.payload_mut();
         let slot_bytes = room.len();
         room.get_mut(..payload.len())
-            .ok_or(SourceError::SlotTooSmall { frame_bytes: payload.len(), slot_bytes })?
+            .ok_or(SourceError::SlotTooSmall {
+                frame_bytes: payload.len(),
+                slot_bytes,
+            })?
             .copy_from_slice(payload);
         let mut header = FrameHeader::new(self.stream.shape, self.stream.pixel_type, self.stream.compression);
         header.epoch.set(self.epoch);
         header.frame_number.set(number);
         header.origin_index.set(number);
         header.payload_bytes.set(payload.len() as u64);
-        header.kind = self.stream.kinds.get(number as usize).copied().unwrap_or(FrameKind::Sample) as u8;
-        header.angle_deg.set(self.stream.angles_deg.get(number as usize).copied().unwrap_or(f64::NAN));
+        header.kind = self
+            .stream
+            .kinds
+            .get(number as usize)
+            .copied()
+            .unwrap_or(FrameKind::Sample) as u8;
+        header
+            .angle_deg
+            .set(self.stream.angles_deg.get(number as usize).copied().unwrap_or(f64::NAN));
         if let Some(checksum) = self.checksums.get(which) {
             header.payload_crc32c.set(*checksum);
             header.flags |= FLAG_PAYLOAD_CRC;
@@ -292,7 +331,9 @@ fn check_memory(frames: u64, frame_bytes: usize) -> Result<(), SourceError> {
 /// Counts as pixels of the configured type.
 fn to_bytes(counts: impl Iterator<Item = u32>, pixel_type: PixelType) -> Vec<u8> {
     match pixel_type {
-        PixelType::U16 => counts.flat_map(|c| (c.min(u32::from(u16::MAX)) as u16).to_le_bytes()).collect(),
+        PixelType::U16 => counts
+            .flat_map(|c| (c.min(u32::from(u16::MAX)) as u16).to_le_bytes())
+            .collect(),
         _ => counts.flat_map(|c| c.to_le_bytes()).collect(),
     }
 }
@@ -301,9 +342,17 @@ fn to_bytes(counts: impl Iterator<Item = u32>, pixel_type: PixelType) -> Vec<u8>
 fn pattern(config: &SimulateConfig) -> Scenery {
     let shape = Shape::new(config.rows, config.columns);
     let frames = (0..config.distinct as u32)
-        .map(|n| to_bytes((0..shape.pixels() as u32).map(|i| (i * 7 + n * 31) % 1000), config.pixel_type))
+        .map(|n| {
+            to_bytes(
+                (0..shape.pixels() as u32).map(|i| (i * 7 + n * 31) % 1000),
+                config.pixel_type,
+            )
+        })
         .collect();
-    Scenery { frames, stream: describe(config, "simulated pattern", shape, config.frames) }
+    Scenery {
+        frames,
+        stream: describe(config, "simulated pattern", shape, config.frames),
+    }
 }
 
 #[cfg(test)]
@@ -314,8 +363,13 @@ mod tests {
     fn ring(source: &Simulate, slots: usize) -> FrameRing {
         let payload_bytes = source.stream().payload_bytes_max;
         let bytes = FrameRing::bytes_needed(slots, payload_bytes);
-        let config =
-            PagesConfig { bytes, page_size: PageSize::Transparent, numa_node: None, lock: false, allow_transparent: true };
+        let config = PagesConfig {
+            bytes,
+            page_size: PageSize::Transparent,
+            numa_node: None,
+            lock: false,
+            allow_transparent: true,
+        };
         FrameRing::new(HugePages::reserve(&config).unwrap(), slots, payload_bytes).unwrap()
     }
 
@@ -323,14 +377,26 @@ mod tests {
         loop {
             if let Arrival::Frame(lease) = source.next(ring, WhenFull::Wait).unwrap() {
                 assert!(lease.intact());
-                return lease.payload().as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b)).collect();
+                return lease
+                    .payload()
+                    .as_chunks::<2>()
+                    .0
+                    .iter()
+                    .map(|b| u16::from_le_bytes(*b))
+                    .collect();
             }
         }
     }
 
     #[test]
     fn frames_differ_from_each_other_and_repeat_with_the_seed() {
-        let config = SimulateConfig { distinct: 3, frames: 4, rate_hz: 0.0, checksum: true, ..SimulateConfig::default() };
+        let config = SimulateConfig {
+            distinct: 3,
+            frames: 4,
+            rate_hz: 0.0,
+            checksum: true,
+            ..SimulateConfig::default()
+        };
         let mut one = Simulate::new(config.clone()).unwrap();
         let mut two = Simulate::new(config).unwrap();
         let ring = ring(&one, 2);
@@ -344,7 +410,11 @@ mod tests {
 
     #[test]
     fn a_diffraction_frame_has_gaps_rings_spots_and_poisson_noise() {
-        let config = SimulateConfig { distinct: 8, rate_hz: 0.0, ..SimulateConfig::default() };
+        let config = SimulateConfig {
+            distinct: 8,
+            rate_hz: 0.0,
+            ..SimulateConfig::default()
+        };
         let mut source = Simulate::new(config).unwrap();
         let ring = ring(&source, 1);
         let mask = source.stream().mask.clone().unwrap();
@@ -364,45 +434,89 @@ mod tests {
         assert!(used > 500_000);
         let fano = ratio / f64::from(used);
         assert!((fano - 1.0).abs() < 0.02, "variance over mean is {fano}");
-        assert!(frames[0].iter().enumerate().all(|(i, v)| !mask.rejects(i) || *v == u16::MAX));
-        assert!(frames.iter().any(|f| f.iter().enumerate().any(|(i, v)| !mask.rejects(i) && *v > 1000)));
+        assert!(
+            frames[0]
+                .iter()
+                .enumerate()
+                .all(|(i, v)| !mask.rejects(i) || *v == u16::MAX)
+        );
+        assert!(
+            frames
+                .iter()
+                .any(|f| f.iter().enumerate().any(|(i, v)| !mask.rejects(i) && *v > 1000))
+        );
     }
 
     #[test]
     fn a_full_ring_waits_or_drops() {
-        let config = SimulateConfig { scene: Scene::Pattern, distinct: 4, rate_hz: 0.0, ..SimulateConfig::default() };
+        let config = SimulateConfig {
+            scene: Scene::Pattern,
+            distinct: 4,
+            rate_hz: 0.0,
+            ..SimulateConfig::default()
+        };
         let mut source = Simulate::new(config).unwrap();
         let ring = ring(&source, 1);
         source.arm(3).unwrap();
-        let Arrival::Frame(held) = source.next(&ring, WhenFull::Wait).unwrap() else { panic!("a frame was due") };
+        let Arrival::Frame(held) = source.next(&ring, WhenFull::Wait).unwrap() else {
+            panic!("a frame was due")
+        };
         assert!(matches!(source.next(&ring, WhenFull::Wait).unwrap(), Arrival::Idle));
-        assert!(matches!(source.next(&ring, WhenFull::Drop).unwrap(), Arrival::Dropped { frame_number: 1 }));
+        assert!(matches!(
+            source.next(&ring, WhenFull::Drop).unwrap(),
+            Arrival::Dropped { frame_number: 1 }
+        ));
         drop(held);
-        let Arrival::Frame(lease) = source.next(&ring, WhenFull::Drop).unwrap() else { panic!("a frame was due") };
+        let Arrival::Frame(lease) = source.next(&ring, WhenFull::Drop).unwrap() else {
+            panic!("a frame was due")
+        };
         assert_eq!((lease.header().frame_number.get(), lease.header().epoch.get()), (2, 3));
     }
 
     #[test]
     fn compressed_frames_decode_to_the_plain_ones() {
-        let plain = SimulateConfig { distinct: 1, rate_hz: 0.0, ..SimulateConfig::default() };
+        let plain = SimulateConfig {
+            distinct: 1,
+            rate_hz: 0.0,
+            ..SimulateConfig::default()
+        };
         let mut source = Simulate::new(plain.clone()).unwrap();
-        let mut packed = Simulate::new(SimulateConfig { compressed: true, ..plain }).unwrap();
+        let mut packed = Simulate::new(SimulateConfig {
+            compressed: true,
+            ..plain
+        })
+        .unwrap();
         let plain_ring = ring(&source, 1);
         let expected = pixels(&mut source, &plain_ring);
         let slots = ring(&packed, 1);
-        let Arrival::Frame(lease) = packed.next(&slots, WhenFull::Wait).unwrap() else { panic!("a frame was due") };
+        let Arrival::Frame(lease) = packed.next(&slots, WhenFull::Wait).unwrap() else {
+            panic!("a frame was due")
+        };
         let mut out = vec![0; expected.len() * 2];
         codec::decompress_into(lease.payload(), 2, &mut out).unwrap();
-        assert!(out.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b)).eq(expected.iter().copied()));
+        assert!(
+            out.as_chunks::<2>()
+                .0
+                .iter()
+                .map(|b| u16::from_le_bytes(*b))
+                .eq(expected.iter().copied())
+        );
         assert!(lease.payload().len() * 3 < out.len());
     }
 
     #[test]
     fn wrong_parameters_are_named() {
         let error = |config| Simulate::new(config).err().unwrap().to_string();
-        let config = SimulateConfig { pixel_type: PixelType::F32, ..SimulateConfig::default() };
+        let config = SimulateConfig {
+            pixel_type: PixelType::F32,
+            ..SimulateConfig::default()
+        };
         assert_eq!(error(config), "source.pixel_type = F32: \"u16\" or \"u32\"");
-        let config = SimulateConfig { detector: Model::Eiger16m, distinct: 1000, ..SimulateConfig::default() };
+        let config = SimulateConfig {
+            detector: Model::Eiger16m,
+            distinct: 1000,
+            ..SimulateConfig::default()
+        };
         assert!(error(config).contains("the limit is"));
     }
 }

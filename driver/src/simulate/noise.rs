@@ -72,7 +72,8 @@ impl PoissonTable {
 fn start(mean: f64) -> (u32, f64, f64) {
     let count = (mean - 6.0 * mean.sqrt()).max(0.0).floor();
     // Stirling's series for the logarithm of the factorial.
-    let ln_factorial = (count + 0.5) * count.ln() - count + 0.5 * (2.0 * std::f64::consts::PI).ln() + 1.0 / (12.0 * count);
+    let ln_factorial =
+        (count + 0.5) * count.ln() - count + 0.5 * (2.0 * std::f64::consts::PI).ln() + 1.0 / (12.0 * count);
     let probability = (count * mean.ln() - mean - ln_factorial).exp();
     (count as u32, probability, probability)
 }
@@ -80,7 +81,9 @@ fn start(mean: f64) -> (u32, f64, f64) {
 /// A Poisson count by the quantile of a normal number and the skewness (Cornish & Fisher 1938); for means of 20 or
 /// more, where its first three moments are right to 1 %.
 pub(super) fn large_poisson(mean: f64, normal: f64) -> u32 {
-    (mean + mean.sqrt() * normal + (normal * normal - 1.0) / 6.0).round().max(0.0) as u32
+    (mean + mean.sqrt() * normal + (normal * normal - 1.0) / 6.0)
+        .round()
+        .max(0.0) as u32
 }
 
 #[cfg(test)]
@@ -94,10 +97,15 @@ mod tests {
         for mean in [0.03, 0.4, 1.0, 3.3, 17.0, 120.0, 700.0] {
             let place = table.place(mean);
             let n = 400_000;
-            let draws: Vec<f64> = (0..n).map(|_| f64::from(table.draw(place, random.next_u64()))).collect();
+            let draws: Vec<f64> = (0..n)
+                .map(|_| f64::from(table.draw(place, random.next_u64())))
+                .collect();
             let average = draws.iter().sum::<f64>() / f64::from(n);
             let variance = draws.iter().map(|d| (d - average).powi(2)).sum::<f64>() / f64::from(n);
-            assert!((average / mean - 1.0).abs() < 5.0 / (f64::from(n) * mean).sqrt() + 2e-3, "mean {mean}: {average}");
+            assert!(
+                (average / mean - 1.0).abs() < 5.0 / (f64::from(n) * mean).sqrt() + 2e-3,
+                "mean {mean}: {average}"
+            );
             assert!((variance / mean - 1.0).abs() < 0.03, "variance at {mean}: {variance}");
         }
     }

@@ -11,7 +11,12 @@ struct Ellipsoid {
 }
 
 const fn ellipsoid(center: [f64; 3], axes: [f64; 3], phi_deg: f64, value: f64) -> Ellipsoid {
-    Ellipsoid { center, axes, phi_deg, value }
+    Ellipsoid {
+        center,
+        axes,
+        phi_deg,
+        value,
+    }
 }
 
 const PHANTOM: [Ellipsoid; 12] = [
@@ -87,7 +92,11 @@ mod tests {
             let along_y: f64 = (0..n).map(|j| slice[j * n + i]).sum::<f64>() * step;
             let along_x: f64 = slice[i * n..(i + 1) * n].iter().sum::<f64>() * step;
             assert!((along_y - at_zero[i]).abs() < 0.02, "x {i}: {along_y} {}", at_zero[i]);
-            assert!((along_x - at_right_angle[i]).abs() < 0.02, "y {i}: {along_x} {}", at_right_angle[i]);
+            assert!(
+                (along_x - at_right_angle[i]).abs() < 0.02,
+                "y {i}: {along_x} {}",
+                at_right_angle[i]
+            );
         }
     }
 }

@@ -94,7 +94,9 @@ pub(super) fn make(config: &SimulateConfig) -> Result<Scenery, SourceError> {
     stream.detector.distance_m = Some(0.05);
     stream.detector.rotation_axis_px = Some(axis);
     let per_path = ATTENUATION_MAX / LONGEST_PATH / half;
-    stream.metadata.insert("phantom_attenuation_per_pixel".into(), per_path.to_string());
+    stream
+        .metadata
+        .insert("phantom_attenuation_per_pixel".into(), per_path.to_string());
     Ok(Scenery { frames, stream })
 }
 

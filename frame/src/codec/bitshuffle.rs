@@ -70,9 +70,11 @@ fn transpose_bits(m: &mut [u64; 8]) {
 /// Transposes the 8×8 matrix of bytes that eight `u64`s are.
 #[inline(always)]
 fn transpose_bytes(m: &mut [u64; 8]) {
-    for (distance, shift, mask) in
-        [(4, 32, 0x0000_0000_FFFF_FFFF), (2, 16, 0x0000_FFFF_0000_FFFF), (1, 8, 0x00FF_00FF_00FF_00FFu64)]
-    {
+    for (distance, shift, mask) in [
+        (4, 32, 0x0000_0000_FFFF_FFFF),
+        (2, 16, 0x0000_FFFF_0000_FFFF),
+        (1, 8, 0x00FF_00FF_00FF_00FFu64),
+    ] {
         for low in (0..8).filter(|i| i & distance == 0) {
             let high = low + distance;
             let t = ((m[low] >> shift) ^ m[high]) & mask;

@@ -102,7 +102,9 @@ pub struct Scratch {
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self { block: vec![0; BLOCK_BYTES_MAX.min(1 << 20)] }
+        Self {
+            block: vec![0; BLOCK_BYTES_MAX.min(1 << 20)],
+        }
     }
 }
 
@@ -125,7 +127,7 @@ fn check(pixel_bytes: usize, bytes: usize) -> Result<(), CodecError> {
     if !matches!(pixel_bytes, 1 | 2 | 4) {
         return Err(CodecError::PixelSize { bytes: pixel_bytes });
     }
-    if bytes % pixel_bytes != 0 {
+    if !bytes.is_multiple_of(pixel_bytes) {
         return Err(CodecError::NotWhole { bytes, pixel_bytes });
     }
     Ok(())
@@ -147,7 +149,10 @@ pub fn compress(raw: &[u8], pixel_bytes: usize, out: &mut [u8], scratch: &mut Sc
     check(pixel_bytes, raw.len())?;
     let needed = compress_bound(raw.len(), pixel_bytes);
     if out.len() < needed {
-        return Err(CodecError::OutputTooSmall { found: out.len(), needed });
+        return Err(CodecError::OutputTooSmall {
+            found: out.len(),
+            needed,
+        });
     }
     let block_bytes = block_elements(pixel_bytes) * pixel_bytes;
     out[..8].copy_from_slice(&(raw.len() as u64).to_be_bytes());
@@ -168,7 +173,10 @@ pub fn compress(raw: &[u8], pixel_bytes: usize, out: &mut [u8], scratch: &mut Sc
             )
         };
         if written <= 0 {
-            return Err(CodecError::OutputTooSmall { found: out.len(), needed });
+            return Err(CodecError::OutputTooSmall {
+                found: out.len(),
+                needed,
+            });
         }
         out[at..at + 4].copy_from_slice(&(written as u32).to_be_bytes());
         at += 4 + written as usize;
@@ -191,28 +199,44 @@ pub fn decompress_with(
     scratch: &mut Scratch,
 ) -> Result<(), CodecError> {
     check(pixel_bytes, out.len())?;
-    let truncated = |needed| CodecError::Truncated { bytes: chunk.len(), needed };
+    let truncated = |needed| CodecError::Truncated {
+        bytes: chunk.len(),
+        needed,
+    };
     let header = chunk.first_chunk::<HEADER_BYTES>().ok_or(truncated(HEADER_BYTES))?;
     let declared = u64::from_be_bytes([
         header[0], header[1], header[2], header[3], header[4], header[5], header[6], header[7],
     ]);
     if declared != out.len() as u64 {
-        return Err(CodecError::Size { declared, expected: out.len() as u64 });
+        return Err(CodecError::Size {
+            declared,
+            expected: out.len() as u64,
+        });
     }
     let multiple = 8 * pixel_bytes;
     let block_bytes = match u32::from_be_bytes([header[8], header[9], header[10], header[11]]) as usize {
         0 => block_elements(pixel_bytes) * pixel_bytes,
         bytes => bytes,
     };
-    if block_bytes % multiple != 0 || block_bytes > BLOCK_BYTES_MAX {
-        return Err(CodecError::BlockSize { declared: block_bytes as u64, multiple, limit: BLOCK_BYTES_MAX });
+    if !block_bytes.is_multiple_of(multiple) || block_bytes > BLOCK_BYTES_MAX {
+        return Err(CodecError::BlockSize {
+            declared: block_bytes as u64,
+            multiple,
+            limit: BLOCK_BYTES_MAX,
+        });
     }
     let whole = out.len() / multiple * multiple;
     let mut at = HEADER_BYTES;
     for (number, block) in out[..whole].chunks_mut(block_bytes).enumerate() {
-        let length = chunk.get(at..at + 4).and_then(|b| b.first_chunk::<4>()).ok_or(truncated(at + 4))?;
+        let length = chunk
+            .get(at..at + 4)
+            .and_then(|b| b.first_chunk::<4>())
+            .ok_or(truncated(at + 4))?;
         let length = u32::from_be_bytes(*length) as usize;
-        let coded = chunk.get(at + 4..).and_then(|rest| rest.get(..length)).ok_or(truncated(at + 4 + length))?;
+        let coded = chunk
+            .get(at + 4..)
+            .and_then(|rest| rest.get(..length))
+            .ok_or(truncated(at + 4 + length))?;
         let planes = scratch.block(block.len());
         // SAFETY: both pointers are valid for the lengths given; the safe decoder stays within them whatever it reads.
         let decoded = unsafe {
@@ -224,7 +248,11 @@ pub fn decompress_with(
             )
         };
         if decoded != planes.len() as i32 {
-            return Err(CodecError::Block { block: number, at, expected: block.len() });
+            return Err(CodecError::Block {
+                block: number,
+                at,
+                expected: block.len(),
+            });
         }
         bitshuffle::unshuffle(planes, pixel_bytes, block);
         at += 4 + length;
@@ -257,7 +285,9 @@ mod tests {
     #[test]
     fn sizes_around_blocks_and_groups_of_eight_come_back() {
         for pixel_bytes in [1, 2, 4] {
-            for pixels in [0, 1, 7, 8, 9, 63, 64, 65, 127, 128, 2047, 2048, 2049, 4096, 4097, 8192, 8200, 100_003] {
+            for pixels in [
+                0, 1, 7, 8, 9, 63, 64, 65, 127, 128, 2047, 2048, 2049, 4096, 4097, 8192, 8200, 100_003,
+            ] {
                 let raw: Vec<u8> = (0..pixels * pixel_bytes).map(|i| (i * i / 7 % 11) as u8).collect();
                 round_trip(&raw, pixel_bytes);
             }
@@ -270,18 +300,37 @@ mod tests {
         let chunk = round_trip(&raw, 2);
         let mut out = vec![0; raw.len()];
         let error = |chunk: &[u8], out: &mut [u8]| decompress_into(chunk, 2, out).unwrap_err();
-        assert_eq!(error(&chunk[..5], &mut out), CodecError::Truncated { bytes: 5, needed: 12 });
-        assert!(matches!(error(&chunk, &mut out[..100]), CodecError::Size { declared: 20_000, expected: 100 }));
+        assert_eq!(
+            error(&chunk[..5], &mut out),
+            CodecError::Truncated { bytes: 5, needed: 12 }
+        );
+        assert!(matches!(
+            error(&chunk, &mut out[..100]),
+            CodecError::Size {
+                declared: 20_000,
+                expected: 100
+            }
+        ));
         let mut forged = chunk.clone();
         forged[12] = 0xff;
         assert!(matches!(error(&forged, &mut out), CodecError::Truncated { .. }));
         let mut forged = chunk.clone();
         forged[8..12].copy_from_slice(&12u32.to_be_bytes());
-        assert!(matches!(error(&forged, &mut out), CodecError::BlockSize { declared: 12, multiple: 16, .. }));
+        assert!(matches!(
+            error(&forged, &mut out),
+            CodecError::BlockSize {
+                declared: 12,
+                multiple: 16,
+                ..
+            }
+        ));
         let mut longer = chunk.clone();
         longer.push(0);
         assert_eq!(error(&longer, &mut out), CodecError::Trailing { extra: 1 });
-        assert_eq!(decompress_into(&chunk, 3, &mut out).unwrap_err(), CodecError::PixelSize { bytes: 3 });
+        assert_eq!(
+            decompress_into(&chunk, 3, &mut out).unwrap_err(),
+            CodecError::PixelSize { bytes: 3 }
+        );
     }
 
     proptest! {

@@ -114,7 +114,7 @@ inline bool any_int(const int16 m)
 #else
 #define ADD(TYPE, sums, at, lanes, value) sums[at] += value;
 #endif
-#define AT_LEAST_ONE(v, TYPE) max(v, (TYPE)(0))
+#define AT_LEAST_ONE(v, TYPE) max(v, (TYPE)(1))
 #define SUM_AND_VARIANCE(v, WIDE, TYPE) (convert_##WIDE(v) | convert_##WIDE(AT_LEAST_ONE(v, TYPE)) << 32)
 
 /* Pixels begin..end of one frame, one by one, left-out pixels included. */

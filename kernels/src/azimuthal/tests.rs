@@ -26,7 +26,7 @@ fn geometry() -> AzimuthalGeometry {
 }
 
 fn mask() -> PixelMask {
-    let gap = |index: usize| (60..75).contains(&(index / SHAPE.columns)) || index % 97 == 0;
+    let gap = |index: usize| (60..75).contains(&(index / SHAPE.columns)) || index.is_multiple_of(97);
     PixelMask::from_nonzero(SHAPE, (0..SHAPE.pixels()).map(gap)).unwrap()
 }
 
@@ -59,8 +59,8 @@ fn integrate(integrator: &mut AzimuthalIntegrator, queue: &Queue, stager: &mut S
 }
 
 fn agree(found: &[Vec<f32>; 3], expected: &reference::AzimuthalCurve, scale: f64, what: &str) {
-    for bin in 0..expected.count.len() {
-        assert_eq!(found[2][bin], expected.count[bin] as f32, "{what}: count of bin {bin}");
+    for (bin, count) in expected.count.iter().enumerate() {
+        assert_eq!(found[2][bin], *count as f32, "{what}: count of bin {bin}");
         let (intensity, sigma) = (f64::from(found[0][bin]), f64::from(found[1][bin]));
         // Where positive and negative pixels cancel, the bar is relative to their size.
         let bar = 1e-6 * (expected.intensity[bin].abs() + scale);
@@ -233,6 +233,41 @@ fn few_bins_and_bright_pixels_do_not_overflow() {
         for [intensity, ..] in &curves.0 {
             let filled = intensity.iter().copied().fold(0.0, f32::max);
             assert_eq!(filled, pixel_type.max_value() as f32, "{pixel_type:?} {intensity:?}");
+        }
+    }
+}
+
+#[test]
+fn small_floats_beside_large_ones_are_not_lost() {
+    let (accelerator, queue) = testing::cpu();
+    let shape = Shape::new(64, 1024);
+    let geometry = AzimuthalGeometry {
+        radial: vec![0.5; shape.pixels()],
+        scale: 1.0,
+        unit: "1/nm".into(),
+        ..Default::default()
+    };
+    let mut config = AzimuthalConfig::new(geometry, 1);
+    config.radial_range = Some((0.0, 1.0));
+    // In single precision a sum of 2^26 swallows every 1 that is added to it.
+    let mut raw = vec![1.0; shape.pixels()];
+    raw[0] = 67_108_864.0;
+    let mask = PixelMask::none(shape);
+    let mut integrator = AzimuthalIntegrator::new(&accelerator, &config, shape, PixelType::F32, &mask, 6).unwrap();
+    for frames in [1, 6] {
+        let mut stager = testing::staged(&accelerator, PixelType::F32, &vec![raw.clone(); frames]);
+        let curves = integrate(&mut integrator, &queue, &mut stager);
+        let expected = raw.iter().sum::<f64>() / raw.len() as f64;
+        for [intensity, sigma, _] in &curves.0 {
+            assert!(
+                (f64::from(intensity[0]) / expected - 1.0).abs() < 1e-7,
+                "{intensity:?}, not {expected}"
+            );
+            let expected = raw.iter().sum::<f64>().sqrt() / raw.len() as f64;
+            assert!(
+                (f64::from(sigma[0]) / expected - 1.0).abs() < 2e-7,
+                "{sigma:?}, not {expected}"
+            );
         }
     }
 }

@@ -36,6 +36,11 @@ pub enum Plane {
         /// detector row
         row: usize,
     },
+    /// all 16 horizontal planes of a block of detector rows, one after the other: no more work than one of them
+    Slab {
+        /// number of the block: rows `16 block` to `16 block + 15`
+        block: usize,
+    },
     /// along the axis: `rows`×`columns`, x along the picture's rows
     VerticalXz {
         /// distance from the axis, pixels
@@ -241,7 +246,7 @@ impl Backprojector {
             ];
             let kernel = match grid.plane {
                 Plane::Horizontal { .. } => &mut self.one_row,
-                Plane::VerticalXz { .. } | Plane::VerticalYz { .. } => &mut self.whole_block,
+                Plane::Slab { .. } | Plane::VerticalXz { .. } | Plane::VerticalYz { .. } => &mut self.whole_block,
             };
             let size = [
                 global(grid.ni, self.local[0]),
@@ -280,6 +285,13 @@ impl Backprojector {
                 out.iter_mut()
                     .zip(sums.iter())
                     .for_each(|(out, sum)| *out = sum * scale);
+            }
+            Plane::Slab { .. } => {
+                AcceleratorError::expect_len("the output's number of points", out.len(), count)?;
+                for (lane, out) in out.chunks_exact_mut(columns * columns).enumerate() {
+                    let lane = sums[lane..].iter().step_by(BLOCK_ROWS);
+                    out.iter_mut().zip(lane).for_each(|(out, sum)| *out = sum * scale);
+                }
             }
             Plane::VerticalXz { .. } | Plane::VerticalYz { .. } => {
                 AcceleratorError::expect_len("the output's number of points", out.len(), rows * columns)?;
@@ -328,6 +340,17 @@ fn grid(accelerator: &Accelerator, config: &BackprojectorConfig, plane: Plane) -
                 1,
                 row % BLOCK_ROWS,
             )
+        }
+        Plane::Slab { block } => {
+            if block >= blocks {
+                return Err(AcceleratorError::OutOfRange {
+                    what: "blocks of rows",
+                    offset: block,
+                    count: 1,
+                    len: blocks,
+                });
+            }
+            ([first, 1.0, 0.0, first, 0.0, 1.0], columns, block, 1, BLOCK_ROWS)
         }
         Plane::VerticalXz { y_px } => ([first, 1.0, 0.0, y_px as f32, 0.0, 0.0], 1, 0, blocks, BLOCK_ROWS),
         Plane::VerticalYz { x_px } => ([x_px as f32, 0.0, 0.0, first, 1.0, 0.0], 1, 0, blocks, BLOCK_ROWS),

@@ -68,6 +68,7 @@ fn reconstruct(
     assert_eq!(backprojector.angles_used(), order.len() as u64);
     let points = |plane: &Plane| match plane {
         Plane::Horizontal { .. } => config.columns * config.columns,
+        Plane::Slab { .. } => BLOCK_ROWS * config.columns * config.columns,
         _ => config.rows * config.columns,
     };
     let snapshot = |(index, plane)| {
@@ -157,6 +158,32 @@ fn vertical_planes_are_cuts_through_horizontal_ones() {
             assert!((found[rows + 1][row * columns + k] - found[row][k * columns + i_of_x]).abs() < 1e-5);
         }
     }
+}
+
+#[test]
+fn a_slab_is_its_horizontal_planes() {
+    let (rows, columns, angles, axis) = (19, 40, 25, 18.5);
+    let (sinograms, angles_deg) = sinograms(rows, columns, angles, axis);
+    let planes = vec![
+        Plane::Slab { block: 1 },
+        Plane::Horizontal { row: 16 },
+        Plane::Horizontal { row: 18 },
+    ];
+    let order: Vec<usize> = (0..angles).collect();
+    let found = reconstruct(
+        MemoryMode::Auto,
+        &config(rows, columns, axis, planes),
+        &sinograms,
+        &angles_deg,
+        &order,
+    );
+    let slice = columns * columns;
+    assert_eq!(found[0][..slice], found[1]);
+    assert_eq!(found[0][2 * slice..3 * slice], found[2]);
+    assert!(
+        found[0][3 * slice..].iter().all(|value| *value == 0.0),
+        "rows beyond the detector are empty"
+    );
 }
 
 #[test]

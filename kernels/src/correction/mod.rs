@@ -69,11 +69,6 @@ impl CorrectedBatch {
     pub fn map(&mut self, queue: &Queue) -> Result<Mapped<'_, f32>, AcceleratorError> {
         queue.map(&mut self.values, 0, self.frames * self.shape.pixels())
     }
-
-    /// The frames for a kernel to read.
-    pub(crate) fn values(&self) -> &Buffer<f32> {
-        &self.values
-    }
 }
 
 /// The operation; see the module.

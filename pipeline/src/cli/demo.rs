@@ -1,14 +1,15 @@
 //! `fluxline demo`: the appliance with a simulated detector. Diffraction and tomography take turns.
 
 use super::Failure;
-use crate::appliance::{Appliance, RunRequest, open_source};
-use crate::config::Config;
+use crate::active_run::Summary;
+use crate::appliance::{Appliance, RunRequest};
+use crate::config::{Config, SourceConfig};
 use crate::feedback::server::Server;
-use crate::run::Summary;
 use clap::Args;
+use driver::simulate::Simulate;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 /// Runs of the demo that its store keeps; older ones are removed, so that a demo may run for days.
@@ -32,35 +33,48 @@ pub(crate) struct DemoArgs {
 }
 
 /// The two configurations that take turns.
-const TURNS: [(&str, &str); 2] =
-    [("diffraction", include_str!("demo_diffraction.toml")), ("tomography", include_str!("demo_tomography.toml"))];
+const TURNS: [(&str, &str); 2] = [
+    ("diffraction", include_str!("demo_diffraction.toml")),
+    ("tomography", include_str!("demo_tomography.toml")),
+];
 
 fn configuration(text: &str, name: &str, args: &DemoArgs, work: &Path) -> Result<Config, Failure> {
     let store = std::path::absolute(&args.store).unwrap_or_else(|_| args.store.clone());
-    let text = text.replace("{store}", &store.display().to_string()).replace("{listen}", &args.listen);
-    Ok(Config::parse(&text, Path::new(&format!("the demo's {name}.toml")), work)?)
+    let text = text
+        .replace("{store}", &store.display().to_string())
+        .replace("{listen}", &args.listen);
+    Ok(Config::parse(
+        &text,
+        Path::new(&format!("the demo's {name}.toml")),
+        work,
+    )?)
 }
 
 pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     if let Some(seconds) = args.seconds.filter(|seconds| !(*seconds > 0.0 && *seconds <= 1e9)) {
-        return Err(Failure::Usage(format!("--seconds {seconds}: a number of seconds above 0")));
+        return Err(Failure::Usage(format!(
+            "--seconds {seconds}: a number of seconds above 0"
+        )));
     }
     let folder = std::env::current_dir().unwrap_or_default();
-    let configs: Vec<Config> =
-        TURNS.iter().map(|(name, text)| configuration(text, name, args, &folder)).collect::<Result<_, _>>()?;
+    let configs: Vec<Config> = TURNS
+        .iter()
+        .map(|(name, text)| configuration(text, name, args, &folder))
+        .collect::<Result<_, _>>()?;
     // One appliance serves both: it takes the recipes of all turns, and each turn brings its own source.
     let mut merged = configs[0].clone();
     merged.recipe = configs.iter().flat_map(|config| config.recipe.clone()).collect();
     let appliance = Appliance::start(merged)?;
     let server = Server::start(appliance.clone()).map_err(Failure::Work)?;
     eprintln!("Fluxline's demo: look at http://{} (Ctrl-C ends it)", server.address);
+    let scenes = scenes(&configs)?;
     let ended = ends_at(args.seconds, server.signal_flag());
     let mut summaries = Vec::new();
     for turn in (0..TURNS.len()).cycle() {
         if ended.load(SeqCst) {
             break;
         }
-        let summary = one_turn(&appliance, &configs[turn], turn, &ended)?;
+        let summary = one_turn(&appliance, &configs[turn], &scenes[turn], turn, &ended)?;
         let failed = summary.state == "failed";
         summaries.push(summary);
         if failed {
@@ -70,6 +84,28 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     }
     let shown = summaries.len().saturating_sub(TURNS.len());
     conclude(&summaries[shown..], args.json)
+}
+
+/// Makes the simulated frames of all turns, beside each other; they serve every time the turn comes.
+fn scenes(configs: &[Config]) -> Result<Vec<Simulate>, Failure> {
+    let made: Vec<Result<Simulate, Failure>> = std::thread::scope(|scope| {
+        let makers: Vec<_> = configs.iter().map(|config| scope.spawn(|| scene(config))).collect();
+        let gone = || Failure::Work("a simulation panicked".into());
+        makers
+            .into_iter()
+            .map(|maker| maker.join().unwrap_or_else(|_| Err(gone())))
+            .collect()
+    });
+    made.into_iter().collect()
+}
+
+fn scene(config: &Config) -> Result<Simulate, Failure> {
+    match config.source.first() {
+        Some(SourceConfig::Simulate(source)) => {
+            Simulate::new(source.simulate.clone()).map_err(|error| Failure::Work(error.to_string()))
+        }
+        _ => Err(Failure::Work("the demo simulates its detectors".into())),
+    }
 }
 
 /// A flag that is set when the time is over or somebody wants the end.
@@ -86,13 +122,19 @@ fn ends_at(seconds: Option<f64>, interrupted: Arc<AtomicBool>) -> Arc<AtomicBool
 }
 
 /// Arms and records one run; stops it when the demo ends.
-fn one_turn(appliance: &Arc<Appliance>, config: &Config, turn: usize, ended: &AtomicBool) -> Result<Summary, Failure> {
+fn one_turn(
+    appliance: &Arc<Appliance>,
+    config: &Config,
+    scene: &Simulate,
+    turn: usize,
+    ended: &AtomicBool,
+) -> Result<Summary, Failure> {
     let request = RunRequest {
         recipe: Some(TURNS[turn].0.into()),
         sample: Some(config.run.sample.clone()),
         ..RunRequest::default()
     };
-    let run = appliance.arm_with(open_source(config)?, &request)?;
+    let run = appliance.arm_with(Box::new(scene.clone()), &request)?;
     let active = run.active.clone();
     std::thread::scope(|scope| {
         let recording = scope.spawn(|| appliance.record(run));

@@ -39,20 +39,40 @@ struct Finding {
 
 impl Finding {
     fn good(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Good, found: found.into(), advice: String::new() }
+        Self {
+            check,
+            verdict: Verdict::Good,
+            found: found.into(),
+            advice: String::new(),
+        }
     }
 
     fn warning(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Warning, found: found.into(), advice: advice.into() }
+        Self {
+            check,
+            verdict: Verdict::Warning,
+            found: found.into(),
+            advice: advice.into(),
+        }
     }
 
     fn bad(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Bad, found: found.into(), advice: advice.into() }
+        Self {
+            check,
+            verdict: Verdict::Bad,
+            found: found.into(),
+            advice: advice.into(),
+        }
     }
 }
 
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
-    let mut findings = vec![cores(), huge_pages(PageSize::Huge2MiB), huge_pages(PageSize::Huge1GiB), locked_memory()];
+    let mut findings = vec![
+        cores(),
+        huge_pages(PageSize::Huge2MiB),
+        huge_pages(PageSize::Huge1GiB),
+        locked_memory(),
+    ];
     findings.extend(devices());
     findings.extend([disk(&args.store), clock()]);
     if args.json {
@@ -70,7 +90,10 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
             }
         }
     }
-    let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
+    let bad = findings
+        .iter()
+        .filter(|finding| finding.verdict == Verdict::Bad)
+        .count();
     if bad > 0 {
         return Err(Failure::Work(format!("{bad} of {} checks are bad", findings.len())));
     }
@@ -93,7 +116,13 @@ fn huge_pages(size: PageSize) -> Finding {
         PageSize::Huge1GiB => ("1 GiB pages", 1 << 30),
         _ => ("2 MiB pages", 2 << 20),
     };
-    let config = PagesConfig { bytes, page_size: size, numa_node: None, lock: false, allow_transparent: false };
+    let config = PagesConfig {
+        bytes,
+        page_size: size,
+        numa_node: None,
+        lock: false,
+        allow_transparent: false,
+    };
     let free = driver::memory::free_pages(size).unwrap_or(0);
     match HugePages::reserve(&config) {
         Ok(_) => Finding::good(check, format!("{free} free")),
@@ -103,7 +132,10 @@ fn huge_pages(size: PageSize) -> Finding {
 
 fn locked_memory() -> Finding {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find(|line| line.starts_with("Max locked memory")).unwrap_or_default();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max locked memory"))
+        .unwrap_or_default();
     let soft = line.split_whitespace().nth(3).unwrap_or("unknown");
     if soft == "unlimited" {
         return Finding::good("locked memory", "unlimited");
@@ -121,7 +153,11 @@ fn devices() -> Vec<Finding> {
     devices
         .iter()
         .map(|device| {
-            let memory = if device.shares_host_memory { "shares host memory" } else { "has its own memory" };
+            let memory = if device.shares_host_memory {
+                "shares host memory"
+            } else {
+                "has its own memory"
+            };
             let found = format!(
                 "{} ({}), {} compute units, {:.1} GiB, {memory}",
                 device.name,
@@ -169,7 +205,11 @@ fn clock() -> Finding {
     let now = jiff::Timestamp::now();
     let built: jiff::Timestamp = jiff::Timestamp::from_second(1_767_225_600).unwrap_or_default();
     if now < built {
-        return Finding::bad("clock", now.to_string(), "the clock is years behind: set it, and run chrony");
+        return Finding::bad(
+            "clock",
+            now.to_string(),
+            "the clock is years behind: set it, and run chrony",
+        );
     }
     let source = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
     Finding::good("clock", format!("{now}, source {}", source.unwrap_or_default().trim()))

@@ -25,14 +25,22 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
     if let Some(state) = args.state.as_deref().filter(|state| !known.contains(state)) {
         return Err(Failure::Usage(format!("--state {state}: one of {}", known.join(", "))));
     }
-    let folder = if args.run.is_file() { args.run.parent().map_or_else(PathBuf::new, Into::into) } else { args.run.clone() };
+    let folder = if args.run.is_file() {
+        args.run.parent().map_or_else(PathBuf::new, Into::into)
+    } else {
+        args.run.clone()
+    };
     let failed = |error: crate::storage::StoreError| Failure::Work(error.to_string());
     let record = serde_json::json!(crate::storage::RunRecord::read(&folder).map_err(failed)?);
     let columns = crate::storage::read_ledger(&folder).map_err(failed)?;
     let names = ["expected", "complete", "partial", "corrupt", "lost"];
     let name = |code: u8| names.get(usize::from(code)).copied().unwrap_or("unknown");
     let lines: Vec<serde_json::Value> = (0..columns.frame_state.len())
-        .filter(|i| args.state.as_deref().is_none_or(|state| state == name(columns.frame_state[*i])))
+        .filter(|i| {
+            args.state
+                .as_deref()
+                .is_none_or(|state| state == name(columns.frame_state[*i]))
+        })
         .take(args.limit)
         .map(|i| {
             let outcome = |names: &[&'static str; 4], code: u8| names.get(usize::from(code)).copied();
@@ -55,10 +63,18 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
     }
     let text = |key: &str| record[key].as_str().unwrap_or("-").to_string();
     println!("run       {}  {}  {}", text("id"), text("state"), text("start_time"));
-    println!("sample    {}  proposal {}  technique {}", text("sample"), text("proposal"), text("technique"));
+    println!(
+        "sample    {}  proposal {}  technique {}",
+        text("sample"),
+        text("proposal"),
+        text("technique")
+    );
     println!("frames    {}", record["frames"]);
     println!("device    {}", text("device"));
-    println!("\n{:>9}  {:9} {:8} {:8} {:>14} {:>12}", "frame", "state", "analysis", "storage", "arrival µs", "latency µs");
+    println!(
+        "\n{:>9}  {:9} {:8} {:8} {:>14} {:>12}",
+        "frame", "state", "analysis", "storage", "arrival µs", "latency µs"
+    );
     for line in &lines {
         let word = |key: &str| line[key].as_str().unwrap_or("-").to_string();
         println!(

@@ -1,8 +1,8 @@
 //! A progress bar for people who watch a run on a terminal.
 
+use crate::active_run::{ActiveRun, Summary};
 use crate::appliance::Appliance;
 use crate::feedback::server::Server;
-use crate::run::{ActiveRun, Summary};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -29,7 +29,11 @@ pub(crate) fn follow(server: &Server, appliance: &Arc<Appliance>, quiet: bool) -
 
 /// A bar on stderr, hidden where nobody looks.
 pub(crate) fn bar(quiet: bool) -> ProgressBar {
-    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let target = if quiet {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    };
     let bar = ProgressBar::with_draw_target(Some(0), target);
     // The template is a constant; without it the bar is only plainer.
     if let Ok(style) = ProgressStyle::with_template("{msg:24} [{bar:40}] {pos}/{len} frames  {per_sec}  eta {eta}") {

@@ -73,12 +73,20 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result<(), Failure> {
 /// The configuration with its source replaced by the file of the command line.
 fn configuration(args: &ReplayArgs) -> Result<Config, Failure> {
     let path = &args.config;
-    let text = std::fs::read_to_string(path)
-        .map_err(|reason| ConfigError::Read { path: path.clone(), reason })?;
-    let mut table: toml::Table =
-        toml::from_str(&text).map_err(|error| ConfigError::Syntax { path: path.clone(), message: error.to_string() })?;
+    let text = std::fs::read_to_string(path).map_err(|reason| ConfigError::Read {
+        path: path.clone(),
+        reason,
+    })?;
+    let mut table: toml::Table = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+        path: path.clone(),
+        message: error.to_string(),
+    })?;
     // The options of the configuration's own replay source stay in force for this file.
-    let mut source = match table.get("source").and_then(|sources| sources.get(0)).and_then(toml::Value::as_table) {
+    let mut source = match table
+        .get("source")
+        .and_then(|sources| sources.get(0))
+        .and_then(toml::Value::as_table)
+    {
         Some(source) if source.get("kind").and_then(toml::Value::as_str) == Some("replay") => source.clone(),
         _ => toml::Table::new(),
     };

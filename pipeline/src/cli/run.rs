@@ -25,7 +25,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let autostart = config.run.autostart || args.once;
     let appliance = Appliance::start(config)?;
     let server = Server::start(appliance.clone()).map_err(Failure::Work)?;
-    eprintln!("fluxline {} listens at http://{}", env!("CARGO_PKG_VERSION"), server.address);
+    eprintln!(
+        "fluxline {} listens at http://{}",
+        env!("CARGO_PKG_VERSION"),
+        server.address
+    );
     if autostart {
         server.begin(&RunRequest::default())?;
     }

@@ -1,7 +1,7 @@
 //! The end of a run, for people and for programs.
 
 use super::Failure;
-use crate::run::Summary;
+use crate::active_run::Summary;
 
 /// Prints a summary and makes an exit status of its state.
 pub(crate) fn conclude(summary: &Summary, json: bool) -> Result<(), Failure> {
@@ -12,7 +12,11 @@ pub(crate) fn conclude(summary: &Summary, json: bool) -> Result<(), Failure> {
         print!("{}", text(summary));
     }
     if summary.state == "failed" {
-        let why = summary.warnings.last().cloned().unwrap_or_else(|| "see the messages above".into());
+        let why = summary
+            .warnings
+            .last()
+            .cloned()
+            .unwrap_or_else(|| "see the messages above".into());
         return Err(Failure::Work(format!("run {} failed: {why}", summary.run)));
     }
     Ok(())

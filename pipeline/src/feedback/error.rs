@@ -24,7 +24,12 @@ pub struct ApiError {
 impl ApiError {
     /// An error with this status, name and sentence.
     pub fn new(status: StatusCode, error: &'static str, message: impl Into<String>) -> Self {
-        Self { status: status.as_u16(), error, message: message.into(), allowed_states: Vec::new() }
+        Self {
+            status: status.as_u16(),
+            error,
+            message: message.into(),
+            allowed_states: Vec::new(),
+        }
     }
 
     /// There is no such thing, and there never will be.

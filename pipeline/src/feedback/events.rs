@@ -35,8 +35,15 @@ pub struct EventLog {
 
 impl Default for EventLog {
     fn default() -> Self {
-        let log = Log { next: 0, kept: Vec::new(), ended: false };
-        Self { log: Mutex::new(log), sender: broadcast::channel(256).0 }
+        let log = Log {
+            next: 0,
+            kept: Vec::new(),
+            ended: false,
+        };
+        Self {
+            log: Mutex::new(log),
+            sender: broadcast::channel(256).0,
+        }
     }
 }
 
@@ -44,7 +51,12 @@ impl EventLog {
     /// Adds an event and tells every listener. `end` closes the log.
     pub fn add(&self, event: &'static str, data: serde_json::Value) {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let event = Event { sequence: log.next, event, time: jiff::Timestamp::now().to_string(), data };
+        let event = Event {
+            sequence: log.next,
+            event,
+            time: jiff::Timestamp::now().to_string(),
+            data,
+        };
         log.next += 1;
         log.ended |= event.event == "end";
         if log.kept.len() >= EVENTS_KEPT {

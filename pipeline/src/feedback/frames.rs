@@ -5,7 +5,7 @@ use super::error::ApiError;
 use super::pictures::{self, Picture};
 use super::runs::active;
 use super::server::Shared;
-use crate::run::ActiveRun;
+use crate::active_run::ActiveRun;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -106,8 +106,6 @@ pub struct Seen {
     picture: Arc<Picture>,
 }
 
-
-
 fn unpack(run: &ActiveRun, lease: &FrameLease) -> Result<Seen, ApiError> {
     let header = lease.header();
     let picture = pictures::decode(header, lease.payload()).map_err(ApiError::internal)?;
@@ -120,7 +118,11 @@ fn unpack(run: &ActiveRun, lease: &FrameLease) -> Result<Seen, ApiError> {
         saturation: run.stream.saturation_value,
         partial: header.is_partial(),
     };
-    Ok(Seen { run: run.info.id.clone(), info, picture: Arc::new(picture) })
+    Ok(Seen {
+        run: run.info.id.clone(),
+        info,
+        picture: Arc::new(picture),
+    })
 }
 
 /// The newest frame; taken out of the ring if there is a newer one than last time.
@@ -138,8 +140,10 @@ async fn stored(shared: &Shared, id: &str, number: u64) -> Result<Seen, ApiError
     let folder = shared.appliance.store().find(id).map_err(ApiError::internal)?;
     let folder = folder.ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))?;
     let read = tokio::task::spawn_blocking(move || crate::storage::read_frame(&folder, number));
-    let (bytes, shape, pixel_type) =
-        read.await.map_err(ApiError::internal)?.map_err(|error| ApiError::not_found(error.to_string()))?;
+    let (bytes, shape, pixel_type) = read
+        .await
+        .map_err(ApiError::internal)?
+        .map_err(|error| ApiError::not_found(error.to_string()))?;
     let info = FrameInfo {
         frame_number: number,
         shape: [shape.rows, shape.columns],
@@ -149,7 +153,15 @@ async fn stored(shared: &Shared, id: &str, number: u64) -> Result<Seen, ApiError
         saturation: None,
         partial: false,
     };
-    Ok(Seen { run: id.into(), info, picture: Arc::new(Picture { shape, pixel_type, bytes }) })
+    Ok(Seen {
+        run: id.into(),
+        info,
+        picture: Arc::new(Picture {
+            shape,
+            pixel_type,
+            bytes,
+        }),
+    })
 }
 
 async fn find(shared: &Shared, id: &str, which: &str) -> Result<Seen, ApiError> {
@@ -165,17 +177,25 @@ async fn find(shared: &Shared, id: &str, which: &str) -> Result<Seen, ApiError> 
             ApiError::not_yet("no frame has arrived yet")
         });
     }
-    let number: u64 =
-        which.parse().map_err(|_| ApiError::bad_request(format!("frame {which:?}: a number or \"latest\"")))?;
-    let Some(run) = run else { return stored(shared, id, number).await };
+    let number: u64 = which
+        .parse()
+        .map_err(|_| ApiError::bad_request(format!("frame {which:?}: a number or \"latest\"")))?;
+    let Some(run) = run else {
+        return stored(shared, id, number).await;
+    };
     if let Some(seen) = newest(shared, &run)?.filter(|seen| seen.info.frame_number == number) {
         return Ok(seen);
     }
     if number >= run.ledger.expected() {
-        return Err(ApiError::not_found(format!("the run has frames 0 to {}", run.ledger.expected().max(1) - 1)));
+        return Err(ApiError::not_found(format!(
+            "the run has frames 0 to {}",
+            run.ledger.expected().max(1) - 1
+        )));
     }
     match run.ledger.state(number) {
-        FrameState::Expected if !run.state().ended() => Err(ApiError::not_yet(format!("frame {number} has not arrived"))),
+        FrameState::Expected if !run.state().ended() => {
+            Err(ApiError::not_yet(format!("frame {number} has not arrived")))
+        }
         FrameState::Expected | FrameState::Lost => Err(ApiError::not_found(format!("frame {number} was lost"))),
         FrameState::Corrupt => Err(ApiError::not_found(format!("frame {number} arrived corrupt"))),
         FrameState::Complete | FrameState::Partial if run.state().ended() => {
@@ -191,7 +211,8 @@ async fn find(shared: &Shared, id: &str, which: &str) -> Result<Seen, ApiError> 
 }
 
 fn split(file: &str) -> Result<(&str, &str), ApiError> {
-    file.rsplit_once('.').ok_or_else(|| ApiError::bad_request(format!("{file:?}: end it with .png, .npy or .json")))
+    file.rsplit_once('.')
+        .ok_or_else(|| ApiError::bad_request(format!("{file:?}: end it with .png, .npy or .json")))
 }
 
 fn bytes(kind: &'static str, frame: u64, factor: usize, body: Vec<u8>) -> Response {
@@ -265,12 +286,19 @@ pub async fn profile(
     Path((id, which)): Path<(String, String)>,
 ) -> Result<Json<Profile>, ApiError> {
     let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
-    let axis = run.axes.first().ok_or_else(|| ApiError::not_found("this recipe makes no curves"))?;
+    let axis = run
+        .axes
+        .first()
+        .ok_or_else(|| ApiError::not_found("this recipe makes no curves"))?;
     let name = axis.curve.clone();
     let profile = |frame_number, values, errors, frames_used| Profile {
         name: name.clone(),
         frame_number,
-        axis: ProfileAxis { name: axis.name.clone(), unit: axis.unit.clone(), values: axis.values.clone() },
+        axis: ProfileAxis {
+            name: axis.name.clone(),
+            unit: axis.unit.clone(),
+            values: axis.values.clone(),
+        },
         values,
         errors,
         frames_used,
@@ -297,7 +325,8 @@ pub async fn profile(
             ApiError::not_yet(format!("frame {number} has not been analysed"))
         } else {
             let path = format!("/entry/results/{name}");
-            let message = format!("the profile of frame {number} is gone from memory; the run's master file has it at {path}");
+            let message =
+                format!("the profile of frame {number} is gone from memory; the run's master file has it at {path}");
             ApiError::new(StatusCode::CONFLICT, "on_disk", message)
         });
     }
@@ -319,7 +348,9 @@ pub async fn slices(State(shared): State<Shared>, Path(id): Path<String>) -> Res
         frames_expected: image.frames_expected,
         version: snapshot.version,
     });
-    Ok(Json(SliceList { slices: slices.collect() }))
+    Ok(Json(SliceList {
+        slices: slices.collect(),
+    }))
 }
 
 /// A slice as `{name}.npy` or `.png`.

@@ -93,8 +93,18 @@ impl FeedbackHub {
 
     fn publish(&self, result: &FrameResult) {
         let sequence = self.published.fetch_add(1, Relaxed);
-        let scalars = self.layout.scalars.iter().zip(&result.scalars).map(|(field, value)| (field.name.clone(), *value));
-        let curves = self.layout.curves.iter().zip(&result.curves).map(|(field, v)| (field.name.clone(), v.to_vec()));
+        let scalars = self
+            .layout
+            .scalars
+            .iter()
+            .zip(&result.scalars)
+            .map(|(field, value)| (field.name.clone(), *value));
+        let curves = self
+            .layout
+            .curves
+            .iter()
+            .zip(&result.curves)
+            .map(|(field, v)| (field.name.clone(), v.to_vec()));
         let message = Arc::new(ResultMessage {
             sequence,
             frame_number: result.frame_number,

@@ -23,7 +23,11 @@ pub async fn serve(uri: Uri) -> Response {
         Some(file) => {
             let kind = mime_guess::from_path(path).first_or(mime_guess::mime::TEXT_HTML_UTF_8);
             // Built files carry a hash in their name; the page itself must be asked for again.
-            let cache = if path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
+            let cache = if path.starts_with("assets/") {
+                "public, max-age=31536000, immutable"
+            } else {
+                "no-cache"
+            };
             let headers = [(header::CONTENT_TYPE, kind.as_ref()), (header::CACHE_CONTROL, cache)];
             (headers, file.data).into_response()
         }

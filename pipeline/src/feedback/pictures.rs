@@ -26,7 +26,11 @@ pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Picture, String> {
             bytes
         }
     };
-    Ok(Picture { shape, pixel_type, bytes })
+    Ok(Picture {
+        shape,
+        pixel_type,
+        bytes,
+    })
 }
 
 macro_rules! for_pixels {
@@ -34,7 +38,12 @@ macro_rules! for_pixels {
         macro_rules! typed {
             ($ty:ty) => {{
                 type $t = $ty;
-                let $values = $picture.bytes.as_chunks::<{ size_of::<$ty>() }>().0.iter().map(|b| <$ty>::from_le_bytes(*b));
+                let $values = $picture
+                    .bytes
+                    .as_chunks::<{ size_of::<$ty>() }>()
+                    .0
+                    .iter()
+                    .map(|b| <$ty>::from_le_bytes(*b));
                 $body
             }};
         }
@@ -69,7 +78,14 @@ impl Picture {
             }
             out.into_iter().flat_map(|v| v.unwrap_or_default().to_le_bytes()).collect()
         });
-        (Picture { shape, pixel_type: self.pixel_type, bytes }, factor)
+        (
+            Picture {
+                shape,
+                pixel_type: self.pixel_type,
+                bytes,
+            },
+            factor,
+        )
     }
 
     /// Values as f64, row by row.
@@ -79,17 +95,29 @@ impl Picture {
 
     /// NumPy's `.npy`, version 1.0.
     pub fn npy(&self) -> Vec<u8> {
-        npy(self.pixel_type.numpy_descr(), &[self.shape.rows, self.shape.columns], &self.bytes)
+        npy(
+            self.pixel_type.numpy_descr(),
+            &[self.shape.rows, self.shape.columns],
+            &self.bytes,
+        )
     }
 
     /// An 8-bit grey picture from the 1st to the 99.5th percentile, on a square-root scale for counts. Pixels that
     /// `masked` rejects are black and take no part in the percentiles.
     pub fn png(&self, masked: impl Fn(usize) -> bool, square_root: bool) -> Result<Vec<u8>, String> {
         let values = self.values();
-        let mut good: Vec<f64> =
-            values.iter().enumerate().filter(|(i, v)| v.is_finite() && !masked(*i)).map(|(_, v)| *v).collect();
+        let mut good: Vec<f64> = values
+            .iter()
+            .enumerate()
+            .filter(|(i, v)| v.is_finite() && !masked(*i))
+            .map(|(_, v)| *v)
+            .collect();
         good.sort_by(f64::total_cmp);
-        let at = |fraction: f64| good.get(((good.len().max(1) - 1) as f64 * fraction) as usize).copied().unwrap_or(0.0);
+        let at = |fraction: f64| {
+            good.get(((good.len().max(1) - 1) as f64 * fraction) as usize)
+                .copied()
+                .unwrap_or(0.0)
+        };
         let (low, high) = (at(0.01), at(0.995));
         let span = if high > low { high - low } else { 1.0 };
         let grey: Vec<u8> = values
@@ -107,14 +135,21 @@ impl Picture {
         let mut encoder = png::Encoder::new(&mut out, self.shape.columns as u32, self.shape.rows as u32);
         encoder.set_color(png::ColorType::Grayscale);
         encoder.set_depth(png::BitDepth::Eight);
-        encoder.write_header().and_then(|mut w| w.write_image_data(&grey)).map_err(|e| e.to_string())?;
+        encoder
+            .write_header()
+            .and_then(|mut w| w.write_image_data(&grey))
+            .map_err(|e| e.to_string())?;
         Ok(out)
     }
 
     /// A picture of single-precision values.
     pub fn from_f32(shape: Shape, values: &[f32]) -> Picture {
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Picture { shape, pixel_type: PixelType::F32, bytes }
+        Picture {
+            shape,
+            pixel_type: PixelType::F32,
+            bytes,
+        }
     }
 }
 
@@ -143,7 +178,10 @@ pub fn reduced_mask(mask: &frame::PixelMask, pixels_max: usize) -> (Shape, Vec<u
 /// NumPy's `.npy` format, version 1.0, for a C-ordered array.
 pub fn npy(descr: &str, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
     let dims: Vec<String> = shape.iter().map(|n| format!("{n},")).collect();
-    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}", dims.join(" "));
+    let mut header = format!(
+        "{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}",
+        dims.join(" ")
+    );
     let padding = 64 - (10 + header.len() + 1) % 64;
     header.extend(std::iter::repeat_n(' ', padding % 64));
     header.push('\n');
@@ -163,10 +201,17 @@ mod tests {
     fn reduction_keeps_the_brightest_pixel_of_each_block() {
         let values: Vec<u16> = (0..35).collect();
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let picture = Picture { shape: Shape::new(5, 7), pixel_type: PixelType::U16, bytes };
+        let picture = Picture {
+            shape: Shape::new(5, 7),
+            pixel_type: PixelType::U16,
+            bytes,
+        };
         let (small, factor) = picture.reduced(12);
         assert_eq!((small.shape, factor), (Shape::new(3, 4), 2));
-        assert_eq!(small.values(), [8., 10., 12., 13., 22., 24., 26., 27., 29., 31., 33., 34.]);
+        assert_eq!(
+            small.values(),
+            [8., 10., 12., 13., 22., 24., 26., 27., 29., 31., 33., 34.]
+        );
     }
 
     #[test]

@@ -4,9 +4,9 @@ use super::error::ApiError;
 use super::events::Event;
 use super::hub::ResultMessage;
 use super::server::Shared;
+use crate::active_run::{ActiveRun, RunState, Summary};
 use crate::appliance::RunRequest;
 use crate::ledger::{Entry, Outcomes};
-use crate::run::{ActiveRun, RunState, Summary};
 use crate::storage::DatasetInfo;
 use axum::Json;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -129,7 +129,10 @@ pub struct ResultsQuery {
 
 /// The run in memory if it has this id (or `current`).
 pub fn active(shared: &Shared, id: &str) -> Option<Arc<ActiveRun>> {
-    shared.appliance.current().filter(|run| run.info.id == id || id == "current")
+    shared
+        .appliance
+        .current()
+        .filter(|run| run.info.id == id || id == "current")
 }
 
 fn line(run: &ActiveRun) -> RunLine {
@@ -176,13 +179,22 @@ pub async fn list(State(shared): State<Shared>, Query(query): Query<ListQuery>) 
         runs.retain(|run| run.id != current.id);
         runs.insert(0, current);
     }
-    let words: Vec<String> = query.query.unwrap_or_default().split_whitespace().map(str::to_lowercase).collect();
+    let words: Vec<String> = query
+        .query
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_lowercase)
+        .collect();
     runs.retain(|run| {
         let text = format!("{} {} {} {}", run.id, run.sample, run.proposal, run.technique).to_lowercase();
         words.iter().all(|word| text.contains(word))
     });
     let total = runs.len();
-    let runs = runs.into_iter().skip(query.offset).take(query.limit.unwrap_or(100).min(PAGE_MAX)).collect();
+    let runs = runs
+        .into_iter()
+        .skip(query.offset)
+        .take(query.limit.unwrap_or(100).min(PAGE_MAX))
+        .collect();
     Ok(Json(RunList { runs, total }))
 }
 
@@ -228,7 +240,10 @@ pub async fn show(State(shared): State<Shared>, Path(id): Path<String>) -> Resul
     if let Some(run) = active(&shared, &id) {
         return Ok(Json(detail(&run)));
     }
-    let record = stored(&shared).await?.into_iter().find(|record| record["id"] == id.as_str());
+    let record = stored(&shared)
+        .await?
+        .into_iter()
+        .find(|record| record["id"] == id.as_str());
     let record = record.ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))?;
     Ok(Json(RunDetail {
         id,
@@ -245,7 +260,11 @@ pub async fn show(State(shared): State<Shared>, Path(id): Path<String>) -> Resul
 fn running(shared: &Shared, id: &str) -> Result<Arc<ActiveRun>, ApiError> {
     let run = active(shared, id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
     if run.state().ended() {
-        let mut error = ApiError::new(StatusCode::CONFLICT, "ended", format!("run {id} is {}", run.state().name()));
+        let mut error = ApiError::new(
+            StatusCode::CONFLICT,
+            "ended",
+            format!("run {id} is {}", run.state().name()),
+        );
         error.allowed_states = vec![RunState::Armed.name(), RunState::Recording.name()];
         return Err(error);
     }
@@ -276,11 +295,16 @@ pub async fn ledger(
     Query(query): Query<LedgerQuery>,
 ) -> Result<Json<LedgerPage>, ApiError> {
     let run = active(&shared, &id).ok_or_else(|| {
-        ApiError::not_found(format!("run {id} is not in memory; a stored run has its ledger at /entry/ledger"))
+        ApiError::not_found(format!(
+            "run {id} is not in memory; a stored run has its ledger at /entry/ledger"
+        ))
     })?;
     let known = ["expected", "complete", "partial", "corrupt", "lost"];
     if let Some(state) = query.state.as_deref().filter(|state| !known.contains(state)) {
-        return Err(ApiError::bad_request(format!("state = {state:?}: one of {}", known.join(", "))));
+        return Err(ApiError::bad_request(format!(
+            "state = {state:?}: one of {}",
+            known.join(", ")
+        )));
     }
     let limit = query.limit.unwrap_or(1000).min(PAGE_MAX);
     let mut entries = Vec::new();
@@ -310,7 +334,11 @@ pub async fn events(
     let past = tokio_stream::iter(past);
     // A listener that falls behind loses events and sees it in their numbers.
     let coming = tokio_stream::wrappers::BroadcastStream::new(receiver).filter_map(Result::ok);
-    let coming = if ended { tokio_stream::empty().boxed_stream() } else { coming.boxed_stream() };
+    let coming = if ended {
+        tokio_stream::empty().boxed_stream()
+    } else {
+        coming.boxed_stream()
+    };
     let mut over = false;
     let all = past.chain(coming).take_while(move |event| {
         let was_over = over;
@@ -356,11 +384,15 @@ pub async fn results(
         Some("latest") => Policy::Latest,
         Some("sampled") => Policy::Sampled(Duration::from_secs_f64(1.0 / rate)),
         Some(other) => {
-            return Err(ApiError::bad_request(format!("policy = {other:?}: lossless, latest or sampled")));
+            return Err(ApiError::bad_request(format!(
+                "policy = {other:?}: lossless, latest or sampled"
+            )));
         }
     };
     let curves = query.curves.unwrap_or(false);
-    Ok(upgrade.on_upgrade(move |socket| serve(socket, run, policy, curves)).into_response())
+    Ok(upgrade
+        .on_upgrade(move |socket| serve(socket, run, policy, curves))
+        .into_response())
 }
 
 async fn serve(mut socket: WebSocket, run: Arc<ActiveRun>, policy: Policy, curves: bool) {

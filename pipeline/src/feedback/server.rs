@@ -1,9 +1,10 @@
 //! The HTTP server: routes, their description, and where it listens.
 
 use super::{frames, page, runs, status};
+use crate::active_run::Summary;
 use crate::appliance::{Appliance, RunRequest};
 use crate::feedback::error::ApiError;
-use crate::run::{Run, Summary};
+use crate::run::Run;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header;
@@ -40,8 +41,9 @@ impl Recorder {
     /// Records an armed run on a thread of its own.
     pub fn record(&self, appliance: &Arc<Appliance>, run: Run) -> std::io::Result<()> {
         let appliance = appliance.clone();
-        let thread =
-            std::thread::Builder::new().name("fluxline-run".into()).spawn(move || appliance.record(run))?;
+        let thread = std::thread::Builder::new()
+            .name("fluxline-run".into())
+            .spawn(move || appliance.record(run))?;
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(())
     }
@@ -137,25 +139,36 @@ impl Server {
             .enable_all()
             .build()
             .map_err(|error| format!("cannot start the control plane: {error}"))?;
-        let listener = runtime.block_on(tokio::net::TcpListener::bind(&listen)).map_err(|error| {
-            if error.kind() == std::io::ErrorKind::AddrInUse {
-                format!(
-                    "feedback.listen = {listen:?}: another program listens there already; \
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind(&listen))
+            .map_err(|error| {
+                if error.kind() == std::io::ErrorKind::AddrInUse {
+                    format!(
+                        "feedback.listen = {listen:?}: another program listens there already; \
                      stop it, choose another port, or 0 for a free one"
-                )
-            } else {
-                format!("feedback.listen = {listen:?}: cannot listen there: {error}")
-            }
-        })?;
+                    )
+                } else {
+                    format!("feedback.listen = {listen:?}: cannot listen there: {error}")
+                }
+            })?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
-        let shared = Shared { appliance, rate: Arc::default(), recorder: Arc::default(), newest: Arc::default() };
+        let shared = Shared {
+            appliance,
+            rate: Arc::default(),
+            recorder: Arc::default(),
+            newest: Arc::default(),
+        };
         let service = router(shared.clone());
         runtime.spawn(async move {
             if let Err(error) = axum::serve(listener, service).await {
                 tracing::error!("the HTTP server ended: {error}");
             }
         });
-        Ok(Server { address, shared, runtime })
+        Ok(Server {
+            address,
+            shared,
+            runtime,
+        })
     }
 
     /// Arms a run and records it beside the server.

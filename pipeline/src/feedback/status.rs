@@ -1,8 +1,8 @@
 //! `GET /status`: one look at the whole appliance.
 
 use super::server::Shared;
+use crate::active_run::{ActiveRun, LatencyUs, RunState, Throughput};
 use crate::appliance::{memory_name, page_kind};
-use crate::run::{ActiveRun, LatencyUs, RunState, Throughput};
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -182,7 +182,13 @@ impl RateMeter {
             }
             None => run.throughput(),
         };
-        *last = Some(Look { run: run.info.id.clone(), at: now, frames, bytes, rate });
+        *last = Some(Look {
+            run: run.info.id.clone(),
+            at: now,
+            frames,
+            bytes,
+            rate,
+        });
         rate
     }
 }
@@ -197,7 +203,10 @@ pub async fn status(State(shared): State<Shared>) -> Json<Status> {
     let ring = appliance.ring();
     let (analysis_waiting, storage_waiting) = run.map(ActiveRun::waiting).unwrap_or_default();
     let slots = ring.as_ref().map_or(0, |ring| ring.slots());
-    let queue = |used| StatusQueue { used, capacity: 2 * slots as u64 };
+    let queue = |used| StatusQueue {
+        used,
+        capacity: 2 * slots as u64,
+    };
     let warnings = run.map(ActiveRun::warnings).unwrap_or_default();
     let failed = run.is_some_and(|run| run.state() == RunState::Failed);
     Json(Status {
@@ -217,13 +226,17 @@ pub async fn status(State(shared): State<Shared>) -> Json<Status> {
             done: outcomes.done,
             shed: outcomes.shed,
             failed: outcomes.analysis_failed,
-            pending: outcomes.received.saturating_sub(outcomes.done + outcomes.shed + outcomes.analysis_failed),
+            pending: outcomes
+                .received
+                .saturating_sub(outcomes.done + outcomes.shed + outcomes.analysis_failed),
         },
         storage: StatusStorage {
             synced: outcomes.synced,
             vetoed: outcomes.vetoed,
             failed: outcomes.storage_failed,
-            pending: outcomes.received.saturating_sub(outcomes.synced + outcomes.vetoed + outcomes.storage_failed),
+            pending: outcomes
+                .received
+                .saturating_sub(outcomes.synced + outcomes.vetoed + outcomes.storage_failed),
         },
         rate: run.map(|run| shared.rate.look(run)).unwrap_or_default(),
         latency_us: run.map(ActiveRun::latency).unwrap_or_default(),
@@ -233,12 +246,21 @@ pub async fn status(State(shared): State<Shared>) -> Json<Status> {
             page_kind: page_kind(ring.page_size()),
             locked: ring.locked(),
         }),
-        queues: StatusQueues { analysis: queue(analysis_waiting), storage: queue(storage_waiting) },
+        queues: StatusQueues {
+            analysis: queue(analysis_waiting),
+            storage: queue(storage_waiting),
+        },
         device: StatusDevice {
             name: appliance.accelerator().info().name.clone(),
             memory: memory_name(appliance.accelerator().memory()),
         },
-        cores: StatusCores { mode: if appliance.cores().shared { "shared" } else { "dedicated" } },
+        cores: StatusCores {
+            mode: if appliance.cores().shared {
+                "shared"
+            } else {
+                "dedicated"
+            },
+        },
         store: StatusStore {
             path: appliance.store().root().display().to_string(),
             free_bytes: appliance.store().free_bytes().unwrap_or(0),

@@ -21,7 +21,9 @@ pub fn read(key: &str, path: &Path, shape: Shape) -> Result<Vec<f64>, RecipeErro
         read_picture(path).map_err(wrong)?
     };
     if found != shape {
-        return Err(wrong(format!("it is {found} pixels, the frames are {shape}: they must be equal")));
+        return Err(wrong(format!(
+            "it is {found} pixels, the frames are {shape}: they must be equal"
+        )));
     }
     Ok(values)
 }
@@ -30,8 +32,13 @@ pub fn read(key: &str, path: &Path, shape: Shape) -> Result<Vec<f64>, RecipeErro
 pub fn read_mask(key: &str, path: &Path, shape: Shape) -> Result<PixelMask, RecipeError> {
     let values = read(key, path, shape)?;
     let wrong = |expected: String| RecipeError::from(ConfigError::value(key, path.display(), expected));
-    if let Some(value) = values.iter().find(|v| !(**v >= 0.0 && **v <= f64::from(u32::MAX) && v.fract() == 0.0)) {
-        return Err(wrong(format!("a mask holds whole numbers from 0 to 4294967295, this one holds {value}")));
+    if let Some(value) = values
+        .iter()
+        .find(|v| !(**v >= 0.0 && **v <= f64::from(u32::MAX) && v.fract() == 0.0))
+    {
+        return Err(wrong(format!(
+            "a mask holds whole numbers from 0 to 4294967295, this one holds {value}"
+        )));
     }
     let bits = values.iter().any(|value| *value > 1.0);
     let mask = if bits {
@@ -47,15 +54,25 @@ fn read_npy(path: &Path) -> Result<(Shape, Vec<f64>), String> {
     let open = || NpyFile::new(Cursor::new(&bytes)).map_err(|error| format!("not a .npy file: {error}"));
     let file = open()?;
     let &[rows, columns] = file.shape() else {
-        return Err(format!("it has {} dimensions, expected 2: rows and columns", file.shape().len()));
+        return Err(format!(
+            "it has {} dimensions, expected 2: rows and columns",
+            file.shape().len()
+        ));
     };
     if file.order() != npyz::Order::C {
         return Err("it is in Fortran order; save it as numpy.ascontiguousarray(...)".into());
     }
-    let DType::Plain(kind) = file.dtype() else { return Err("it holds records, expected plain numbers".into()) };
+    let DType::Plain(kind) = file.dtype() else {
+        return Err("it holds records, expected plain numbers".into());
+    };
     macro_rules! values {
         ($ty:ty) => {
-            open()?.into_vec::<$ty>().map_err(|error| error.to_string())?.into_iter().map(|v| v as f64).collect()
+            open()?
+                .into_vec::<$ty>()
+                .map_err(|error| error.to_string())?
+                .into_iter()
+                .map(|v| v as f64)
+                .collect()
         };
     }
     use npyz::TypeChar::{Bool, Float, Int, Uint};
@@ -76,7 +93,11 @@ fn read_npy(path: &Path) -> Result<(Shape, Vec<f64>), String> {
         (Int, 8) => values!(i64),
         (Float, 4) => values!(f32),
         (Float, 8) => values!(f64),
-        _ => return Err(format!("it holds {kind}, expected booleans, integers or floating-point numbers")),
+        _ => {
+            return Err(format!(
+                "it holds {kind}, expected booleans, integers or floating-point numbers"
+            ));
+        }
     };
     Ok((Shape::new(rows as usize, columns as usize), values))
 }
@@ -88,7 +109,10 @@ fn read_picture(path: &Path) -> Result<(Shape, Vec<f64>), String> {
         Some((file, dataset)) => (file.to_string(), Some(dataset.to_string())),
         None => (text, None),
     };
-    let config = ReplayConfig { dataset, ..ReplayConfig::default() };
+    let config = ReplayConfig {
+        dataset,
+        ..ReplayConfig::default()
+    };
     let mut source = Replay::open(Path::new(&file), &config).map_err(|error| error.to_string())?;
     source.arm(0).map_err(|error| error.to_string())?;
     let payload_bytes = source.stream().payload_bytes_max;

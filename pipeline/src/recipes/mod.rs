@@ -190,7 +190,11 @@ pub struct Snapshot {
 pub fn technique(recipe: &str, name: &str) -> Result<&'static dyn Technique, ConfigError> {
     TECHNIQUES.into_iter().find(|t| t.name() == name).ok_or_else(|| {
         let known: Vec<&str> = TECHNIQUES.iter().map(|t| t.name()).collect();
-        ConfigError::value(format!("recipe.{recipe}.technique"), format!("{name:?}"), format!("one of {}", known.join(", ")))
+        ConfigError::value(
+            format!("recipe.{recipe}.technique"),
+            format!("{name:?}"),
+            format!("one of {}", known.join(", ")),
+        )
     })
 }
 
@@ -201,12 +205,19 @@ pub fn check(name: &str, config: &RecipeConfig) -> Result<(), ConfigError> {
     for operation in &config.operations {
         if !known.contains(&operation.as_str()) {
             let expected = format!("{} knows the operations {}", technique.name(), known.join(", "));
-            return Err(ConfigError::value(format!("recipe.{name}.operations"), format!("{operation:?}"), expected));
+            return Err(ConfigError::value(
+                format!("recipe.{name}.operations"),
+                format!("{operation:?}"),
+                expected,
+            ));
         }
     }
     for table in config.parameters.keys() {
         if !config.operations.iter().any(|operation| operation == table) {
-            let expected = format!("the recipe has no operation of that name; it lists {}", config.operations.join(", "));
+            let expected = format!(
+                "the recipe has no operation of that name; it lists {}",
+                config.operations.join(", ")
+            );
             return Err(ConfigError::value(format!("recipe.{name}"), table, expected));
         }
     }
@@ -215,11 +226,19 @@ pub fn check(name: &str, config: &RecipeConfig) -> Result<(), ConfigError> {
 
 /// The parameters of one operation; an unknown key is an error that names it.
 pub fn parameters<T: DeserializeOwned>(recipe: &str, config: &RecipeConfig, operation: &str) -> Result<T, ConfigError> {
-    let table = config.parameters.get(operation).cloned().unwrap_or_else(|| toml::Value::Table(toml::Table::new()));
+    let table = config
+        .parameters
+        .get(operation)
+        .cloned()
+        .unwrap_or_else(|| toml::Value::Table(toml::Table::new()));
     let shown = table.clone();
     table.try_into().map_err(|error: toml::de::Error| {
         let text = error.to_string();
-        ConfigError::value(format!("recipe.{recipe}.{operation}"), shown, text.trim_end().to_string())
+        ConfigError::value(
+            format!("recipe.{recipe}.{operation}"),
+            shown,
+            text.trim_end().to_string(),
+        )
     })
 }
 

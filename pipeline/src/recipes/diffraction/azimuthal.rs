@@ -34,8 +34,9 @@ pub(super) struct AzimuthalParameters {
     pub solid_angle: bool,
     /// Polarisation factor of the beam, -1 (vertical) to 1 (horizontal); no correction unless given.
     pub polarization: Option<f64>,
-    /// Standard errors from counting statistics.
-    pub poisson_errors: bool,
+    /// Where standard errors come from: "poisson" or "none".
+    #[schemars(with = "String")]
+    pub error_model: ErrorModel,
     /// Pixels of this value take no part.
     pub dummy: Option<f64>,
     /// Half width of the interval around `dummy`.
@@ -51,7 +52,7 @@ impl Default for AzimuthalParameters {
             range: None,
             solid_angle: true,
             polarization: None,
-            poisson_errors: true,
+            error_model: ErrorModel::Poisson,
             dummy: None,
             delta_dummy: None,
         }
@@ -61,7 +62,11 @@ impl Default for AzimuthalParameters {
 impl AzimuthalParameters {
     pub(super) fn check(&self, recipe: &str) -> Result<(), ConfigError> {
         let wrong = |key: &str, value: String, expected: &str| {
-            Err(ConfigError::value(format!("recipe.{recipe}.{NAME}.{key}"), value, expected))
+            Err(ConfigError::value(
+                format!("recipe.{recipe}.{NAME}.{key}"),
+                value,
+                expected,
+            ))
         };
         if !(1..=65535).contains(&self.bins) {
             return wrong("bins", self.bins.to_string(), "allowed is 1 to 65535");
@@ -80,12 +85,14 @@ impl AzimuthalParameters {
     /// The geometry of the file, or what the source says.
     fn geometry(&self, setup: &Setup<'_>) -> Result<Geometry, RecipeError> {
         let shape = setup.stream.shape;
-        let Some(path) = &self.poni else { return self.from_stream(setup) };
+        let Some(path) = &self.poni else {
+            return self.of_stream(setup);
+        };
         let path = setup.path(path);
         let text = std::fs::read_to_string(&path)
             .map_err(|error| setup.wrong(NAME, "poni", path.display(), format!("cannot be read: {error}")))?;
-        let poni = frame::poni::parse(&text)
-            .map_err(|error| setup.wrong(NAME, "poni", path.display(), error.to_string()))?;
+        let poni =
+            frame::poni::parse(&text).map_err(|error| setup.wrong(NAME, "poni", path.display(), error.to_string()))?;
         if let Some(of_poni) = poni.geometry.shape.filter(|of_poni| *of_poni != shape) {
             let expected = format!("it belongs to a detector of {of_poni} pixels, the frames are {shape}");
             return Err(setup.wrong(NAME, "poni", path.display(), expected));
@@ -93,7 +100,7 @@ impl AzimuthalParameters {
         Ok(poni.geometry)
     }
 
-    fn from_stream(&self, setup: &Setup<'_>) -> Result<Geometry, RecipeError> {
+    fn of_stream(&self, setup: &Setup<'_>) -> Result<Geometry, RecipeError> {
         let facts = &setup.stream.detector;
         let missing = |what: &str| {
             let expected = format!("the source does not say the {what}: name a .poni file");
@@ -104,7 +111,10 @@ impl AzimuthalParameters {
         let row = facts.beam_center_y_px.ok_or_else(|| missing("beam centre"))?;
         let column = facts.beam_center_x_px.ok_or_else(|| missing("beam centre"))?;
         Ok(Geometry {
-            dist_m: facts.distance_m.filter(|d| *d > 0.0).ok_or_else(|| missing("detector distance"))?,
+            dist_m: facts
+                .distance_m
+                .filter(|d| *d > 0.0)
+                .ok_or_else(|| missing("detector distance"))?,
             poni1_m: (row + 0.5) * pixel1_m,
             poni2_m: (column + 0.5) * pixel2_m,
             rot1_rad: 0.0,
@@ -135,7 +145,12 @@ const SCALE: f64 = (1u64 << 32) as f64;
 
 impl Running {
     fn new(bins: usize) -> Self {
-        Self { weighted: vec![0; bins], variance: vec![0; bins], pixels: vec![0; bins], frames: 0 }
+        Self {
+            weighted: vec![0; bins],
+            variance: vec![0; bins],
+            pixels: vec![0; bins],
+            frames: 0,
+        }
     }
 
     fn add(&mut self, intensity: &[f32], sigma: &[f32], count: &[f32]) {
@@ -181,14 +196,16 @@ pub(super) fn plan(
         saturation: corrections.saturation,
         dummy: parameters.dummy,
         delta_dummy: parameters.delta_dummy,
-        error_model: if parameters.poisson_errors { ErrorModel::Poisson } else { ErrorModel::None },
+        error_model: parameters.error_model,
         ..AzimuthalConfig::new(
             AzimuthalGeometry {
                 radial,
                 scale,
                 unit: parameters.unit.name().into(),
                 solid_angle: parameters.solid_angle.then(|| geometry.solid_angle_map(shape)),
-                polarization: parameters.polarization.map(|factor| geometry.polarization_map(factor, 0.0, shape)),
+                polarization: parameters
+                    .polarization
+                    .map(|factor| geometry.polarization_map(factor, 0.0, shape)),
             },
             parameters.bins,
         )
@@ -214,7 +231,11 @@ pub(super) fn plan(
         frames_used: 0,
     });
     prepared.geometry = Some(geometry);
-    let running = Arc::new((0..workers).map(|_| Mutex::new(Running::new(parameters.bins))).collect());
+    let running = Arc::new(
+        (0..workers)
+            .map(|_| Mutex::new(Running::new(parameters.bins)))
+            .collect(),
+    );
     Ok(AzimuthalPlan { config, first, running })
 }
 
@@ -245,7 +266,12 @@ impl Azimuthal {
         worker: usize,
     ) -> Result<Self, RecipeError> {
         let integrator = integrator(setup, &plan.config, corrections)?;
-        Ok(Self { integrator, first: plan.first, worker, running: plan.running.clone() })
+        Ok(Self {
+            integrator,
+            first: plan.first,
+            worker,
+            running: plan.running.clone(),
+        })
     }
 }
 
@@ -266,12 +292,16 @@ impl Operation for Azimuthal {
                 result.curves[first + 2].copy_from_slice(count);
             }
         };
-        self.integrator.integrate_with(queue, frames, put).map_err(RecipeError::device(NAME))?;
+        self.integrator
+            .integrate_with(queue, frames, put)
+            .map_err(RecipeError::device(NAME))?;
         Ok(())
     }
 
     fn snapshot(&mut self, _queue: &Queue, snapshot: &mut Snapshot) -> Result<(), RecipeError> {
-        let Some(curve) = snapshot.curves.iter_mut().find(|curve| curve.name == CURVE) else { return Ok(()) };
+        let Some(curve) = snapshot.curves.iter_mut().find(|curve| curve.name == CURVE) else {
+            return Ok(());
+        };
         for bin in 0..curve.values.len() {
             let (mut weighted, mut variance, mut pixels) = (0i128, 0i128, 0u64);
             for running in self.running.iter() {

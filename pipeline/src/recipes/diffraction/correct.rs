@@ -38,7 +38,8 @@ impl CorrectParameters {
         let mut mask = setup.stream.mask.clone().unwrap_or_else(|| PixelMask::none(shape));
         if let Some(path) = &self.mask {
             let users = fields::read_mask(&key("mask"), &setup.path(path), shape)?;
-            mask.merge(&users).map_err(|error| setup.wrong("correct", "mask", path.display(), error.to_string()))?;
+            mask.merge(&users)
+                .map_err(|error| setup.wrong("correct", "mask", path.display(), error.to_string()))?;
         }
         let field = |name: &str, path: &Option<PathBuf>| -> Result<Option<Vec<f32>>, RecipeError> {
             let Some(path) = path else { return Ok(None) };
@@ -48,13 +49,20 @@ impl CorrectParameters {
         let (dark, flat) = (field("dark", &self.dark)?, field("flat", &self.flat)?);
         // A bad calibration value masks its pixel: it must never reach a curve.
         let bad = |field: &Option<Vec<f32>>, index: usize, low: f32| {
-            field.as_ref().is_some_and(|field| !field[index].is_finite() || field[index] <= low)
+            field
+                .as_ref()
+                .is_some_and(|field| !field[index].is_finite() || field[index] <= low)
         };
         for index in 0..shape.pixels() {
             if bad(&dark, index, f32::NEG_INFINITY) || bad(&flat, index, 0.0) {
                 mask.bits_mut()[index] |= frame::mask::DEAD;
             }
         }
-        Ok(Corrections { mask, dark, flat, saturation: self.saturation.or(setup.stream.saturation_value) })
+        Ok(Corrections {
+            mask,
+            dark,
+            flat,
+            saturation: self.saturation.or(setup.stream.saturation_value),
+        })
     }
 }

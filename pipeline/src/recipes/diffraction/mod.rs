@@ -36,17 +36,34 @@ impl Technique for Diffraction {
 
     fn schemas(&self) -> Vec<(String, serde_json::Value)> {
         vec![
-            ("[recipe.NAME.correct]` of diffraction".into(), schemars::schema_for!(CorrectParameters).to_value()),
-            ("[recipe.NAME.statistics]` of diffraction".into(), schemars::schema_for!(StatisticsParameters).to_value()),
-            ("[recipe.NAME.azimuthal]` of diffraction".into(), schemars::schema_for!(AzimuthalParameters).to_value()),
+            (
+                "[recipe.NAME.correct]` of diffraction".into(),
+                schemars::schema_for!(CorrectParameters).to_value(),
+            ),
+            (
+                "[recipe.NAME.statistics]` of diffraction".into(),
+                schemars::schema_for!(StatisticsParameters).to_value(),
+            ),
+            (
+                "[recipe.NAME.azimuthal]` of diffraction".into(),
+                schemars::schema_for!(AzimuthalParameters).to_value(),
+            ),
         ]
     }
 
     fn check(&self, name: &str, config: &RecipeConfig) -> Result<(), ConfigError> {
-        let places: Vec<_> = config.operations.iter().map(|o| OPERATIONS.iter().position(|known| known == o)).collect();
+        let places: Vec<_> = config
+            .operations
+            .iter()
+            .map(|o| OPERATIONS.iter().position(|known| known == o))
+            .collect();
         if places.is_empty() || !places.is_sorted_by(|a, b| a < b) {
             let expected = format!("some of {OPERATIONS:?}, each once and in this order");
-            return Err(ConfigError::value(format!("recipe.{name}.operations"), format!("{:?}", config.operations), expected));
+            return Err(ConfigError::value(
+                format!("recipe.{name}.operations"),
+                format!("{:?}", config.operations),
+                expected,
+            ));
         }
         parameters::<CorrectParameters>(name, config, "correct")?;
         parameters::<StatisticsParameters>(name, config, "statistics")?;
@@ -73,12 +90,26 @@ impl Technique for Diffraction {
             mask: corrections.mask.clone(),
         };
         let statistics_of = if asked("statistics") {
-            Some(StatisticsOperation::plan(setup, &statistics, &corrections, &mut prepared.layout)?)
+            Some(StatisticsOperation::plan(
+                setup,
+                &statistics,
+                &corrections,
+                &mut prepared.layout,
+            )?)
         } else {
             None
         };
-        let azimuthal_of =
-            if asked("azimuthal") { Some(azimuthal::plan(setup, &azimuthal, &corrections, workers, &mut prepared)?) } else { None };
+        let azimuthal_of = if asked("azimuthal") {
+            Some(azimuthal::plan(
+                setup,
+                &azimuthal,
+                &corrections,
+                workers,
+                &mut prepared,
+            )?)
+        } else {
+            None
+        };
         for worker in 0..workers {
             let mut operations: Vec<Box<dyn Operation>> = Vec::new();
             if let Some(plan) = &statistics_of {

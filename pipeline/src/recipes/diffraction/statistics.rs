@@ -56,7 +56,9 @@ impl StatisticsOperation {
     ) -> Result<StatisticsPlan, RecipeError> {
         for (index, region) in parameters.regions.iter().enumerate() {
             let plain = region.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !region.name.is_empty();
-            let again = parameters.regions[..index].iter().any(|other| other.name == region.name);
+            let again = parameters.regions[..index]
+                .iter()
+                .any(|other| other.name == region.name);
             if !plain || again {
                 let expected = "a name of letters, digits and underscores, different for every region";
                 return Err(setup.wrong(NAME, "regions.name", format!("{:?}", region.name), expected));
@@ -77,17 +79,29 @@ impl StatisticsOperation {
             layout.scalar(&format!("{}_counts", region.name), "counts");
             layout.scalar(&format!("{}_max", region.name), "counts");
         }
-        let config = StatisticsConfig { saturation: corrections.saturation, regions: regions.collect() };
+        let config = StatisticsConfig {
+            saturation: corrections.saturation,
+            regions: regions.collect(),
+        };
         Ok(StatisticsPlan { config, first })
     }
 
-    pub(super) fn new(setup: &Setup<'_>, plan: &StatisticsPlan, corrections: &Corrections) -> Result<Self, RecipeError> {
+    pub(super) fn new(
+        setup: &Setup<'_>,
+        plan: &StatisticsPlan,
+        corrections: &Corrections,
+    ) -> Result<Self, RecipeError> {
         let (shape, pixel_type) = (setup.stream.shape, setup.stream.pixel_type);
         let (device, mask, limit) = (setup.accelerator, &corrections.mask, setup.batch_limit);
-        let statistics = Statistics::new(device, &plan.config, shape, pixel_type, mask, limit)
-            .map_err(RecipeError::device(NAME))?;
+        let statistics =
+            Statistics::new(device, &plan.config, shape, pixel_type, mask, limit).map_err(RecipeError::device(NAME))?;
         let found = vec![FrameStatistics::default(); limit];
-        Ok(Self { statistics, regions: plan.config.regions.len(), first: plan.first, found })
+        Ok(Self {
+            statistics,
+            regions: plan.config.regions.len(),
+            first: plan.first,
+            found,
+        })
     }
 }
 
@@ -99,7 +113,9 @@ impl Operation for StatisticsOperation {
     fn push<'a>(&'a mut self, batch: &mut Batch<'a>) -> Result<(), RecipeError> {
         let frames = batch.frames.frames();
         let found = &mut self.found[..frames];
-        self.statistics.run(batch.queue, batch.frames, found).map_err(RecipeError::device(NAME))?;
+        self.statistics
+            .run(batch.queue, batch.frames, found)
+            .map_err(RecipeError::device(NAME))?;
         for (index, found) in found.iter().enumerate() {
             let Some(result) = batch.result(index) else { continue };
             let scalars = &mut result.scalars[self.first..];
@@ -107,7 +123,10 @@ impl Operation for StatisticsOperation {
             scalars[1] = found.frame.max;
             scalars[2] = found.frame.saturated as f64;
             scalars[3] = found.frame.valid as f64;
-            for (region, pair) in found.regions[..self.regions].iter().zip(scalars[4..].chunks_exact_mut(2)) {
+            for (region, pair) in found.regions[..self.regions]
+                .iter()
+                .zip(scalars[4..].chunks_exact_mut(2))
+            {
                 pair[0] = region.sum;
                 pair[1] = region.max;
             }

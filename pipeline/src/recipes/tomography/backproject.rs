@@ -76,9 +76,11 @@ impl Default for BackprojectParameters {
 impl BackprojectParameters {
     pub(super) fn check(&self, recipe: &str) -> Result<(), ConfigError> {
         let finite = |key: &str, value: Option<f64>| match value {
-            Some(value) if !value.is_finite() => {
-                Err(ConfigError::value(format!("recipe.{recipe}.{NAME}.{key}"), value, "a number of pixels"))
-            }
+            Some(value) if !value.is_finite() => Err(ConfigError::value(
+                format!("recipe.{recipe}.{NAME}.{key}"),
+                value,
+                "a number of pixels",
+            )),
             _ => Ok(()),
         };
         finite("rotation_axis_px", self.rotation_axis_px)?;
@@ -102,7 +104,10 @@ impl Backproject {
     ) -> Result<Self, RecipeError> {
         let (stream, shape) = (setup.stream, setup.stream.shape);
         let middle = (shape.columns as f64 - 1.0) / 2.0;
-        let rotation_axis_px = parameters.rotation_axis_px.or(stream.detector.rotation_axis_px).unwrap_or(middle);
+        let rotation_axis_px = parameters
+            .rotation_axis_px
+            .or(stream.detector.rotation_axis_px)
+            .unwrap_or(middle);
         if !(0.0..=shape.columns as f64 - 1.0).contains(&rotation_axis_px) {
             let expected = format!("allowed is 0 to {}: the axis lies on the detector", shape.columns - 1);
             return Err(setup.wrong(NAME, "rotation_axis_px", rotation_axis_px, expected));
@@ -114,9 +119,16 @@ impl Backproject {
                 stream.samples(),
                 stream.angles_deg.len()
             );
-            return Err(RecipeError::Frames { operation: NAME, reason });
+            return Err(RecipeError::Frames {
+                operation: NAME,
+                reason,
+            });
         }
-        let rows = if parameters.rows.is_empty() { vec![shape.rows / 2] } else { parameters.rows.clone() };
+        let rows = if parameters.rows.is_empty() {
+            vec![shape.rows / 2]
+        } else {
+            parameters.rows.clone()
+        };
         let mut planes = Vec::new();
         let mut add = |plane, name: String, shape| {
             planes.push(plane);
@@ -135,13 +147,29 @@ impl Backproject {
                 let expected = format!("the detector has rows 0 to {}", shape.rows - 1);
                 return Err(setup.wrong(NAME, "rows", row, expected));
             }
-            let name = if rows.len() == 1 { "xy".into() } else { format!("xy_{row}") };
+            let name = if rows.len() == 1 {
+                "xy".into()
+            } else {
+                format!("xy_{row}")
+            };
             add(Plane::Horizontal { row: *row }, name, square);
         }
         if parameters.vertical {
             let upright = Shape::new(shape.rows, shape.columns);
-            add(Plane::VerticalXz { y_px: parameters.xz_at_px.unwrap_or(0.0) }, "xz".into(), upright);
-            add(Plane::VerticalYz { x_px: parameters.yz_at_px.unwrap_or(0.0) }, "yz".into(), upright);
+            add(
+                Plane::VerticalXz {
+                    y_px: parameters.xz_at_px.unwrap_or(0.0),
+                },
+                "xz".into(),
+                upright,
+            );
+            add(
+                Plane::VerticalYz {
+                    x_px: parameters.yz_at_px.unwrap_or(0.0),
+                },
+                "yz".into(),
+                upright,
+            );
         }
         let config = BackprojectorConfig {
             rows: shape.rows,
@@ -151,7 +179,11 @@ impl Backproject {
             planes,
         };
         let backprojector = Backprojector::new(setup.accelerator, &config).map_err(RecipeError::device(NAME))?;
-        Ok(Self { backprojector, rotation_axis_px, used: 0 })
+        Ok(Self {
+            backprojector,
+            rotation_axis_px,
+            used: 0,
+        })
     }
 
     pub(super) fn rotation_axis_px(&self) -> f64 {
@@ -165,15 +197,21 @@ impl Operation for Backproject {
     }
 
     fn push<'a>(&'a mut self, batch: &mut Batch<'a>) -> Result<(), RecipeError> {
-        let Some(corrected) = batch.corrected.as_deref_mut() else { return Ok(()) };
-        self.backprojector.push(batch.queue, corrected, batch.angles_deg).map_err(RecipeError::device(NAME))?;
+        let Some(corrected) = batch.corrected.as_deref_mut() else {
+            return Ok(());
+        };
+        self.backprojector
+            .push(batch.queue, corrected, batch.angles_deg)
+            .map_err(RecipeError::device(NAME))?;
         self.used += corrected.frames() as u64;
         Ok(())
     }
 
     fn snapshot(&mut self, queue: &Queue, snapshot: &mut Snapshot) -> Result<(), RecipeError> {
         for (plane, image) in snapshot.images.iter_mut().enumerate() {
-            self.backprojector.snapshot(queue, plane, &mut image.values).map_err(RecipeError::device(NAME))?;
+            self.backprojector
+                .snapshot(queue, plane, &mut image.values)
+                .map_err(RecipeError::device(NAME))?;
             image.frames_used = self.used;
         }
         Ok(())

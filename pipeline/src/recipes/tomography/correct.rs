@@ -30,7 +30,14 @@ pub(super) struct CorrectParameters {
 
 impl Default for CorrectParameters {
     fn default() -> Self {
-        Self { mask: None, dark: None, flat: None, flat_field: true, minus_log: true, clip_transmission: 1e-6 }
+        Self {
+            mask: None,
+            dark: None,
+            flat: None,
+            flat_field: true,
+            minus_log: true,
+            clip_transmission: 1e-6,
+        }
     }
 }
 
@@ -38,7 +45,11 @@ impl CorrectParameters {
     pub(super) fn check(&self, recipe: &str) -> Result<(), ConfigError> {
         if !(self.clip_transmission > 1e-30 && self.clip_transmission < 1.0) {
             let key = format!("recipe.{recipe}.correct.clip_transmission");
-            return Err(ConfigError::value(key, self.clip_transmission, "allowed is above 1e-30 and below 1"));
+            return Err(ConfigError::value(
+                key,
+                self.clip_transmission,
+                "allowed is above 1e-30 and below 1",
+            ));
         }
         Ok(())
     }
@@ -52,7 +63,10 @@ struct Mean {
 
 impl Mean {
     fn new(pixels: usize) -> Self {
-        Self { sum: vec![0.0; pixels], frames: 0 }
+        Self {
+            sum: vec![0.0; pixels],
+            frames: 0,
+        }
     }
 
     fn add(&mut self, values: &[f32]) {
@@ -104,14 +118,25 @@ impl Correct {
             let mut values = Vec::with_capacity(pixels);
             if let Some(path) = path {
                 let key = format!("recipe.{}.{NAME}.{key}", setup.recipe);
-                values.extend(fields::read(&key, &setup.path(path), stream.shape)?.iter().map(|value| *value as f32));
+                values.extend(
+                    fields::read(&key, &setup.path(path), stream.shape)?
+                        .iter()
+                        .map(|value| *value as f32),
+                );
             }
             Ok(values)
         };
         let (dark, flat) = (field("dark", &parameters.dark)?, field("flat", &parameters.flat)?);
         let correction = |config: &CorrectionConfig, mask: &PixelMask| {
-            Correction::new(setup.accelerator, config, stream.shape, stream.pixel_type, mask, setup.batch_limit)
-                .map_err(RecipeError::device(NAME))
+            Correction::new(
+                setup.accelerator,
+                config,
+                stream.shape,
+                stream.pixel_type,
+                mask,
+                setup.batch_limit,
+            )
+            .map_err(RecipeError::device(NAME))
         };
         let raw = correction(&CorrectionConfig::default(), &PixelMask::none(stream.shape))?;
         let config = CorrectionConfig {
@@ -138,11 +163,16 @@ impl Correct {
         self.flats.write(&mut self.flat);
         if self.parameters.flat_field && self.flat.is_empty() {
             let reason = "every flat of the scan was lost; take it again, or name a file in correct.flat".into();
-            return Err(RecipeError::Frames { operation: NAME, reason });
+            return Err(RecipeError::Frames {
+                operation: NAME,
+                reason,
+            });
         }
         let dark = Some(self.dark.as_slice()).filter(|dark| !dark.is_empty());
         let flat = Some(self.flat.as_slice()).filter(|_| self.parameters.flat_field);
-        self.transmission.set_fields(queue, dark, flat).map_err(RecipeError::device(NAME))?;
+        self.transmission
+            .set_fields(queue, dark, flat)
+            .map_err(RecipeError::device(NAME))?;
         self.ready = true;
         Ok(())
     }
@@ -158,7 +188,11 @@ impl Operation for Correct {
         if matches!(batch.kind, FrameKind::Dark | FrameKind::Flat) {
             let counts = self.raw.run(batch.queue, batch.frames).map_err(&failed)?;
             let values = counts.map(batch.queue).map_err(&failed)?;
-            let mean = if batch.kind == FrameKind::Dark { &mut self.darks } else { &mut self.flats };
+            let mean = if batch.kind == FrameKind::Dark {
+                &mut self.darks
+            } else {
+                &mut self.flats
+            };
             mean.add(&values);
             return values.unmap().map_err(failed);
         }

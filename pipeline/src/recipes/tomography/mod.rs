@@ -35,15 +35,25 @@ impl Technique for Tomography {
 
     fn schemas(&self) -> Vec<(String, serde_json::Value)> {
         vec![
-            ("[recipe.NAME.correct]` of tomography".into(), schemars::schema_for!(CorrectParameters).to_value()),
-            ("[recipe.NAME.backproject]` of tomography".into(), schemars::schema_for!(BackprojectParameters).to_value()),
+            (
+                "[recipe.NAME.correct]` of tomography".into(),
+                schemars::schema_for!(CorrectParameters).to_value(),
+            ),
+            (
+                "[recipe.NAME.backproject]` of tomography".into(),
+                schemars::schema_for!(BackprojectParameters).to_value(),
+            ),
         ]
     }
 
     fn check(&self, name: &str, config: &RecipeConfig) -> Result<(), ConfigError> {
         if config.operations != ["correct", "backproject"] {
             let expected = "tomography needs [\"correct\", \"backproject\"], in this order";
-            return Err(ConfigError::value(format!("recipe.{name}.operations"), format!("{:?}", config.operations), expected));
+            return Err(ConfigError::value(
+                format!("recipe.{name}.operations"),
+                format!("{:?}", config.operations),
+                expected,
+            ));
         }
         parameters::<CorrectParameters>(name, config, "correct")?.check(name)?;
         parameters::<BackprojectParameters>(name, config, "backproject")?.check(name)
@@ -52,11 +62,16 @@ impl Technique for Tomography {
     fn prepare(&self, setup: &Setup<'_>, _workers: usize) -> Result<Prepared, RecipeError> {
         let correct: CorrectParameters = setup.parameters("correct")?;
         let backproject: BackprojectParameters = setup.parameters("backproject")?;
-        let mut mask = setup.stream.mask.clone().unwrap_or_else(|| PixelMask::none(setup.stream.shape));
+        let mut mask = setup
+            .stream
+            .mask
+            .clone()
+            .unwrap_or_else(|| PixelMask::none(setup.stream.shape));
         if let Some(path) = &correct.mask {
             let key = format!("recipe.{}.correct.mask", setup.recipe);
             let users = super::fields::read_mask(&key, &setup.path(path), setup.stream.shape)?;
-            mask.merge(&users).map_err(|error| setup.wrong("correct", "mask", path.display(), error.to_string()))?;
+            mask.merge(&users)
+                .map_err(|error| setup.wrong("correct", "mask", path.display(), error.to_string()))?;
         }
         let mut layout = ResultLayout::default();
         let mut snapshot = Snapshot::default();

@@ -1,0 +1,299 @@
+//! What other threads see of a run: its state, counts, queues, newest frame and snapshot, and how it ended.
+
+use crate::feedback::events::EventLog;
+use crate::feedback::hub::FeedbackHub;
+use crate::ledger::{Ledger, Outcomes};
+use crate::recipes::Snapshot;
+use crate::storage::RunInfo;
+use crossbeam_queue::ArrayQueue;
+use driver::memory::FrameLease;
+use driver::tracker::Counts;
+use frame::StreamDescription;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use serde_json::json;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError};
+
+/// State of a run while it is in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum RunState {
+    /// every thread and file is ready
+    Armed = 0,
+    /// frames arrive
+    Recording = 1,
+    /// the last frame has come, books and files are being closed
+    Finishing = 2,
+    /// ended with every expected frame accounted for
+    Complete = 3,
+    /// ended early on request, everything kept
+    Stopped = 4,
+    /// ended on request, marked as aborted
+    Aborted = 5,
+    /// ended by an error
+    Failed = 6,
+}
+
+impl RunState {
+    const ALL: [RunState; 7] = [
+        RunState::Armed,
+        RunState::Recording,
+        RunState::Finishing,
+        RunState::Complete,
+        RunState::Stopped,
+        RunState::Aborted,
+        RunState::Failed,
+    ];
+
+    /// Name as the API writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RunState::Armed => "armed",
+            RunState::Recording => "recording",
+            RunState::Finishing => "finishing",
+            RunState::Complete => "complete",
+            RunState::Stopped => "stopped",
+            RunState::Aborted => "aborted",
+            RunState::Failed => "failed",
+        }
+    }
+
+    /// Whether nothing more will happen.
+    pub fn ended(self) -> bool {
+        self as u8 >= RunState::Complete as u8
+    }
+}
+
+/// Latency quantiles, microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct LatencyUs {
+    /// median
+    pub p50: f64,
+    /// 99th percentile
+    pub p99: f64,
+    /// 99.9th percentile
+    pub p999: f64,
+    /// largest
+    pub max: f64,
+}
+
+impl LatencyUs {
+    /// Quantiles of a histogram of nanoseconds.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        let us = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        Self {
+            p50: us(0.5),
+            p99: us(0.99),
+            p999: us(0.999),
+            max: histogram.max() as f64 / 1e3,
+        }
+    }
+}
+
+/// Rates over the time in which frames arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct Throughput {
+    /// frames per second
+    pub frames_per_s: f64,
+    /// payload bytes per second
+    pub bytes_per_s: f64,
+}
+
+/// How a run ended, as `--json` prints it and `run.json` keeps it.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Summary {
+    /// run id
+    pub run: String,
+    /// complete, stopped, aborted or failed
+    pub state: &'static str,
+    /// the tracker's counts
+    #[schema(value_type = Object)]
+    pub frames: Counts,
+    /// the outcomes of analysis and storage
+    pub outcomes: Outcomes,
+    /// arrival of a frame to its result
+    pub latency_us: LatencyUs,
+    /// rates
+    pub throughput: Throughput,
+    /// files of the run
+    pub files: Vec<String>,
+    /// final results: names, shapes and how many frames they rest on
+    #[schema(value_type = Object)]
+    pub results: serde_json::Value,
+    /// device that computed
+    pub device: String,
+    /// from armed to closed
+    pub seconds: f64,
+    /// payload-sized copies between ring and device
+    pub device_copies: u64,
+    /// what somebody should know
+    pub warnings: Vec<String>,
+}
+
+/// Tracker counts that anybody may read while the receiving thread owns the tracker.
+#[derive(Debug, Default)]
+pub struct LiveCounts([AtomicU64; 9]);
+
+impl LiveCounts {
+    pub(crate) fn expecting(frames: u64) -> Self {
+        let counts = Self::default();
+        counts.0[8].store(frames, Relaxed);
+        counts
+    }
+
+    pub(crate) fn set(&self, counts: &Counts) {
+        let values = [
+            counts.complete,
+            counts.partial,
+            counts.corrupt,
+            counts.lost,
+            counts.duplicate,
+            counts.late,
+            counts.stale,
+            counts.unexpected,
+            counts.expected,
+        ];
+        for (cell, value) in self.0.iter().zip(values) {
+            cell.store(value, Relaxed);
+        }
+    }
+
+    /// The counts now.
+    pub fn get(&self) -> Counts {
+        let at = |i: usize| self.0[i].load(Relaxed);
+        Counts {
+            expected: at(8),
+            complete: at(0),
+            partial: at(1),
+            corrupt: at(2),
+            lost: at(3),
+            duplicate: at(4),
+            late: at(5),
+            stale: at(6),
+            unexpected: at(7),
+        }
+    }
+}
+
+/// Everything about a run that other threads may look at.
+pub struct ActiveRun {
+    /// identity and metadata
+    pub info: RunInfo,
+    /// what the source said
+    pub stream: StreamDescription,
+    /// mask of the run
+    pub mask: frame::PixelMask,
+    /// axes of the result curves
+    pub axes: Vec<crate::storage::CurveAxis>,
+    /// datasets that the run writes, known before frame 0
+    pub datasets: Vec<crate::storage::DatasetInfo>,
+    /// frame by frame
+    pub ledger: Ledger,
+    /// tracker counts
+    pub counts: LiveCounts,
+    /// results for consumers
+    pub hub: FeedbackHub,
+    /// events for consumers
+    pub events: EventLog,
+    /// the newest frame
+    pub latest: ArrayQueue<FrameLease>,
+    /// pictures and curves so far; workers only ever try this lock
+    pub snapshot: Mutex<Snapshot>,
+    /// folder of the run
+    pub folder: std::path::PathBuf,
+    /// payload bytes received
+    pub bytes: AtomicU64,
+    /// payload-sized copies between ring and device
+    pub copies: AtomicU64,
+    pub(crate) state: AtomicU8,
+    pub(crate) stop: AtomicBool,
+    pub(crate) abort: AtomicBool,
+    pub(crate) first_ns: AtomicU64,
+    pub(crate) last_ns: AtomicU64,
+    pub(crate) latency: Mutex<LatencyUs>,
+    pub(crate) summary: Mutex<Option<Summary>>,
+    pub(crate) warnings: Mutex<Vec<String>>,
+    pub(crate) queues: [AtomicU64; 2],
+}
+
+impl ActiveRun {
+    /// State now.
+    pub fn state(&self) -> RunState {
+        RunState::ALL[usize::from(self.state.load(SeqCst)).min(RunState::ALL.len() - 1)]
+    }
+
+    pub(crate) fn set_state(&self, state: RunState) {
+        self.state.store(state as u8, SeqCst);
+    }
+
+    /// Ends the run early; everything so far is kept.
+    pub fn stop(&self) {
+        self.stop.store(true, SeqCst);
+    }
+
+    /// Ends the run now and marks it as aborted.
+    pub fn abort(&self) {
+        self.abort.store(true, SeqCst);
+        self.stop.store(true, SeqCst);
+    }
+
+    /// Whether somebody asked for the end.
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
+
+    /// Latency so far.
+    pub fn latency(&self) -> LatencyUs {
+        *self.latency.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker's latency so far; skipped while somebody reads.
+    pub fn offer_latency(&self, histogram: &Histogram<u64>) {
+        if let Ok(mut latency) = self.latency.try_lock() {
+            *latency = LatencyUs::of(histogram);
+        }
+    }
+
+    /// Frames waiting for analysis and for storage.
+    pub fn waiting(&self) -> (u64, u64) {
+        (self.queues[0].load(Relaxed), self.queues[1].load(Relaxed))
+    }
+
+    /// Mean rates from the first arrival to the last.
+    pub fn throughput(&self) -> Throughput {
+        let (first, last) = (self.first_ns.load(Relaxed), self.last_ns.load(Relaxed));
+        let received = self.ledger.outcomes().received;
+        if received < 2 || last <= first {
+            return Throughput::default();
+        }
+        let seconds = (last - first) as f64 / 1e9;
+        // The first arrival starts the clock, so it is not counted in the rate.
+        let share = (received - 1) as f64 / received as f64;
+        Throughput {
+            frames_per_s: (received - 1) as f64 / seconds,
+            bytes_per_s: self.bytes.load(Relaxed) as f64 * share / seconds,
+        }
+    }
+
+    /// How it ended; `None` before that.
+    pub fn summary(&self) -> Option<Summary> {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says once that something is not as it should be.
+    pub fn degraded(&self, message: String) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if warnings.len() < 100 && !warnings.contains(&message) {
+            tracing::warn!("{message}");
+            self.events.add("degraded", json!({ "message": message }));
+            warnings.push(message);
+        }
+    }
+
+    /// What somebody should know.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,303 @@
+//! The data plane between arm and end: nothing is allocated, and a slow stage pushes back to the last slot.
+
+#![allow(unsafe_code, clippy::unwrap_used)]
+
+use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
+use driver::simulate::{Scene, Simulate, SimulateConfig};
+use driver::source::{FrameSource, WhenFull};
+use frame::{PixelMask, ResultLayout};
+use kernels::{Accelerator, Queue};
+use pipeline::appliance::{Appliance, RunRequest};
+use pipeline::config::{Config, ConfigError, RecipeConfig};
+use pipeline::cores::Cores;
+use pipeline::data_plane;
+use pipeline::metrics::Metrics;
+use pipeline::recipes::{Batch, Operation, Prepared, RecipeError, Setup, Snapshot, Technique};
+use pipeline::run::{self, RunParts};
+use pipeline::storage::{RunInfo, RunWriter, Store, WriterConfig};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// Counts what data-plane threads ask for.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static SIZES: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+
+fn count(layout: Layout) {
+    if data_plane::active() {
+        let at = ALLOCATIONS.fetch_add(1, SeqCst);
+        if let Some(slot) = SIZES.get(at as usize) {
+            slot.store(layout.size() as u64, SeqCst);
+        }
+        if std::env::var_os("FLUXLINE_TEST_ABORT").is_some() {
+            std::process::abort();
+        }
+    }
+}
+
+// SAFETY: every call goes on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout);
+        // SAFETY: the caller's promises are the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(start, layout) }
+    }
+
+    unsafe fn realloc(&self, start: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        count(layout);
+        // SAFETY: as above.
+        unsafe { System.realloc(start, layout, bytes) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn folder(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("fluxline-plane-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
+fn record(name: &str, source: &str, recipe: &str) -> u64 {
+    let folder = folder(name);
+    let text = format!(
+        "[ring]\nslots = 192\nallow_transparent = true\n[[source]]\nkind = \"simulate\"\n{source}[store]\npath = \"{}\"\n\
+         [feedback]\nlisten = \"127.0.0.1:0\"\n{recipe}",
+        folder.join("store").display()
+    );
+    let appliance = Appliance::start(Config::parse(&text, Path::new("test"), &folder).unwrap()).unwrap();
+    let run = appliance.arm(&RunRequest::default()).unwrap();
+    let before = ALLOCATIONS.load(SeqCst);
+    let summary = appliance.record(run);
+    assert_eq!(summary.state, "complete");
+    assert!(
+        summary.frames.closed() && summary.frames.complete > 100,
+        "{:?}",
+        summary.frames
+    );
+    ALLOCATIONS.load(SeqCst) - before
+}
+
+/// One test, so that no other run's threads are counted along.
+#[test]
+fn nothing_is_allocated_between_arm_and_end() {
+    let diffraction = "scene = \"diffraction\"\ndetector = \"custom\"\nrows = 150\ncolumns = 170\nframes = 3000\nrate_hz = 0.0\ndistinct = 8\n";
+    let powder =
+        "[recipe.powder]\ntechnique = \"diffraction\"\noperations = [\"correct\", \"statistics\", \"azimuthal\"]\n";
+    let tomography = "scene = \"tomography\"\nrows = 20\ncolumns = 64\nframes = 400\nrate_hz = 0.0\n\
+                      [source.faults]\nreorder = 0.3\nduplicate = 0.1\ndrop = 0.01\n";
+    let ct = "[recipe.ct]\ntechnique = \"tomography\"\noperations = [\"correct\", \"backproject\"]\n";
+    for (name, source, recipe) in [
+        ("powder", diffraction.to_string(), powder),
+        ("ct", tomography.to_string(), ct),
+    ] {
+        let allocations = record(name, &source, recipe);
+        let sizes: Vec<u64> = SIZES.iter().map(|size| size.load(SeqCst)).collect();
+        assert_eq!(
+            allocations, 0,
+            "{name}: {allocations} allocations, the first of {sizes:?} bytes"
+        );
+    }
+    let packed = format!("{diffraction}compressed = true\n");
+    assert_eq!(record("packed", &packed, powder), 0, "compressed frames");
+    slow_stage();
+}
+
+/// An operation that stands still until it is let go.
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Operation for Gate {
+    fn name(&self) -> &'static str {
+        "gate"
+    }
+
+    fn push<'a>(&'a mut self, _batch: &mut Batch<'a>) -> Result<(), RecipeError> {
+        let mut open = self.0.0.lock().unwrap();
+        while !*open {
+            open = self.0.1.wait(open).unwrap();
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, _queue: &Queue, _snapshot: &mut Snapshot) -> Result<(), RecipeError> {
+        Ok(())
+    }
+
+    fn finish(&mut self, _queue: &Queue) -> Result<(), RecipeError> {
+        Ok(())
+    }
+}
+
+struct Gated;
+
+impl Technique for Gated {
+    fn name(&self) -> &'static str {
+        "gated"
+    }
+
+    fn definition(&self) -> &'static str {
+        "NXmx"
+    }
+
+    fn operations(&self) -> &'static [&'static str] {
+        &["gate"]
+    }
+
+    fn ordered(&self) -> bool {
+        false
+    }
+
+    fn schemas(&self) -> Vec<(String, serde_json::Value)> {
+        Vec::new()
+    }
+
+    fn check(&self, _name: &str, _config: &RecipeConfig) -> Result<(), ConfigError> {
+        Ok(())
+    }
+
+    fn prepare(&self, _setup: &Setup<'_>, _workers: usize) -> Result<Prepared, RecipeError> {
+        unreachable!("the test prepares it itself")
+    }
+}
+
+/// A run of 500 small frames whose analysis stands still.
+fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing, Arc<(Mutex<bool>, Condvar)>) {
+    let config = SimulateConfig {
+        scene: Scene::Pattern,
+        rows: 16,
+        columns: 16,
+        frames: 500,
+        rate_hz,
+        distinct: 4,
+        ..SimulateConfig::default()
+    };
+    let mut source = Simulate::new(config).unwrap();
+    source.arm(1).unwrap();
+    let stream = source.stream().clone();
+    let pages = PagesConfig {
+        bytes: FrameRing::bytes_needed(24, stream.payload_bytes_max),
+        page_size: PageSize::Transparent,
+        numa_node: None,
+        lock: false,
+        allow_transparent: true,
+    };
+    let ring = FrameRing::new(HugePages::reserve(&pages).unwrap(), 24, stream.payload_bytes_max).unwrap();
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let info = RunInfo {
+        id: name.into(),
+        proposal: "test".into(),
+        sample: "none".into(),
+        technique: "gated".into(),
+        definition: "NXmx".into(),
+        start_time: jiff::Timestamp::now(),
+        title: "back-pressure".into(),
+        instrument: "test".into(),
+        source: "test".into(),
+        metadata: BTreeMap::new(),
+        parameters: serde_json::json!({}),
+        software: "test".into(),
+        configuration_sha256: String::new(),
+        host: "test".into(),
+        device: "test".into(),
+    };
+    let layout = ResultLayout::default();
+    let store = Store::open(&folder(name)).unwrap();
+    let writer = WriterConfig {
+        compress: false,
+        frames_per_file: 1000,
+        geometry: None,
+    };
+    let files = RunWriter::create(&store, &info, &stream, &layout, &[], &writer).unwrap();
+    let recipe = Prepared {
+        layout,
+        axes: Vec::new(),
+        operations: vec![vec![Box::new(Gate(gate.clone()))]],
+        snapshot: Snapshot::default(),
+        mask: PixelMask::none(stream.shape),
+        geometry: None,
+        parameters: serde_json::json!({}),
+    };
+    let parts = RunParts {
+        folder: files.folder().to_path_buf(),
+        info,
+        source: Box::new(source),
+        epoch: 1,
+        ring: ring.clone(),
+        when_full,
+        accelerator: Accelerator::open(&kernels::AcceleratorConfig::default()).unwrap(),
+        technique: &Gated,
+        recipe,
+        batch_limit: 8,
+        files,
+        cores: Cores {
+            receive: None,
+            workers: Vec::new(),
+            writer: None,
+            shared: true,
+        },
+        results_kept: 64,
+        metrics: Metrics::new().unwrap(),
+        warnings: Vec::new(),
+    };
+    (run::arm(parts).unwrap(), ring, gate)
+}
+
+fn until(what: &str, done: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < end, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A stage that stands still fills the ring to its last slot and not one frame further.
+fn slow_stage() {
+    let (run, ring, gate) = gated("wait", WhenFull::Wait, 0.0);
+    let active = run.active.clone();
+    let recording = std::thread::spawn(move || run.record());
+    until("a full ring", || ring.free() == 0);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(
+        active.ledger.outcomes().received,
+        24,
+        "as many frames as slots, exactly"
+    );
+    assert_eq!(active.counts.get().lost, 0);
+    open(&gate);
+    let summary = recording.join().unwrap();
+    assert_eq!(
+        (summary.frames.complete, summary.frames.lost, summary.outcomes.done),
+        (500, 0, 500)
+    );
+    assert_eq!(ring.free(), 24, "every slot came back");
+
+    let (run, ring, gate) = gated("drop", WhenFull::Drop, 2000.0);
+    let active = run.active.clone();
+    let recording = std::thread::spawn(move || run.record());
+    // Analysis stands still: it is shed, and every frame is still stored, or let go whole and counted.
+    until("shedding", || active.ledger.outcomes().shed > 50);
+    open(&gate);
+    let summary = recording.join().unwrap();
+    let (f, o) = (&summary.frames, &summary.outcomes);
+    assert!(f.closed() && o.received == o.done + o.shed + o.analysis_failed && o.received == o.synced);
+    assert!(o.done > 8 && o.shed > 50, "{o:?}");
+    assert_eq!(active.ledger.entry(499).unwrap().state, "complete", "recovery follows");
+    assert_eq!(ring.free(), 24);
+}
+
+fn open(gate: &(Mutex<bool>, Condvar)) {
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+}
