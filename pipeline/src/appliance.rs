@@ -381,7 +381,7 @@ pub fn memory_name(memory: MemoryMode) -> &'static str {
 }
 
 fn run_name(start: jiff::Timestamp, epoch: u32) -> String {
-    format!("run-{}-{epoch:04}", start.strftime("%Y%m%dT%H%M%SZ"))
+    format!("run-{}-{epoch:04}", start.strftime("%Y%m%dT%H%M%S%3fZ"))
 }
 
 /// Lower-case hexadecimal.
