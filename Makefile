@@ -37,8 +37,9 @@ lint: system page ## formatting, clippy, licences, style
 	@tools/deny
 	$(CARGO) test --release --locked -p fluxline-tests --test style
 
-bench: python build ## side-by-side figures against peers, into benches/README.md's tables (about 15 minutes)
-	@tools/bench
+bench: python build ## figures of this machine, as benches/README.md explains them
+	$(CARGO) run --release --locked -p kernels --example speed
+	$(CARGO) run --release --locked -p kernels --example backproject_speed
 
 doc: system ## API documentation, and the files that are generated from the code
 	$(CARGO) doc --release --locked --workspace --no-deps

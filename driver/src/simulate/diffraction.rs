@@ -56,7 +56,7 @@ pub(super) fn make(config: &SimulateConfig) -> Result<Scenery, SourceError> {
     // The beam meets the detector off its middle, so that rows and columns cannot be mistaken for each other.
     let (center_row, center_column) = (shape.rows as f64 * 0.52, shape.columns as f64 * 0.47);
     let geometry = Geometry {
-        dist_m: 2.2 * shape.columns as f64 * pixel_m / 1.0,
+        dist_m: 0.7 * shape.columns as f64 * pixel_m,
         poni1_m: (center_row + 0.5) * pixel_m,
         poni2_m: (center_column + 0.5) * pixel_m,
         rot1_rad: 0.0,

@@ -71,8 +71,8 @@ impl StatisticsOperation {
             rows: region.rows,
             columns: region.columns,
         });
-        let first = layout.scalar("total_counts", "counts");
-        layout.scalar("max_counts", "counts");
+        let first = layout.scalar("sum", "counts");
+        layout.scalar("max", "counts");
         layout.scalar("saturated_pixels", "");
         layout.scalar("valid_pixels", "");
         for region in &parameters.regions {
