@@ -17,7 +17,7 @@ help: ## print this help
 demo: build ## the appliance with a simulated detector and a page to look at (DEMO_SECONDS=20 ends by itself)
 	@exec $(BINARY) demo --listen $(DEMO_LISTEN) --store $(DEMO_STORE) $${DEMO_SECONDS:+--seconds $$DEMO_SECONDS}
 
-test: python build test-rust test-loom test-web test-browser ## every test: Rust, end to end, independent programs, the page in a browser
+test: python build test-rust test-web test-browser ## every test: Rust, end to end, independent programs, the page in a browser
 
 test-rust: python build ## unit, property and end-to-end tests against the built binary
 	FLUXLINE_BINARY=$(CURDIR)/$(BINARY) $(CARGO) test --release --locked --workspace --exclude fluxline-benches

@@ -33,6 +33,6 @@ impl Drop for Guard {
 
 /// Waits once on an empty queue: the channel makes this thread's place in its list of waiters at the first wait.
 pub fn warm<T>(queue: &Receiver<T>) {
-    // Nothing is sent before the threads are let go.
-    let _ = queue.recv_timeout(Duration::from_micros(1));
+    // Nothing is sent before the threads are let go. A shorter wait would end before it takes its place.
+    let _ = queue.recv_timeout(Duration::from_millis(50));
 }

@@ -187,7 +187,7 @@ impl FrameRing {
     /// Makes this thread's place among those that wait for a slot, so that a later wait allocates nothing.
     pub fn warm_thread(&self) {
         let all: Vec<FrameSlot> = std::iter::from_fn(|| self.try_slot()).collect();
-        drop(self.slot_within(Duration::from_micros(1)));
+        drop(self.slot_within(Duration::from_millis(50)));
         drop(all);
     }
 
