@@ -31,7 +31,7 @@ test-web: page ## unit tests and type check of the page
 test-browser: build ## the page in a real browser, on a live demo
 	@tools/test-browser $(BINARY)
 
-lint: system page ## formatting, clippy, licences, style
+lint: build ## formatting, clippy, licences, style
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	@tools/deny

@@ -193,7 +193,7 @@ mod tests {
     fn every_path_follows_the_definition_both_ways() {
         for size in [1, 2, 4] {
             for n in [8, 16, 56, 64, 72, 128, 1000 * 8] {
-                let elements: Vec<u8> = (0..n * size).map(|i| (i * 2_654_435_761usize >> 13) as u8).collect();
+                let elements: Vec<u8> = (0..n * size).map(|i| ((i * 2_654_435_761usize) >> 13) as u8).collect();
                 let expected = plain(&elements, size);
                 let mut planes = vec![0; elements.len()];
                 shuffle(&elements, size, &mut planes);
