@@ -192,3 +192,28 @@ fn add_spots(counts: &mut [u32], shape: Shape, seed: u64, number: u64) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_noise_is_poisson_in_every_pixel_and_independent_between_frames() {
+        const FRAMES: u64 = 8;
+        let expected: Vec<f64> = (0..200_000).map(|i| 0.5 + f64::from(i % 100) * 0.25).collect();
+        let table = PoissonTable::new(25.5);
+        let places: Vec<f32> = expected.iter().map(|mean| table.place(*mean)).collect();
+        let frames: Vec<_> = (0..FRAMES).map(|n| noisy(&places, &table, 7, n)).collect();
+        let (mut variance_over_mean, mut mean_over_expected) = (0.0, 0.0);
+        for (i, wanted) in expected.iter().enumerate() {
+            let values = || frames.iter().map(|frame| f64::from(frame[i]));
+            let mean = values().sum::<f64>() / FRAMES as f64;
+            let variance = values().map(|v| (v - mean).powi(2)).sum::<f64>() / (FRAMES - 1) as f64;
+            variance_over_mean += variance / wanted / expected.len() as f64;
+            mean_over_expected += mean / wanted / expected.len() as f64;
+        }
+        // A standard error of 1e-3 for the variances, of 4e-4 for the means.
+        assert!((variance_over_mean - 1.0).abs() < 0.01, "variance {variance_over_mean}");
+        assert!((mean_over_expected - 1.0).abs() < 0.005, "mean {mean_over_expected}");
+    }
+}

@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_diffraction_frame_has_gaps_rings_spots_and_poisson_noise() {
+    fn a_diffraction_frame_has_gaps_and_spots() {
         let config = SimulateConfig {
             distinct: 8,
             rate_hz: 0.0,
@@ -420,20 +420,6 @@ mod tests {
         let mask = source.stream().mask.clone().unwrap();
         assert!(mask.rejected_count() > 37 * 1030);
         let frames: Vec<_> = (0..8).map(|_| pixels(&mut source, &ring)).collect();
-        let (mut ratio, mut used) = (0.0, 0);
-        for i in (0..mask.shape().pixels()).filter(|i| !mask.rejects(*i)) {
-            let values: Vec<f64> = frames.iter().map(|f| f64::from(f[i])).collect();
-            let mean = values.iter().sum::<f64>() / 8.0;
-            let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 7.0;
-            // Bragg spots come and go; everything else is Poisson.
-            if mean > 0.5 && values.iter().all(|v| (v - mean).abs() < 5.0 * mean.sqrt() + 3.0) {
-                ratio += variance / mean;
-                used += 1;
-            }
-        }
-        assert!(used > 50_000);
-        let fano = ratio / f64::from(used);
-        assert!((fano - 1.0).abs() < 0.02, "variance over mean is {fano}");
         assert!(
             frames[0]
                 .iter()
