@@ -37,9 +37,9 @@ lint: build ## formatting, clippy, licences, style
 	@tools/deny
 	$(CARGO) test --release --locked -p fluxline-tests --test style
 
-bench: python build ## figures of this machine, as benches/README.md explains them
-	$(CARGO) run --release --locked -p kernels --example speed
-	$(CARGO) run --release --locked -p kernels --example backproject_speed
+bench: python build ## Fluxline beside its peers on this machine, as benches/README.md explains (BENCH="--rounds 5 --large")
+	$(CARGO) build --release --locked -p fluxline-benches
+	FLUXLINE_BINARY=$(CURDIR)/$(BINARY) $(FLUXLINE_PYTHON) benches/peers.py $(BENCH)
 
 doc: system ## API documentation, and the files that are generated from the code
 	$(CARGO) doc --release --locked --workspace --no-deps

@@ -1,0 +1,213 @@
+"""Fluxline beside the programs and limits that it is compared with, in one run, in turn.
+
+    make bench                 # or: .venv/bin/python benches/peers.py [--rounds N] [--only NAME,…] [--large]
+
+Every round measures Fluxline and each peer once, one after the other, so that a machine whose speed drifts shifts
+both; the ratio is taken round by round and its median is quoted. Peers are given what makes them fast: arrays of the
+type that they want, plans and buffers that are kept, as many threads as they use by themselves. `astra (1 core)` runs
+on one core because its CPU algorithms do; Fluxline uses what the OpenCL device has.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BENCHES = os.path.join(ROOT, "target/release/fluxline-benches")
+FLUXLINE = os.environ.get("FLUXLINE_BINARY", os.path.join(ROOT, "target/release/fluxline"))
+EIGER_4M, EIGER_1M = (2167, 2070), (1065, 1030)
+
+
+class Ours:
+    """The other side of the pipe: a line asks, a line answers in seconds."""
+
+    def __init__(self):
+        self.process = subprocess.Popen([BENCHES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self, *words):
+        self.process.stdin.write(" ".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit(f"fluxline-benches ended at `{' '.join(map(str, words))}`")
+        return float(answer)
+
+
+def timed(call):
+    def measure():
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+    return measure
+
+
+def compare(title, ours, peers, rounds, unit="s"):
+    """One row per peer: medians of both, median of the ratios peer / ours."""
+    for measure in [ours, *peers.values()]:  # warm: plans are made, pages touched
+        measure()
+    own, theirs = [], {name: [] for name in peers}
+    for _ in range(rounds):
+        own.append(ours())
+        for name, measure in peers.items():
+            theirs[name].append(measure())
+    for name, times in theirs.items():
+        ratios = [peer / our for peer, our in zip(times, own)]
+        print(f"| {title} | {statistics.median(own) * 1e3:.3g} ms | {name} | {statistics.median(times) * 1e3:.4g} ms "
+              f"| **{statistics.median(ratios):.3g}** ({min(ratios):.3g} to {max(ratios):.3g}) |", flush=True)
+
+
+def azimuthal(ours, rounds, _):
+    import pyFAI
+    from pyFAI.detectors import Detector
+    from pyFAI.integrator.azimuthal import AzimuthalIntegrator
+    rows, columns = EIGER_4M
+    row, column = np.mgrid[:rows, :columns]
+    mask = ((row % 551 >= 514) | (column % 1040 >= 1030)).astype(np.int8)
+    frame = np.random.default_rng(1).poisson(2.0, EIGER_4M).astype(np.uint16)
+    frame[mask != 0] = 65535
+    ai = AzimuthalIntegrator(0.15, rows * 0.49 * 75e-6, columns * 0.52 * 75e-6, wavelength=1e-10,
+                             detector=Detector(75e-6, 75e-6, max_shape=EIGER_4M))
+
+    def integrate(implementation, error_model):
+        return timed(lambda: ai.integrate1d_ng(frame, 2000, mask=mask, unit="q_nm^-1", polarization_factor=0.9,
+                                               correctSolidAngle=True, error_model=error_model,
+                                               method=("no", "csr", implementation)))
+    for errors, words in ((None, "none"), ("poisson", "poisson")):
+        peers = {f"pyFAI {pyFAI.version} CSR Cython": integrate("cython", errors),
+                 f"pyFAI {pyFAI.version} CSR OpenCL on PoCL": integrate("opencl", errors)}
+        for batch in (16, 1):
+            compare(f"azimuthal, Eiger 4M u16, 2000 bins, errors {words}, {batch} at once",
+                    lambda: ours("azimuthal", rows, columns, batch, words), peers, rounds)
+
+
+def backprojection(ours, rounds, large):
+    from importlib.metadata import version
+    import algotom.rec.reconstruction as algotom_rec
+    import astra
+    from silx.opencl.backprojection import Backprojection
+    sizes = [(1024, 720)] + ([(2048, 1500)] if large else [])
+    for columns, angles in sizes:
+        sinogram = np.random.default_rng(2).random((angles, columns), dtype=np.float32)
+        radians = np.arange(angles) * np.pi / angles
+
+        volume = astra.create_vol_geom(columns, columns)
+        geometry = astra.create_proj_geom("parallel", 1.0, columns, radians)
+        data = astra.data2d.create("-sino", geometry, sinogram)
+        target = astra.data2d.create("-vol", volume)
+
+        def astra_fbp(kind):
+            config = astra.astra_dict("FBP")
+            config.update(ProjectorId=astra.create_projector(kind, geometry, volume), ProjectionDataId=data,
+                          ReconstructionDataId=target, FilterType="ram-lak")
+            algorithm = astra.algorithm.create(config)
+            return timed(lambda: astra.algorithm.run(algorithm))
+
+        silx = Backprojection((angles, columns), angles=radians, devicetype="all")
+        peers = {
+            f"ASTRA {astra.__version__} FBP linear (1 core)": astra_fbp("linear"),
+            f"ASTRA {astra.__version__} FBP strip (1 core)": astra_fbp("strip"),
+            f"algotom {version('algotom')} FBP (Numba)": timed(
+                lambda: algotom_rec.fbp_reconstruction(sinogram, (columns - 1) / 2, angles=radians, ratio=None,
+                                                       apply_log=False, gpu=False)),
+            f"silx {version('silx')} FBP OpenCL on PoCL": timed(lambda: silx.filtered_backprojection(sinogram)),
+        }
+        compare(f"FBP, slice of {columns}² from {angles} angles (slab of 16)", lambda: ours("slab", columns, angles),
+                peers, 3 if columns > 1500 else rounds)
+
+
+def writer(ours, rounds, _):
+    """The writer's time is that of a whole run: created, written, closed, read back for its hash, synced, published."""
+    with tempfile.TemporaryDirectory(dir=ROOT, prefix="bench-store-") as folder:
+        for rows, columns, frames, percent in ((*EIGER_4M, 400, 25), (*EIGER_1M, 1000, 25), (256, 256, 5000, 25)):
+            words = (folder, rows, columns, frames, percent)
+            compare(f"a stored run of {frames} bitshuffle-LZ4 frames of {rows}×{columns}",
+                    lambda: ours("write", *words), {"pwrite of the same bytes + fsync": lambda: ours("pwrite", *words)},
+                    rounds)
+
+
+CONFIG = """
+[ring]
+slots = 64
+allow_transparent = true
+[[source]]
+kind = "replay"
+path = "{path}"
+dataset = "/data"
+rate_hz = {rate}
+[store]
+path = "{store}"
+[recipe.bench]
+technique = "diffraction"
+operations = ["statistics", "azimuthal"]
+[recipe.bench.azimuthal]
+bins = 2000
+poni = "{poni}"
+"""
+
+
+def latency(ours, rounds, _):
+    """Source to result of the whole appliance (frame published to result handed on, storing all the while), beside the
+    same operations on one frame without any of it."""
+    import h5py
+    with tempfile.TemporaryDirectory(dir=ROOT, prefix="bench-store-") as folder:
+        path, poni = os.path.join(folder, "frames.h5"), os.path.join(folder, "bench.poni")
+        with h5py.File(path, "w") as file:
+            noise = np.random.default_rng(3).poisson(2.0, (64, *EIGER_1M)).astype(np.uint16)
+            file.create_dataset("data", data=np.concatenate([noise] * 4), chunks=(1, *EIGER_1M))
+        with open(poni, "w", encoding="utf-8") as file:
+            file.write("poni_version: 2\nDetector: Detector\nDetector_config: " + json.dumps(
+                {"pixel1": 75e-6, "pixel2": 75e-6, "max_shape": EIGER_1M}) + "\nDistance: 0.15\nPoni1: 0.039\n"
+                "Poni2: 0.04\nRot1: 0\nRot2: 0\nRot3: 0\nWavelength: 1e-10\n")
+        config = os.path.join(folder, "bench.toml")
+        for rate in (20, 100):
+            with open(config, "w", encoding="utf-8") as file:
+                file.write(CONFIG.format(path=path, store=os.path.join(folder, "store"), poni=poni, rate=rate))
+            bare, p50, p99 = [], [], []
+            for _ in range(rounds):
+                bare.append(statistics.median(ours("bare", *EIGER_1M) for _ in range(50)) * 1e6)
+                done = subprocess.run([FLUXLINE, "replay", path, "--config", config, "--json"], capture_output=True,
+                                      text=True, check=False)
+                if done.returncode != 0:
+                    sys.exit(done.stderr)
+                summary = json.loads(done.stdout)
+                assert summary["frames"]["lost"] == 0, summary
+                p50.append(summary["latency_us"]["p50"])
+                p99.append(summary["latency_us"]["p99"])
+            over = statistics.median(latency / kernel for latency, kernel in zip(p50, bare))
+            print(f"| source to result, Eiger 1M at {rate} Hz, stored | p50 {statistics.median(p50):.0f} µs, "
+                  f"p99 {statistics.median(p99):.0f} µs | the bare kernels, one frame | {statistics.median(bare):.0f} µs "
+                  f"| p50 is {over:.2f} × the bare kernels |", flush=True)
+
+
+PARTS = {"azimuthal": azimuthal, "backprojection": backprojection, "writer": writer, "latency": latency}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison (default 5)")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--large", action="store_true", help="also a 2048² slice from 1500 angles (minutes)")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.only.split(",") if name not in PARTS]
+    if unknown:
+        parser.error(f"--only {unknown[0]}: there is {', '.join(PARTS)}")
+    ours = Ours()
+    load = os.getloadavg()[0]
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown")
+    print(f"{model}, {os.cpu_count()} cores, load before {load:.1f}, {arguments.rounds} rounds\n")
+    print("| what | Fluxline, median | beside | its median | beside / Fluxline, median (range) |\n"
+          "| --- | --- | --- | --- | --- |", flush=True)
+    for name in arguments.only.split(","):
+        PARTS[name](ours, arguments.rounds, arguments.large)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+//! Fluxline's side of the comparisons in `benches/peers.py`, which runs a peer and this program in turn.
+//!
+//! Every line on stdin is a measurement, its answer is one line on stdout: seconds. What a measurement prepares
+//! (programs, buffers, frames) is kept for the next one of the same words, as a peer keeps its own.
+//!
+//! ```text
+//! azimuthal ROWS COLUMNS BATCH none|poisson    per frame: u16 frames, 2000 bins, read in place
+//! slab COLUMNS ANGLES                          per slice: ramp filter and back-projection of 16 slices
+//! write FOLDER ROWS COLUMNS FRAMES PERCENT     NeXus writer, chunks compressed to PERCENT passed through, on disk
+//! pwrite FOLDER ROWS COLUMNS FRAMES PERCENT    the same bytes by `pwrite` into one file, on disk
+//! bare ROWS COLUMNS                            one frame: statistics and azimuthal curve, no pipeline
+//! ```
+
+mod azimuthal;
+mod backproject;
+mod writer;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io::{BufRead, Write};
+
+/// A prepared measurement: runs once, answers seconds.
+type Measurement = Box<dyn FnMut() -> Result<f64, Box<dyn Error>>>;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut prepared: HashMap<String, Measurement> = HashMap::new();
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        if !prepared.contains_key(&line) {
+            prepared.insert(line.clone(), prepare(&line)?);
+        }
+        if let Some(measurement) = prepared.get_mut(&line) {
+            let seconds = measurement()?;
+            println!("{seconds:.9}");
+            std::io::stdout().flush()?;
+        }
+    }
+    Ok(())
+}
+
+fn prepare(line: &str) -> Result<Measurement, Box<dyn Error>> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let number = |index: usize| -> Result<usize, Box<dyn Error>> {
+        let word = words.get(index).ok_or_else(|| format!("`{line}` has too few words"))?;
+        Ok(word.parse()?)
+    };
+    match words.first().copied() {
+        Some("azimuthal") => azimuthal::integrate(number(1)?, number(2)?, number(3)?, words.get(4) == Some(&"poisson")),
+        Some("bare") => azimuthal::bare(number(1)?, number(2)?),
+        Some("slab") => backproject::slab(number(1)?, number(2)?),
+        Some(kind @ ("write" | "pwrite")) => {
+            let folder = words.get(1).copied().unwrap_or(".");
+            writer::prepare(
+                kind == "write",
+                folder.into(),
+                number(2)?,
+                number(3)?,
+                number(4)?,
+                number(5)?,
+            )
+        }
+        _ => Err(format!("unknown measurement `{line}`").into()),
+    }
+}

@@ -1,0 +1,161 @@
+//! The NeXus writer beside `pwrite` of the same bytes; both end when the bytes are on disk.
+
+use super::Measurement;
+use frame::{Compression, FrameHeader, PixelType, ResultLayout, Shape, StreamDescription};
+use pipeline::storage::{LedgerColumns, RunEnd, RunInfo, RunWriter, Store, WriterConfig};
+use std::error::Error;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Counts with so many bits that bitshuffle-LZ4 leaves about the wanted percentage.
+fn pixels(shape: Shape, percent: usize, seed: u64) -> Vec<u8> {
+    let bits = (16 * percent / 100).clamp(1, 16);
+    let mut state = 0x9e37_79b9_7f4a_7c15u64 ^ seed;
+    (0..shape.pixels())
+        .flat_map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            ((state >> 20) as u16 >> (16 - bits)).to_le_bytes()
+        })
+        .collect()
+}
+
+/// Chunks as a detector sends them.
+fn chunks(shape: Shape, percent: usize) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
+    let mut scratch = frame::codec::Scratch::default();
+    let mut chunks = Vec::new();
+    for seed in 0..8 {
+        let raw = pixels(shape, percent, seed);
+        let mut chunk = vec![0; frame::codec::compress_bound(raw.len(), 2)];
+        let used = frame::codec::compress(&raw, 2, &mut chunk, &mut scratch)?;
+        chunk.truncate(used);
+        chunks.push(chunk);
+    }
+    Ok(chunks)
+}
+
+fn stream(shape: Shape, frames: usize, payload_bytes_max: usize) -> StreamDescription {
+    StreamDescription {
+        origin: "bench".into(),
+        shape,
+        pixel_type: PixelType::U16,
+        compression: Compression::BitshuffleLz4,
+        payload_bytes_max,
+        frames_expected: frames as u64,
+        darks: 0,
+        flats: 0,
+        angles_deg: Vec::new(),
+        kinds: Vec::new(),
+        pausable: true,
+        saturation_value: None,
+        mask: None,
+        detector: Default::default(),
+        metadata: Default::default(),
+    }
+}
+
+fn info(id: String) -> Result<RunInfo, Box<dyn Error>> {
+    Ok(RunInfo {
+        id,
+        proposal: "bench".into(),
+        sample: "noise".into(),
+        technique: "diffraction".into(),
+        definition: "NXmx".into(),
+        start_time: "2026-01-01T00:00:00Z".parse()?,
+        title: "bench".into(),
+        instrument: "bench".into(),
+        source: "bench".into(),
+        metadata: Default::default(),
+        parameters: serde_json::Value::Null,
+        software: "fluxline-benches".into(),
+        configuration_sha256: "00".repeat(32),
+        host: "bench".into(),
+        device: "none".into(),
+    })
+}
+
+pub(crate) fn prepare(
+    nexus: bool,
+    folder: PathBuf,
+    rows: usize,
+    columns: usize,
+    frames: usize,
+    percent: usize,
+) -> Result<Measurement, Box<dyn Error>> {
+    let shape = Shape::new(rows, columns);
+    let chunks = chunks(shape, percent)?;
+    if !nexus {
+        return Ok(Box::new(move || pwrite(&folder, &chunks, frames)));
+    }
+    let largest = chunks.iter().map(Vec::len).max().unwrap_or(0);
+    let stream = stream(shape, frames, largest);
+    let store = Store::open(&folder)?;
+    let mut number = 0;
+    Ok(Box::new(move || {
+        number += 1;
+        let info = info(format!("bench_{}_{number}", std::process::id()))?;
+        let started = Instant::now();
+        let left = nexus_run(&store, &info, &stream, &chunks)?;
+        let seconds = started.elapsed().as_secs_f64();
+        if let Some(run) = left.first().and_then(|file| file.parent()) {
+            std::fs::remove_dir_all(run)?;
+        }
+        Ok(seconds)
+    }))
+}
+
+/// A whole run: files created, written, closed, verified, hashed and synced, `run.json` published.
+fn nexus_run(
+    store: &Store,
+    info: &RunInfo,
+    stream: &StreamDescription,
+    chunks: &[Vec<u8>],
+) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let config = WriterConfig {
+        compress: false,
+        frames_per_file: 1000,
+        geometry: None,
+    };
+    let mut writer = RunWriter::create(store, info, stream, &ResultLayout::default(), &[], &config)?;
+    let frames = stream.frames_expected as usize;
+    let mut header = FrameHeader::new(stream.shape, stream.pixel_type, Compression::BitshuffleLz4);
+    for frame in 0..frames {
+        header.frame_number.set(frame as u64);
+        let chunk = &chunks[frame % chunks.len()];
+        header.payload_bytes.set(chunk.len() as u64);
+        writer.write_frame(&header, chunk)?;
+    }
+    let (ones, zeros, latency) = (vec![1u8; frames], vec![1u64; frames], vec![1u32; frames]);
+    let ledger = LedgerColumns {
+        frame_state: &ones,
+        analysis: &ones,
+        storage: &ones,
+        arrival_ns: &zeros,
+        result_latency_ns: &latency,
+    };
+    let end = RunEnd {
+        state: "complete".into(),
+        end_time: "2026-01-01T00:01:00Z".parse()?,
+        counts: serde_json::Value::Null,
+        summary: serde_json::Value::Null,
+    };
+    Ok(writer.finish(&ledger, &[], &[], end)?)
+}
+
+fn pwrite(folder: &std::path::Path, chunks: &[Vec<u8>], frames: usize) -> Result<f64, Box<dyn Error>> {
+    let path = folder.join(format!("pwrite_{}", std::process::id()));
+    let started = Instant::now();
+    let file = File::create(&path)?;
+    let mut offset = 0;
+    for chunk in (0..frames).map(|frame| &chunks[frame % chunks.len()]) {
+        file.write_all_at(chunk, offset)?;
+        offset += chunk.len() as u64;
+    }
+    file.sync_all()?;
+    let seconds = started.elapsed().as_secs_f64();
+    std::fs::remove_file(&path)?;
+    Ok(seconds)
+}
