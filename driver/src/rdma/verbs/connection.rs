@@ -9,6 +9,10 @@ use std::time::Duration;
 /// Connections that may wait to be answered.
 const BACKLOG: i32 = 16;
 
+/// `RDMA_OPTION_ID` and `RDMA_OPTION_ID_ACK_TIMEOUT` of rdma_cma.h, which are nameless enumerations there.
+const OPTION_LEVEL_ID: i32 = 0;
+const OPTION_ACK_TIMEOUT: i32 = 3;
+
 /// A few bytes that travel with a connection request or its answer.
 #[derive(Clone, Copy)]
 pub struct PrivateData {
@@ -273,11 +277,26 @@ impl CmId {
             responder_resources: 1,
             initiator_depth: 1,
             flow_control: 0,
-            // About a second until a link that is gone is noticed; without receives for as long as it takes.
-            retry_count: 5,
-            rnr_retry_count: 7,
+            retry_count: super::queue_pair::RETRIES,
+            rnr_retry_count: super::queue_pair::RNR_RETRIES,
             srq: 0,
             qp_num: 0,
+        })
+    }
+
+    /// Notices a peer that is gone within half a second; the manager's own choice is many seconds. Before connecting or
+    /// accepting.
+    pub fn notice_soon(&self) -> Result<(), VerbsError> {
+        let mut timeout = super::queue_pair::ACK_TIMEOUT;
+        // SAFETY: the option is one byte, which lives for the call.
+        check("rdma_set_option", unsafe {
+            rdma_set_option(
+                self.raw,
+                OPTION_LEVEL_ID,
+                OPTION_ACK_TIMEOUT,
+                (&raw mut timeout).cast(),
+                1,
+            )
         })
     }
 

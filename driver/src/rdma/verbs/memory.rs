@@ -77,7 +77,7 @@ impl MemoryRegion {
 
     /// One piece of it, for a work request.
     pub(super) fn piece(&self, offset: usize, bytes: usize) -> Result<ibv_sge, VerbsError> {
-        let end = offset.checked_add(bytes).unwrap_or(usize::MAX);
+        let end = offset.saturating_add(bytes);
         if end > self.bytes() || u32::try_from(bytes).is_err() {
             return Err(VerbsError::Limit {
                 what: "the end of a message in registered memory",

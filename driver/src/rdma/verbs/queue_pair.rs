@@ -9,10 +9,11 @@ use std::sync::Arc;
 /// which means 655 ms.
 const MIN_RNR_TIMER: u8 = 1;
 /// Time-out of an acknowledgement: 4.096 µs · 2^14 = 67 ms, five times before a peer counts as gone.
-const ACK_TIMEOUT: u8 = 14;
-const RETRIES: u8 = 5;
-/// Without end.
-const RNR_RETRIES: u8 = 7;
+pub(super) const ACK_TIMEOUT: u8 = 14;
+/// How often it is tried again.
+pub(super) const RETRIES: u8 = 5;
+/// How often a receiver that is not ready is tried again: without end.
+pub(super) const RNR_RETRIES: u8 = 7;
 /// Pieces of memory in one message: header and payload.
 const PIECES_MAX: usize = 2;
 
