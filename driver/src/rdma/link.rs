@@ -1,7 +1,7 @@
 //! One connection of the reliable mode, from either side: a queue pair, its completions, and a little memory for messages.
 
 use super::verbs::{Access, Buffer, CmId, CompletionQueue, MemoryRegion, ProtectionDomain, QueuePair, QueuePairSize};
-use super::verbs::{VerbsError, Work};
+use super::verbs::{Completion, Status, VerbsError, Work};
 use super::wire::{Grant, Message, MessageKind};
 use std::sync::Arc;
 use zerocopy::{FromBytes, IntoBytes};
@@ -176,6 +176,22 @@ impl Link {
             self.queue_pair.post(&work, None)?;
         }
         Ok(true)
+    }
+
+    /// Waits until the peer has every message, at most until `until_ns`.
+    pub(super) fn settle(&mut self, until_ns: u64) {
+        let mut one = [Completion::default()];
+        while !self.quiet() && crate::clock::monotonic_ns() < until_ns {
+            match self.queue.poll(&mut one) {
+                Ok(0) => std::thread::sleep(std::time::Duration::from_micros(100)),
+                Ok(_) if one[0].status == Status::Success => {
+                    if let Ended::Message(index) = Ended::from_id(one[0].id) {
+                        self.sent(index);
+                    }
+                }
+                _ => return,
+            }
+        }
     }
 
     /// A message has been sent and can be used again.

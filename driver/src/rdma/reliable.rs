@@ -22,6 +22,8 @@ use zerocopy::little_endian::{U32, U64};
 
 /// A sender that is silent for so long gets a heartbeat, so that a dead one is noticed.
 const HEARTBEAT_NS: u64 = 200_000_000;
+/// Longest wait at the end for messages that are on their way.
+const LAST_WORDS_NS: u64 = 200_000_000;
 /// Longest sleep while a slot may come back from the pipeline, which no event tells.
 const SLOT_WAIT: Duration = Duration::from_millis(1);
 /// How often the device's own counters are read.
@@ -365,7 +367,9 @@ impl Drop for Reliable {
     fn drop(&mut self) {
         // Queue pairs first: here, with the thread, and on the way between. Only then the tokens of their slots.
         self.stop.store(true, Relaxed);
-        for seat in self.seats.iter_mut().filter_map(Option::take) {
+        let until = monotonic_ns() + LAST_WORDS_NS;
+        for mut seat in self.seats.iter_mut().filter_map(Option::take) {
+            seat.joined.link.settle(until);
             let _ = seat.joined.link.id.disconnect();
         }
         if let Some(thread) = self.thread.take() {

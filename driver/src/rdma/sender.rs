@@ -120,6 +120,10 @@ pub struct RdmaSender {
     epoch: u32,
     report: SendReport,
     next_outlet: usize,
+    /// connections on which the end has been said
+    said: Vec<u32>,
+    /// of these, how many are gone since: the receiver has what it wanted
+    finished: usize,
 }
 
 impl RdmaSender {
@@ -160,6 +164,8 @@ impl RdmaSender {
             epoch: 0,
             report: SendReport::default(),
             next_outlet: 0,
+            said: Vec::new(),
+            finished: 0,
         })
     }
 
@@ -172,6 +178,8 @@ impl RdmaSender {
         mut progress: impl FnMut(u64) -> bool,
     ) -> Result<SendReport, SourceError> {
         self.report = SendReport::default();
+        self.said.clear();
+        self.finished = 0;
         self.connect_all()?;
         self.report.epoch = self.epoch;
         let stale = matches!(self.config.fault, Fault::StaleEpoch(_));
@@ -307,7 +315,7 @@ impl RdmaSender {
                 self.drop_outlet(at);
             }
         }
-        if self.outlets.len() < usize::from(self.config.queue_pairs) {
+        if self.finished == 0 && self.outlets.len() < usize::from(self.config.queue_pairs) {
             self.connect_all()?;
         }
         Ok(())
@@ -377,7 +385,9 @@ impl RdmaSender {
         // The queue pair goes first, then the leases of what was on its way.
         let outlet = self.outlets.remove(at);
         let flying = outlet.flying.iter().flatten().count() as u64;
-        if !outlet.done {
+        if self.said.contains(&outlet.link.connection) {
+            self.finished += 1;
+        } else {
             self.report.broken += 1;
         }
         self.report.in_doubt += flying;
@@ -389,15 +399,14 @@ impl RdmaSender {
     fn farewell(&mut self) -> Result<(), SourceError> {
         let frames = self.report.frames;
         let until = Instant::now() + FAREWELL;
-        let mut said: Vec<u32> = Vec::new();
         while Instant::now() < until {
             self.tend()?;
             for outlet in &mut self.outlets {
                 let idle = outlet.flying.iter().all(Option::is_none);
-                if idle && !said.contains(&outlet.link.connection) {
+                if idle && !self.said.contains(&outlet.link.connection) {
                     let sent = outlet.link.send(MessageKind::End, 0, frames, &[]);
                     if matches!(sent, Ok(true)) {
-                        said.push(outlet.link.connection);
+                        self.said.push(outlet.link.connection);
                     }
                 }
             }
@@ -406,9 +415,10 @@ impl RdmaSender {
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        for outlet in self.outlets.drain(..) {
+        while let Some(outlet) = self.outlets.first() {
             // It may be gone already.
             let _ = outlet.link.id.disconnect();
+            self.drop_outlet(0);
         }
         Ok(())
     }

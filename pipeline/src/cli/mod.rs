@@ -3,6 +3,7 @@
 
 mod demo;
 mod doctor;
+mod emulate;
 mod inspect;
 mod progress;
 mod replay;
@@ -38,6 +39,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Takes a file through the whole appliance: source, ring, kernels, store
     Replay(replay::ReplayArgs),
+    /// Sends frames of a file or of a simulation by RDMA, as a detector's read-out would
+    Emulate(emulate::EmulateArgs),
     /// Shows the ledger of a stored run
     Inspect(inspect::InspectArgs),
     /// Checks a configuration without starting anything
@@ -101,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Replay(args) => replay::replay(&args),
+        Command::Emulate(args) => emulate::emulate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Validate(args) => validate(&args),
         Command::Doctor(args) => doctor::doctor(&args),
