@@ -116,9 +116,9 @@ impl Credits {
         self.links.iter().flatten().map(|link| link.slots).sum()
     }
 
-    /// Whether some link that may send has no slot at all.
-    pub fn starving(&self) -> bool {
-        self.links.iter().flatten().any(|link| !link.leaving && link.slots == 0)
+    /// Whether a link has a slot.
+    pub fn has_slots(&self, place: usize) -> bool {
+        self.links[place].is_some_and(|link| link.slots > 0)
     }
 }
 

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! State machines that are fed with events and time, without thread, clock or I/O: [`admission`], [`credits`],
-//! [`roster`]. What a device can write to is held by tokens: see [`verbs`].
+//! [`roster`], [`gaps`]. What a device can write to is held by tokens: see [`verbs`].
 
 #![allow(unsafe_code)]
 
@@ -20,6 +20,10 @@ mod config;
 pub mod counters;
 pub mod credits;
 pub mod description;
+mod detector;
+pub mod free;
+mod free_sender;
+pub mod gaps;
 mod link;
 mod reliable;
 pub mod roster;
@@ -30,6 +34,8 @@ pub mod wire;
 
 pub use config::{Mode, Polling, RdmaConfig, read_token};
 pub use counters::Counters;
+pub use free::Service;
+pub use free_sender::FreeSender;
 pub use sender::{Fault, RdmaSender, SendReport, SenderConfig};
 pub use source::RdmaSource;
 

@@ -2,8 +2,9 @@
 
 use super::RdmaError;
 use super::acceptor::{Acceptor, Event, Joined};
-use super::config::{Checked, RdmaConfig};
+use super::config::{Checked, Mode, RdmaConfig};
 use super::counters::Counters;
+use super::detector::{Detector, Doorkeeper, Waiting};
 use super::reliable::Reliable;
 use crate::memory::FrameRing;
 use crate::source::{Arrival, FrameSource, SourceError, WhenFull};
@@ -25,6 +26,8 @@ enum State {
     Idle,
     Armed(Box<Acceptor>, Vec<Joined>),
     Running(Box<Reliable>),
+    FreeArmed(Box<Doorkeeper>, Vec<Waiting>),
+    FreeRunning(Box<Detector>),
 }
 
 impl RdmaSource {
@@ -39,6 +42,60 @@ impl RdmaSource {
             epoch: 0,
             state: State::Idle,
         })
+    }
+}
+
+impl RdmaSource {
+    fn no_sender(&self, refused: Option<&str>) -> SourceError {
+        SourceError::from(RdmaError::NoSender {
+            address: self.config.listen.to_string(),
+            seconds: self.config.config.connect_timeout_s,
+            refused: refused.map_or_else(String::new, |why| format!("; the last one was refused: {why}")),
+        })
+    }
+
+    fn arm_reliable(&mut self) -> Result<(), SourceError> {
+        let mut acceptor = Acceptor::listen(&self.config, self.epoch, self.counters.clone())?;
+        let until = Instant::now() + self.config.connect_timeout();
+        let mut joined = Vec::new();
+        while acceptor.description().is_none() || joined.is_empty() {
+            match acceptor.step(Duration::from_millis(20))? {
+                Some(Event::Joined(link)) => joined.push(*link),
+                Some(Event::Gone(connection)) => {
+                    joined.retain(|one: &Joined| one.link.connection != connection);
+                    acceptor.forget(connection);
+                }
+                None => {}
+            }
+            if Instant::now() > until {
+                return Err(self.no_sender(acceptor.refused()));
+            }
+        }
+        if let Some(description) = acceptor.description() {
+            self.stream = description.stream();
+        }
+        self.state = State::Armed(Box::new(acceptor), joined);
+        Ok(())
+    }
+
+    fn arm_detector(&mut self) -> Result<(), SourceError> {
+        let mut doorkeeper = Doorkeeper::listen(&self.config, self.epoch, self.counters.clone())?;
+        let until = Instant::now() + self.config.connect_timeout();
+        let waiting = loop {
+            if let Some(waiting) = doorkeeper.step() {
+                break waiting;
+            }
+            if Instant::now() > until {
+                return Err(self.no_sender(doorkeeper.refused()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        if let Some(description) = doorkeeper.description() {
+            self.stream = description.stream();
+            self.stream.pausable = false;
+        }
+        self.state = State::FreeArmed(Box::new(doorkeeper), vec![waiting]);
+        Ok(())
     }
 }
 
@@ -72,48 +129,33 @@ impl FrameSource for RdmaSource {
     fn arm(&mut self, epoch: u32) -> Result<(), SourceError> {
         self.state = State::Idle; // what stood before ends first
         self.epoch = epoch;
-        let mut acceptor = Acceptor::listen(&self.config, epoch, self.counters.clone())?;
-        let until = Instant::now() + self.config.connect_timeout();
-        let mut joined = Vec::new();
-        while acceptor.description().is_none() || joined.is_empty() {
-            match acceptor.step(Duration::from_millis(20))? {
-                Some(Event::Joined(link)) => joined.push(*link),
-                Some(Event::Gone(connection)) => {
-                    joined.retain(|one: &Joined| one.link.connection != connection);
-                    acceptor.forget(connection);
-                }
-                None => {}
-            }
-            if Instant::now() > until {
-                return Err(SourceError::from(RdmaError::NoSender {
-                    address: self.config.listen.to_string(),
-                    seconds: self.config.config.connect_timeout_s,
-                    refused: acceptor
-                        .refused()
-                        .map_or_else(String::new, |why| format!("; the last one was refused: {why}")),
-                }));
-            }
+        match self.config.config.mode {
+            Mode::Reliable => self.arm_reliable(),
+            Mode::Detector => self.arm_detector(),
         }
-        if let Some(description) = acceptor.description() {
-            self.stream = description.stream();
-        }
-        self.state = State::Armed(Box::new(acceptor), joined);
-        Ok(())
     }
 
     fn prepare(&mut self, ring: &FrameRing) -> Result<(), SourceError> {
-        if let State::Armed(acceptor, joined) = std::mem::replace(&mut self.state, State::Idle) {
-            let (epoch, counters) = (self.epoch, self.counters.clone());
-            let running = Reliable::start(*acceptor, joined, &self.config, ring, epoch, counters)?;
-            self.state = State::Running(Box::new(running));
-        }
+        let (epoch, counters) = (self.epoch, self.counters.clone());
+        self.state = match std::mem::replace(&mut self.state, State::Idle) {
+            State::Armed(acceptor, joined) => {
+                let running = Reliable::start(*acceptor, joined, &self.config, ring, epoch, counters)?;
+                State::Running(Box::new(running))
+            }
+            State::FreeArmed(doorkeeper, waiting) => {
+                let running = Detector::start(*doorkeeper, waiting, &self.config, ring, epoch, counters)?;
+                State::FreeRunning(Box::new(running))
+            }
+            other => other,
+        };
         Ok(())
     }
 
     fn next(&mut self, ring: &FrameRing, _when_full: WhenFull) -> Result<Arrival, SourceError> {
         match &mut self.state {
             State::Running(running) => Ok(running.next(ring)?),
-            State::Armed(..) => {
+            State::FreeRunning(running) => Ok(running.next(ring)?),
+            State::Armed(..) | State::FreeArmed(..) => {
                 self.prepare(ring)?;
                 Ok(Arrival::Idle)
             }

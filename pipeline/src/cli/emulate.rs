@@ -4,7 +4,7 @@ use super::Failure;
 use crate::config::ConfigError;
 use clap::{Args, ValueEnum};
 use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
-use driver::rdma::{Fault, RdmaSender, SenderConfig};
+use driver::rdma::{Fault, FreeSender, RdmaSender, SenderConfig, Service};
 use driver::replay::{Replay, ReplayConfig};
 use driver::simulate::{Simulate, SimulateConfig};
 use driver::source::{FrameSource, SourceError, WhenFull};
@@ -39,7 +39,10 @@ pub(crate) struct EmulateArgs {
     /// RDMA device; the first unless given
     #[arg(long)]
     device: Option<String>,
-    /// connections
+    /// run freely, for a receiver in detector mode: "uc" or "rc"
+    #[arg(long, value_enum, value_name = "SERVICE")]
+    free: Option<ServiceName>,
+    /// connections, or streams
     #[arg(long, default_value_t = 1)]
     queue_pairs: u16,
     /// frames that may be on their way
@@ -60,6 +63,13 @@ pub(crate) struct EmulateArgs {
     /// print the report as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Services by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ServiceName {
+    Rc,
+    Uc,
 }
 
 /// Faults by name.
@@ -138,11 +148,24 @@ pub(crate) fn emulate(args: &EmulateArgs) -> Result<(), Failure> {
     let expected = source.stream().frames_expected;
     let bar = super::progress::bar(args.json);
     bar.set_length(expected);
-    let mut sender = RdmaSender::new(config, args.device.as_deref(), &ring, source.as_ref()).map_err(work)?;
-    let sent = sender.send(source.as_mut(), &ring, |frames| {
+    let shown = |frames| {
         bar.set_position(frames);
         true
-    });
+    };
+    let device = args.device.as_deref();
+    let sent = match args.free {
+        None => RdmaSender::new(config, device, &ring, source.as_ref())
+            .and_then(|mut sender| sender.send(source.as_mut(), &ring, shown)),
+        Some(name) => {
+            let service = match name {
+                ServiceName::Rc => Service::Rc,
+                ServiceName::Uc => Service::Uc,
+            };
+            FreeSender::connect(&config, service, device, &ring, source.as_ref())
+                .map_err(SourceError::from)
+                .and_then(|sender| sender.send(source.as_mut(), &ring, shown))
+        }
+    };
     bar.finish_and_clear();
     let report = sent.map_err(work)?;
     if args.json {

@@ -3,6 +3,7 @@
 
 mod demo;
 mod doctor;
+mod doctor_rdma;
 mod emulate;
 mod inspect;
 mod progress;
@@ -45,7 +46,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Checks a configuration without starting anything
     Validate(ValidateArgs),
-    /// Checks what the machine has: huge pages, locked memory, OpenCL, cores, disk
+    /// Checks what the machine has: huge pages, locked memory, OpenCL, RDMA, cores, disk
     Doctor(doctor::DoctorArgs),
     /// Prints a file that is generated from the code
     #[command(hide = true)]
