@@ -228,6 +228,7 @@ impl Appliance {
             slot.epoch += 1;
             slot.epoch
         };
+        let rdma_before = self.metrics.rdma.values();
         // A source may wait here for its sender; whoever asks for the state meanwhile gets it.
         source.arm(epoch)?;
         let mut slot = self.slot();
@@ -307,6 +308,7 @@ impl Appliance {
             cores: self.cores.clone(),
             results_kept: self.config.feedback.results_kept,
             metrics: self.metrics.clone(),
+            rdma_before,
             warnings,
         };
         let run = run::arm(parts).map_err(ApplianceError::Start)?;

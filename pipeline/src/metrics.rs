@@ -7,6 +7,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bounds of the latency histograms, seconds.
@@ -101,6 +102,25 @@ impl RdmaMetrics {
     /// Where sources count.
     pub fn counters(&self) -> &Arc<driver::rdma::Counters> {
         &self.counters
+    }
+
+    /// Every value by name, refusals as `refused_REASON`.
+    pub fn values(&self) -> BTreeMap<String, u64> {
+        let counted = self.counters.all().map(|(name, _, value)| (name.to_string(), value));
+        let refused = self.counters.refused();
+        counted
+            .chain(refused.map(|(reason, value)| (format!("refused_{}", reason.name()), value)))
+            .collect()
+    }
+
+    /// What was counted since, where it is not 0.
+    pub fn since(&self, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+        let mut values = self.values();
+        for (name, value) in &mut values {
+            *value = value.saturating_sub(before.get(name).copied().unwrap_or(0));
+        }
+        values.retain(|_, value| *value > 0);
+        values
     }
 
     fn show(&self) {
