@@ -173,6 +173,7 @@ case_broken() { # the queue pair is forced into the error state, again and again
   lost=$(value broken lost)
   [ "$lost" -le "$(reported broken in_doubt)" ] || fail "broken: $lost lost, $(reported broken in_doubt) were in doubt"
   same broken violations 0
+  echo "    $lost lost at $(value broken broken) breaks; slots again after $(reported broken longest_break_s) s at most"
 }
 
 case_refusals() { # strangers and those that ask for too much; then a good one
@@ -224,12 +225,16 @@ case_slow() { # the pipeline is slower than the sender, which cannot wait: whole
   ended slow
   slots=32
   same slow lost "$(reported slow dropped)"
+  least slow lost 1
+  least slow complete 1
+  echo "    $(value slow complete) arrived, $(value slow lost) let go"
 }
 
-detector() { # case service streams
+detector() { # case service streams; `more` adds to the source
   slots=64
   receive "$1" "mode = \"detector\"
-queue_pairs = $3" 'when_full = "drop"'
+queue_pairs = $3
+${more:-}" 'when_full = "drop"'
   name=$1 service=$2 streams=$3
   shift 3
   send "$name" --free "$service" --queue-pairs "$streams" "$@" || fail "$name: the sender failed: $(tail -n 1 "$folder/$name.sender")"
@@ -252,9 +257,30 @@ case_reliable_detector() { # with two streams; the service repeats what finds no
 }
 
 case_overrun() { # as fast as it can: what found no slot is missing, and nothing is torn
+  more="credits = 2"
   detector overrun uc 1
+  more=""
   least overrun lost 1
   echo "    $(value overrun complete) arrived, $(value overrun gaps) found missing on the way, $(value overrun overruns) overruns"
+}
+
+case_rate() { # beside ib_write_bw, where RATE names the receiver of driver/examples/rdma_rate.rs
+  [ -n "${RATE:-}" ] || { echo "    SKIPPED: RATE names no program"; return; }
+  sed 's/512/724/; s/512/724/; s/checksum = true/checksum = false/; s/frames = 200/frames = 300/' \
+    "$folder/frames.toml" >"$folder/rate.toml" # 724 x 724 x 2 is a megabyte
+  for turn in 1 2 3; do
+    ib_write_bw -R -F -s 1048352 -n 300 -t 16 >"$folder/bw.server" 2>&1 &
+    server=$!
+    sleep 2
+    timeout 60 ib_write_bw -R -F -s 1048352 -n 300 -t 16 "$address" >"$folder/bw.$turn" 2>&1
+    wait "$server"
+    timeout 100 "$RATE" "$address:$port" 16 "$folder/rate.$turn" >"$folder/rate.out" 2>&1 &
+    server=$!
+    timeout 60 "$fluxline" emulate --rdma "$address:$port" --simulate "$folder/rate.toml" --slots 16 >/dev/null 2>"$folder/rate.sender" ||
+      fail "rate: $(tail -n 1 "$folder/rate.sender")"
+    wait "$server" || fail "rate: $(tail -n 1 "$folder/rate.out")"
+    echo "    ib_write_bw $(awk '$1 == 1048352 { print $4 }' "$folder/bw.$turn") MB/s (2^20); Fluxline $(cat "$folder/rate.out")"
+  done
 }
 
 case_minimal() { # the sender of docs/rdma.md, where it has been compiled: MINIMAL says where
@@ -293,7 +319,7 @@ distinct = 8
 checksum = true
 END
 "$fluxline" doctor --store "$folder" >"$folder/doctor" 2>&1
-all="plain scan events killed gone broken refusals stale second slow detector reliable_detector overrun minimal none"
+all="plain scan events killed gone broken refusals stale second slow detector reliable_detector overrun minimal rate none"
 for case in ${*:-$all}; do
   bad=0
   began=$(date +%s)

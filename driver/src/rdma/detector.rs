@@ -38,6 +38,8 @@ use zerocopy::FromZeros;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// After a sender's last word its stream may still hold frames; it is empty when nothing has come for so long.
 const SETTLE_NS: u64 = 100_000_000;
+/// How often the device's own counters are read.
+const COUNTERS_EVERY: Duration = Duration::from_secs(1);
 const HEADER_BYTES: usize = size_of::<FrameHeader>();
 
 /// A stream, ready to receive.
@@ -49,15 +51,18 @@ struct Stream {
     sender: u64,
 }
 
+/// Boxed one by one where allocating is allowed, because they go their own ways where it is not.
+type Streams = Vec<Box<Stream>>;
+
 /// The answer that begins a sender's streams, to be said when receives are posted.
 struct Answer {
     line: Line,
-    text: FreeAnswer,
+    text: Vec<u8>,
 }
 
 enum News {
     /// streams of one sender, and what to tell it
-    Joined(Vec<Stream>, Box<Answer>),
+    Joined(Streams, Box<Answer>),
     /// a sender said that it is done
     Ended(u64, u64),
     /// a sender is gone
@@ -215,7 +220,7 @@ impl Doorkeeper {
     }
 
     /// Makes a sender's streams.
-    fn connect(&mut self, waiting: Waiting) -> Result<(Vec<Stream>, Answer), RdmaError> {
+    fn connect(&mut self, waiting: Waiting) -> Result<(Streams, Answer), RdmaError> {
         let Waiting { hello, line } = waiting;
         let mtu = common_mtu(&self.device, hello.place.mtu)?;
         let size = QueuePairSize {
@@ -223,7 +228,7 @@ impl Doorkeeper {
             receives: self.receives + 1,
         };
         let count = hello.place.streams.len() as u64;
-        let (mut streams, mut ends) = (Vec::new(), Vec::new());
+        let (mut streams, mut ends) = (Streams::new(), Vec::new());
         for (index, theirs) in hello.place.streams.iter().enumerate() {
             self.connections += 1;
             let queue = Arc::new(CompletionQueue::new(
@@ -247,13 +252,13 @@ impl Doorkeeper {
                 queue_pair: queue_pair.number(),
                 psn: 0,
             });
-            streams.push(Stream {
+            streams.push(Box::new(Stream {
                 queue_pair,
                 queue,
                 gaps: Gaps::new(index as u64, count),
                 connection: self.connections,
                 sender: hello.sender,
-            });
+            }));
         }
         self.senders.push(hello.sender);
         let text = FreeAnswer::Welcome {
@@ -266,6 +271,9 @@ impl Doorkeeper {
                 streams: ends,
             },
         };
+        let text = Line::words(&text).map_err(|error| RdmaError::Thread {
+            reason: error.to_string(),
+        })?;
         Ok((streams, Answer { line, text }))
     }
 
@@ -463,7 +471,7 @@ impl Detector {
     }
 
     /// Seats a sender's streams, posts their receives, and only then lets it begin.
-    fn seat(&mut self, streams: Vec<Stream>, answer: Answer, ring: &FrameRing, now: u64) -> Result<(), RdmaError> {
+    fn seat(&mut self, streams: Streams, answer: Answer, ring: &FrameRing, now: u64) -> Result<(), RdmaError> {
         let (sender, parts) = (streams.first().map_or(0, |stream| stream.sender), streams.len());
         for stream in streams {
             let Some(place) = self.credits.join(stream.connection, self.share) else {
@@ -474,7 +482,7 @@ impl Detector {
                 stream.queue.arm()?;
             }
             self.seats[place] = Some(Seat {
-                stream: Box::new(stream),
+                stream,
                 broken: false,
                 last_ns: now,
                 ended: None,
@@ -487,7 +495,7 @@ impl Detector {
         self.post(ring);
         let Answer { mut line, text } = answer;
         // A sender that is gone already is noticed by whoever listens to it.
-        let _ = line.say(&text);
+        let _ = line.say_words(&text);
         let _ = self.orders.try_send(Order::Listen(sender, line));
         Ok(())
     }
@@ -640,6 +648,7 @@ fn serve(
 ) {
     let device = doorkeeper.device.name();
     let before = not_ready(&device);
+    let mut next_counters = std::time::Instant::now();
     while !stop.load(Relaxed) {
         let mut quiet = true;
         while let Ok(order) = orders.try_recv() {
@@ -672,8 +681,12 @@ fn serve(
         if quiet {
             std::thread::sleep(Duration::from_millis(2));
         }
-        counters
-            .not_ready
-            .store(not_ready(&device).saturating_sub(before), Relaxed);
+        if next_counters <= std::time::Instant::now() {
+            next_counters += COUNTERS_EVERY;
+            let value = not_ready(&device).saturating_sub(before);
+            counters.not_ready.store(value, Relaxed);
+        }
     }
+    let value = not_ready(&device).saturating_sub(before);
+    counters.not_ready.store(value, Relaxed);
 }

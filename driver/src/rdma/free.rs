@@ -213,9 +213,18 @@ impl Line {
 
     /// Says a line. It is short, and fits what the system holds for a connection that has said nothing yet.
     pub(super) fn say(&mut self, what: &impl Serialize) -> std::io::Result<()> {
+        self.say_words(&Self::words(what)?)
+    }
+
+    /// What is said, as bytes.
+    pub(super) fn words(what: &impl Serialize) -> std::io::Result<Vec<u8>> {
         let mut line = serde_json::to_vec(what)?;
         line.push(b'\n');
-        let mut rest = line.as_slice();
+        Ok(line)
+    }
+
+    /// Says a line that is ready.
+    pub(super) fn say_words(&mut self, mut rest: &[u8]) -> std::io::Result<()> {
         let until = Instant::now() + Duration::from_secs(5);
         while !rest.is_empty() {
             match self.stream.write(rest) {

@@ -89,6 +89,8 @@ pub struct SendReport {
     pub in_doubt: u64,
     /// connections that broke
     pub broken: u64,
+    /// longest time from a break to the next slots, seconds
+    pub longest_break_s: f64,
     /// payload bytes acknowledged
     pub bytes: u64,
     /// from the first frame to the receiver's last word
@@ -181,6 +183,7 @@ impl RdmaSender {
         self.said.clear();
         self.finished = 0;
         self.connect_all()?;
+        self.await_slots()?;
         self.report.epoch = self.epoch;
         let stale = matches!(self.config.fault, Fault::StaleEpoch(_));
         source.arm(if stale { self.epoch.wrapping_sub(1) } else { self.epoch })?;
@@ -316,7 +319,32 @@ impl RdmaSender {
             }
         }
         if self.finished == 0 && self.outlets.len() < usize::from(self.config.queue_pairs) {
+            let broke = Instant::now();
             self.connect_all()?;
+            self.await_slots()?;
+            self.report.longest_break_s = self.report.longest_break_s.max(broke.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    /// Waits for the first slots: with them the receiver says that its run is ready.
+    fn await_slots(&mut self) -> Result<(), SourceError> {
+        let until = Instant::now() + self.config.connect_timeout;
+        while self.outlets.iter().all(|outlet| outlet.granted.is_empty()) {
+            for at in 0..self.outlets.len() {
+                if !self.drain(at)? {
+                    return Ok(()); // it broke again: whoever tends it connects once more
+                }
+            }
+            if Instant::now() > until {
+                return Err(RdmaError::Unreachable {
+                    address: self.config.address.to_string(),
+                    seconds: self.config.connect_timeout.as_secs_f64(),
+                    reason: "it takes the connection and grants no slot".into(),
+                }
+                .into());
+            }
+            std::thread::sleep(Duration::from_micros(100));
         }
         Ok(())
     }

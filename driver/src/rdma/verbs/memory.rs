@@ -109,7 +109,7 @@ pub struct Buffer {
 
 // SAFETY: the memory belongs to the value alone.
 unsafe impl Send for Buffer {}
-// SAFETY: bytes are copied in and out by volatile-free raw copies of disjoint pieces; see `read` and `write`.
+// SAFETY: bytes are reached only by `read` and `write`, whose callers promise that nobody else touches the piece.
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
