@@ -58,11 +58,11 @@ path = "$folder/store/$1"
 listen = "127.0.0.1:0"
 [recipe.powder]
 technique = "diffraction"
-operations = ["correct", "statistics", "azimuthal"]
+operations = ["correct", "statistics"${curve-, \"azimuthal\"}]
 [recipe.powder.correct]
-[recipe.powder.azimuthal]
-bins = 100
 END
+  [ -n "${curve-x}" ] && printf '[recipe.powder.azimuthal]\nbins = 100\n' >>"$folder/$1.toml"
+  return 0
 }
 
 # A receiver in the background. Lines of the [[source]] and of the [ring] may be added.
@@ -286,8 +286,10 @@ case_rate() { # beside ib_write_bw, where RATE names the receiver of driver/exam
 case_minimal() { # the sender of docs/rdma.md, where it has been compiled: MINIMAL says where
   [ -n "${MINIMAL:-}" ] || { echo "    SKIPPED: MINIMAL names no program"; return; }
   slots=64
+  curve="" # it says nothing about geometry
   receive minimal 'mode = "detector"' 'when_full = "drop"'
   slots=32
+  unset curve
   for _ in $(seq 100); do ss -ltn | grep -q ":$port " && break; sleep 0.2; done
   "$MINIMAL" "$address" "::ffff:$address" "$(printf %s "$(cat "$folder/token")" | sha256sum | cut -c1-32)" ||
     fail "minimal: the sender failed"

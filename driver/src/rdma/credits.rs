@@ -115,11 +115,6 @@ impl Credits {
     pub fn granted(&self) -> u32 {
         self.links.iter().flatten().map(|link| link.slots).sum()
     }
-
-    /// Whether a link has a slot.
-    pub fn has_slots(&self, place: usize) -> bool {
-        self.links[place].is_some_and(|link| link.slots > 0)
-    }
 }
 
 #[cfg(test)]

@@ -306,7 +306,7 @@ struct Seat {
     /// the sender is done with so many frames
     ended: Option<u64>,
     told: bool,
-    /// no receive was posted at some time since the last message
+    /// since the last message there was no free slot to post
     dry: bool,
 }
 
@@ -503,9 +503,12 @@ impl Detector {
     /// Posts every free slot, to the stream that has the fewest.
     fn post(&mut self, ring: &FrameRing) {
         while let Some(place) = self.credits.next_place() {
-            let Some(slot) = ring.try_slot() else { return };
-            let index = slot.index();
             let Some(seat) = self.seats[place].as_mut() else { return };
+            let Some(slot) = ring.try_slot() else {
+                seat.dry = true;
+                return;
+            };
+            let index = slot.index();
             let start = index * self.stride_bytes;
             let pieces = [
                 (&self.region, start, HEADER_BYTES),
@@ -558,7 +561,7 @@ impl Detector {
             .announced(place, immediate(seat.stream.connection, index))
             .ok()?;
         let mut slot = self.held[slot].take()?;
-        let dry = std::mem::replace(&mut seat.dry, !self.credits.has_slots(place));
+        let dry = std::mem::take(&mut seat.dry);
         let header = slot.header_mut();
         header.arrival_time_ns.set(monotonic_ns());
         let whole = done.bytes as u64 == HEADER_BYTES as u64 + header.payload_bytes.get();
