@@ -71,14 +71,15 @@ receive() { # case source-lines ring-lines
 listen = \"$address:$port\"
 token_file = \"$folder/token\"
 $2" "$3"
-  timeout 120 "$fluxline" run --once --json "$folder/$1.toml" >"$folder/$1.json" 2>"$folder/$1.log" &
+  # It ends by itself: connect_timeout_s and sender_timeout_s bound it.
+  "$fluxline" run --once --json "$folder/$1.toml" >"$folder/$1.json" 2>"$folder/$1.log" &
   receiver=$!
 }
 
 send() { # case arguments
   name=$1
   shift
-  timeout 100 "$fluxline" emulate --rdma "$address:$port" --simulate "$folder/frames.toml" --token-file "$folder/token" \
+  timeout 300 "$fluxline" emulate --rdma "$address:$port" --simulate "$folder/frames.toml" --token-file "$folder/token" \
     --json "$@" >"$folder/$name.sent" 2>"$folder/$name.sender"
 }
 
@@ -148,7 +149,7 @@ kill_in_mid_frame() { # after so many frames
 }
 
 case_killed() { # in mid-frame; another one takes over from the beginning
-  receive killed "" ""
+  receive killed "sender_timeout_s = 30.0" "" # starting a sender takes seconds under emulation
   kill_in_mid_frame 60
   send killed || fail "killed: the second sender failed"
   ended killed
@@ -218,10 +219,17 @@ case_second() { # while one sends, another is refused; where two are allowed it 
   same both complete 200
 }
 
-case_slow() { # the pipeline is slower than the sender, which cannot wait: whole frames are let go, exactly
+case_slow() { # the receiver stands still for a while and the sender cannot wait: whole frames are let go, exactly
   slots=16
   receive slow "" 'when_full = "drop"'
-  send slow --drop --slots 16 || fail "slow: the sender failed"
+  send slow --drop --slots 16 --rate 40 &
+  first=$!
+  for _ in $(seq 600); do [ -d "$folder/store/slow" ] && break; sleep 0.1; done # armed
+  sleep 1
+  kill -STOP "$receiver"
+  sleep 3
+  kill -CONT "$receiver"
+  wait "$first" || fail "slow: the sender failed: $(tail -n 1 "$folder/slow.sender")"
   ended slow
   slots=32
   same slow lost "$(reported slow dropped)"

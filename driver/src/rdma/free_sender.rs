@@ -4,7 +4,7 @@ use super::description::Description;
 use super::free::{
     FreeAnswer, FreeEnd, FreeHello, Heard, Line, PORT, Place, Service, StreamEnd, address, common_mtu, hex,
 };
-use super::sender::{Fault, SendReport, SenderConfig};
+use super::sender::{ARMING, Fault, SendReport, SenderConfig};
 use super::verbs::{
     Access, Completion, CompletionQueue, Device, Gid, MemoryRegion, Path, ProtectionDomain, QueuePair, QueuePairSize,
     Status, VerbsError, Work,
@@ -20,8 +20,6 @@ use std::time::{Duration, Instant};
 
 /// Frames that a stream has on their way at most.
 const FLYING_MAX: usize = 256;
-/// Longest wait for the receiver's answer: it may be arming.
-const ANSWER: Duration = Duration::from_secs(60);
 /// Longest wait for the own device at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -145,7 +143,7 @@ impl FreeSender {
         let until = Instant::now() + config.connect_timeout;
         loop {
             let tried = TcpStream::connect_timeout(&config.address, Duration::from_secs(2)).and_then(|stream| {
-                let mut line = Line::new(stream, ANSWER)?;
+                let mut line = Line::new(stream, ARMING)?;
                 line.say(hello)?;
                 Ok(line)
             });

@@ -30,6 +30,8 @@ const AS_MANY_AS_GIVEN: u32 = 0;
 const CREDITS_MAX: usize = wire::CREDITS_MAX as usize;
 /// Longest wait for the receiver's answer to the end.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// Longest wait for the first slots of a connection that stands: the receiver may compile its kernels meanwhile.
+pub(super) const ARMING: Duration = Duration::from_secs(600);
 /// Between two tries to connect.
 const RETRY: Duration = Duration::from_millis(100);
 /// `rdma_cm`'s status of a connection that the program at the other side refused.
@@ -329,7 +331,7 @@ impl RdmaSender {
 
     /// Waits for the first slots: with them the receiver says that its run is ready.
     fn await_slots(&mut self) -> Result<(), SourceError> {
-        let until = Instant::now() + self.config.connect_timeout;
+        let until = Instant::now() + ARMING;
         while self.outlets.iter().all(|outlet| outlet.granted.is_empty()) {
             for at in 0..self.outlets.len() {
                 if !self.drain(at)? {
@@ -339,7 +341,7 @@ impl RdmaSender {
             if Instant::now() > until {
                 return Err(RdmaError::Unreachable {
                     address: self.config.address.to_string(),
-                    seconds: self.config.connect_timeout.as_secs_f64(),
+                    seconds: ARMING.as_secs_f64(),
                     reason: "it takes the connection and grants no slot".into(),
                 }
                 .into());
