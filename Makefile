@@ -9,7 +9,7 @@ BINARY := target/release/fluxline
 export FLUXLINE_PYTHON ?= $(CURDIR)/.venv/bin/python
 export PATH := $(CURDIR)/.toolchain/bin:$(PATH)
 
-.PHONY: help demo test lint bench doc build page describe test-rust test-loom test-web test-browser system python node clean
+.PHONY: help demo test lint bench doc build page describe test-rust test-web test-browser system python node clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,9 +21,6 @@ test: python build test-rust test-web test-browser ## every test: Rust, end to e
 
 test-rust: python build ## unit, property and end-to-end tests against the built binary
 	FLUXLINE_BINARY=$(CURDIR)/$(BINARY) $(CARGO) test --release --locked --workspace --exclude fluxline-benches
-
-test-loom: system ## every interleaving of the frame ring's counting
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release --locked -p driver --test loom_ring
 
 test-web: page ## unit tests and type check of the page
 	cd pipeline/web && npm run --silent check && npm test --silent

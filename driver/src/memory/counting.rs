@@ -1,4 +1,5 @@
-//! The counting of the ring, apart from its memory, so that every interleaving of it can be tried.
+//! The counting of the ring, apart from its memory, so that every interleaving of it can be tried: `tests/ring_model.rs`
+//! compiles this file with loom's atomics.
 //!
 //! A slot's count is 0 while it is free or being written and the number of its leases otherwise.
 
