@@ -1,12 +1,11 @@
 //! Azimuthal integration of frames that lie in host memory, with what a beamline asks of it.
 
-use super::Measurement;
+use super::{Measurement, Result};
 use frame::{HostRegion, PixelMask, PixelType, Shape};
 use kernels::{
     Accelerator, AcceleratorConfig, AzimuthalConfig, AzimuthalGeometry, AzimuthalIntegrator, AzimuthalOutput,
     ErrorModel, FrameStatistics, HostPages, Stager, Statistics, StatisticsConfig,
 };
-use std::error::Error;
 use std::f64::consts::PI;
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,13 +38,13 @@ fn geometry(shape: Shape) -> AzimuthalGeometry {
 }
 
 /// Gaps as on an EIGER: 37 rows every 551, 10 columns every 1040.
-fn mask(shape: Shape) -> Result<PixelMask, Box<dyn Error>> {
+fn mask(shape: Shape) -> Result<PixelMask> {
     let gap = |index: usize| (index / shape.columns) % 551 >= 514 || (index % shape.columns) % 1040 >= 1030;
     Ok(PixelMask::from_nonzero(shape, (0..shape.pixels()).map(gap))?)
 }
 
 /// Frames of small counts, gaps at the type's largest value.
-fn frames(shape: Shape, mask: &PixelMask, count: usize) -> Result<(Arc<dyn HostRegion>, Vec<usize>), Box<dyn Error>> {
+fn frames(shape: Shape, mask: &PixelMask, count: usize) -> Result<(Arc<dyn HostRegion>, Vec<usize>)> {
     let slot = (shape.pixels() * 2).next_multiple_of(4096);
     let pages = HostPages::new(slot * count)?;
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
@@ -76,7 +75,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(shape: Shape, batch: usize, poisson: bool) -> Result<Self, Box<dyn Error>> {
+    fn new(shape: Shape, batch: usize, poisson: bool) -> Result<Self> {
         let accelerator = Accelerator::open(&AcceleratorConfig::default())?;
         let queue = accelerator.queue()?;
         let mask = mask(shape)?;
@@ -105,7 +104,7 @@ impl Prepared {
         })
     }
 
-    fn integrate(&mut self) -> Result<(), Box<dyn Error>> {
+    fn integrate(&mut self) -> Result<()> {
         let outputs = self.curves.iter_mut();
         let mut outputs: Vec<_> = outputs
             .map(|[intensity, sigma, count]| AzimuthalOutput {
@@ -120,12 +119,7 @@ impl Prepared {
     }
 }
 
-pub(crate) fn integrate(
-    rows: usize,
-    columns: usize,
-    batch: usize,
-    poisson: bool,
-) -> Result<Measurement, Box<dyn Error>> {
+pub(crate) fn integrate(rows: usize, columns: usize, batch: usize, poisson: bool) -> Result<Measurement> {
     let mut prepared = Prepared::new(Shape::new(rows, columns), batch, poisson)?;
     prepared.integrate()?;
     Ok(Box::new(move || {
@@ -135,7 +129,7 @@ pub(crate) fn integrate(
     }))
 }
 
-pub(crate) fn bare(rows: usize, columns: usize) -> Result<Measurement, Box<dyn Error>> {
+pub(crate) fn bare(rows: usize, columns: usize) -> Result<Measurement> {
     let mut prepared = Prepared::new(Shape::new(rows, columns), 1, true)?;
     let mut numbers = [FrameStatistics::default()];
     prepared.integrate()?;

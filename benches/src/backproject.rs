@@ -1,13 +1,12 @@
 //! Filter and back-projection of a slab of 16 slices.
 
-use super::Measurement;
+use super::{Measurement, Result};
 use kernels::{Accelerator, AcceleratorConfig, Backprojector, BackprojectorConfig, Filter, Plane};
-use std::error::Error;
 use std::time::Instant;
 
 const SLICES: usize = 16;
 
-pub(crate) fn slab(columns: usize, angles: usize) -> Result<Measurement, Box<dyn Error>> {
+pub(crate) fn slab(columns: usize, angles: usize) -> Result<Measurement> {
     let accelerator = Accelerator::open(&AcceleratorConfig::default())?;
     let queue = accelerator.queue()?;
     let config = BackprojectorConfig {
@@ -19,7 +18,7 @@ pub(crate) fn slab(columns: usize, angles: usize) -> Result<Measurement, Box<dyn
     };
     let mut backprojector = Backprojector::new(&accelerator, &config)?;
     let projection: Vec<f32> = (0..SLICES * columns).map(|i| (i % 97) as f32).collect();
-    let mut once = move || -> Result<f64, Box<dyn Error>> {
+    let mut once = move || -> Result<f64> {
         backprojector.reset(&queue)?;
         let started = Instant::now();
         for angle in 0..angles {

@@ -20,9 +20,10 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 
 /// A prepared measurement: runs once, answers seconds.
-type Measurement = Box<dyn FnMut() -> Result<f64, Box<dyn Error>>>;
+type Measurement = Box<dyn FnMut() -> Result<f64>>;
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<()> {
     let mut prepared: HashMap<String, Measurement> = HashMap::new();
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -38,9 +39,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn prepare(line: &str) -> Result<Measurement, Box<dyn Error>> {
+fn prepare(line: &str) -> Result<Measurement> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let number = |index: usize| -> Result<usize, Box<dyn Error>> {
+    let number = |index: usize| -> Result<usize> {
         let word = words.get(index).ok_or_else(|| format!("`{line}` has too few words"))?;
         Ok(word.parse()?)
     };

@@ -1,9 +1,8 @@
 //! The NeXus writer beside `pwrite` of the same bytes; both end when the bytes are on disk.
 
-use super::Measurement;
+use super::{Measurement, Result};
 use frame::{Compression, FrameHeader, PixelType, ResultLayout, Shape, StreamDescription};
 use pipeline::storage::{LedgerColumns, RunEnd, RunInfo, RunWriter, Store, WriterConfig};
-use std::error::Error;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -24,7 +23,7 @@ fn pixels(shape: Shape, percent: usize, seed: u64) -> Vec<u8> {
 }
 
 /// Chunks as a detector sends them.
-fn chunks(shape: Shape, percent: usize) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
+fn chunks(shape: Shape, percent: usize) -> Result<Vec<Vec<u8>>> {
     let mut scratch = frame::codec::Scratch::default();
     let mut chunks = Vec::new();
     for seed in 0..8 {
@@ -57,7 +56,7 @@ fn stream(shape: Shape, frames: usize, payload_bytes_max: usize) -> StreamDescri
     }
 }
 
-fn info(id: String) -> Result<RunInfo, Box<dyn Error>> {
+fn info(id: String) -> Result<RunInfo> {
     Ok(RunInfo {
         id,
         proposal: "bench".into(),
@@ -84,7 +83,7 @@ pub(crate) fn prepare(
     columns: usize,
     frames: usize,
     percent: usize,
-) -> Result<Measurement, Box<dyn Error>> {
+) -> Result<Measurement> {
     let shape = Shape::new(rows, columns);
     let chunks = chunks(shape, percent)?;
     if !nexus {
@@ -108,12 +107,7 @@ pub(crate) fn prepare(
 }
 
 /// A whole run: files created, written, closed, verified, hashed and synced, `run.json` published.
-fn nexus_run(
-    store: &Store,
-    info: &RunInfo,
-    stream: &StreamDescription,
-    chunks: &[Vec<u8>],
-) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+fn nexus_run(store: &Store, info: &RunInfo, stream: &StreamDescription, chunks: &[Vec<u8>]) -> Result<Vec<PathBuf>> {
     let config = WriterConfig {
         compress: false,
         frames_per_file: 1000,
@@ -145,7 +139,7 @@ fn nexus_run(
     Ok(writer.finish(&ledger, &[], &[], end)?)
 }
 
-fn pwrite(folder: &std::path::Path, chunks: &[Vec<u8>], frames: usize) -> Result<f64, Box<dyn Error>> {
+fn pwrite(folder: &std::path::Path, chunks: &[Vec<u8>], frames: usize) -> Result<f64> {
     let path = folder.join(format!("pwrite_{}", std::process::id()));
     let started = Instant::now();
     let file = File::create(&path)?;
