@@ -49,6 +49,8 @@ page.on('request', (request) => {
 const technique = (name) => page.waitForSelector(`[data-testid=main][data-technique=${name}]`, { timeout: 60000 });
 const value = (testid, attribute) => page.getAttribute(`[data-testid=${testid}]`, attribute);
 
+const drawn = () => page.locator('.picture').first().screenshot({ timeout: 60000 });
+
 await page.goto(url, { waitUntil: 'domcontentloaded' });
 await check('the badge says what the appliance does', async () => {
   await page.waitForSelector('[data-testid=state-badge][data-state=recording]');
@@ -63,8 +65,28 @@ await check('diffraction: frame and curve are drawn', async () => {
   await page.waitForSelector('.picture canvas');
   await page.waitForSelector('.uplot canvas');
 });
+await check('diffraction: scalars are plotted against frame number', async () => {
+  await page.waitForFunction(() => /\d/.test(document.querySelector('.trend-value')?.textContent ?? ''));
+});
 await page.waitForTimeout(2500);
 await page.screenshot({ path: join(pictures, 'diffraction.png'), timeout: 60000 }).catch(() => {});
+await check('a frame that is paused is drawn anew by colour map, scale and mask', async () => {
+  await page.click('button.pause');
+  await page.waitForTimeout(1000); // what was under way arrives
+  for (const [name, change] of [
+    ['colour map', () => page.selectOption('select[aria-label="Colour map"]', 'Turbo')],
+    ['log scale', () => page.click('[role=radio]:has-text("Log")')],
+    ['mask', () => page.click('label:has-text("Mask") input[type=checkbox]')],
+  ]) {
+    const before = await drawn();
+    await change();
+    const until = Date.now() + 20000;
+    while ((await drawn()).equals(before)) {
+      expect(Date.now() < until, `${name}: the picture stayed as it was`);
+      await page.waitForTimeout(300);
+    }
+  }
+});
 await check('tomography: slices appear and say on how many projections they rest', async () => {
   await technique('tomography');
   await page.waitForFunction(

@@ -29,31 +29,33 @@ function TrendPlot({ slot, results, theme }: { slot: string; results: Results; t
   const { trend, last, version } = results;
   const [choice, setChoice] = useStored(`trend.${slot}`, { name: slot });
   const names = trend.names();
-  const options = names.includes(choice.name) ? names : [choice.name, ...names];
+  // A technique without the chosen scalar shows the first that it has.
+  const name = names.length === 0 || names.includes(choice.name) ? choice.name : (names[0] ?? choice.name);
+  const options = names.length === 0 ? [name] : names;
   const data = useMemo<uPlot.AlignedData>(
-    () => [[...trend.frames], trend.frames.length > 0 ? padded(trend.values(choice.name), trend.frames.length) : []],
+    () => [[...trend.frames], trend.frames.length > 0 ? padded(trend.values(name), trend.frames.length) : []],
     // The trend is filled in place; its version tells.
     // eslint-disable-next-line react-hooks/exhaustive-deps
-    [trend, version, choice.name],
+    [trend, version, name],
   );
   return (
     <section className="panel trend-panel">
       <header className="panel-head">
-        <select aria-label="Scalar" value={choice.name} onChange={(event) => setChoice({ name: event.target.value })}>
-          {options.map((name) => (
-            <option key={name} value={name}>
-              {name.replaceAll('_', ' ')}
+        <select aria-label="Scalar" value={name} onChange={(event) => setChoice({ name: event.target.value })}>
+          {options.map((option) => (
+            <option key={option} value={option}>
+              {option.replaceAll('_', ' ')}
             </option>
           ))}
         </select>
         <span className="dim">per frame</span>
-        <b className="trend-value">{number(last?.scalars[choice.name])}</b>
+        <b className="trend-value">{number(last?.scalars[name])}</b>
       </header>
       <Plot
-        look={choice.name}
+        look={name}
         theme={theme}
         data={data}
-        label={`${choice.name} against frame number`}
+        label={`${name} against frame number`}
         testid={`trend-${slot}`}
         options={(colours) => ({
           legend: { show: false },
