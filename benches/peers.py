@@ -17,7 +17,9 @@ import sys
 import tempfile
 import time
 
-import numpy as np
+os.environ["OMP_NUM_THREADS"] = "1"  # bitshuffle's, before it is loaded: the codec is compared core by core
+
+import numpy as np  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BENCHES = os.path.join(ROOT, "target/release/fluxline-benches")
@@ -122,6 +124,52 @@ def backprojection(ours, rounds, large):
                 peers, 3 if columns > 1500 else rounds)
 
 
+def codec(ours, rounds, _):
+    """One core each: a call of every program codes one Eiger 4M frame."""
+    import bitshuffle
+    import dectris.compression
+    import h5py
+    import hdf5plugin
+    from importlib.metadata import version
+    random = np.random.default_rng(4)
+    row, column = np.mgrid[:EIGER_4M[0], :EIGER_4M[1]]
+    gaps = (row % 551 >= 514) | (column % 1040 >= 1030)
+    with tempfile.TemporaryDirectory(prefix="bench-codec-") as folder:
+        for dtype in (np.uint8, np.uint16, np.uint32):
+            frame = random.poisson(0.3, EIGER_4M).astype(dtype)
+            frame[gaps] = np.iinfo(dtype).max
+            size = frame.dtype.itemsize
+            path = os.path.join(folder, frame.dtype.name)
+            frame.tofile(path)
+            chunk = bitshuffle.compress_lz4(frame).tobytes()
+            head = len(frame.tobytes()).to_bytes(8, "big") + (8192).to_bytes(4, "big")
+            title = f"one core, Eiger 4M {frame.dtype.name}"
+            compress = {f"bitshuffle {bitshuffle.__version__} ({simd()})": timed(lambda: bitshuffle.compress_lz4(frame))}
+            filtered = os.path.join(folder, "filtered.h5")
+            with h5py.File(filtered, "w", driver="core", backing_store=False) as file:
+                data = file.create_dataset("d", frame.shape, frame.dtype, chunks=frame.shape,
+                                           compression=hdf5plugin.Bitshuffle(cname="lz4"))
+
+                def through_hdf5():
+                    data[...] = frame
+                    file.flush()  # the filter runs when the chunk leaves the cache
+                compress[f"hdf5plugin {version('hdf5plugin')} in memory"] = timed(through_hdf5)
+                compare(f"compress, {title}", lambda: ours("compress", path, size), compress, 5 * rounds)
+            coded = np.frombuffer(chunk, np.uint8)
+            compare(f"decompress, {title}", lambda: ours("decompress", path, size), {
+                f"bitshuffle {bitshuffle.__version__} ({simd()})": timed(
+                    lambda: bitshuffle.decompress_lz4(coded, frame.shape, frame.dtype)),
+                f"dectris-compression {version('dectris-compression')}": timed(
+                    lambda: dectris.compression.decompress(head + chunk, "bslz4", elem_size=size)),
+            }, 5 * rounds)
+
+
+def simd():
+    import bitshuffle
+    names = ("AVX512", "AVX2", "NEON", "SSE2")
+    return next((name for name in names if getattr(bitshuffle, f"using_{name}")()), "no SIMD")
+
+
 def writer(ours, rounds, _):
     """The writer's time is that of a whole run: created, written, closed, read back for its hash, synced, published."""
     with tempfile.TemporaryDirectory(dir=ROOT, prefix="bench-store-") as folder:
@@ -186,7 +234,7 @@ def latency(ours, rounds, _):
                   f"| p50 is {over:.2f} × the bare kernels |", flush=True)
 
 
-PARTS = {"azimuthal": azimuthal, "backprojection": backprojection, "writer": writer, "latency": latency}
+PARTS = {"azimuthal": azimuthal, "backprojection": backprojection, "codec": codec, "writer": writer, "latency": latency}
 
 
 def main():

@@ -8,11 +8,13 @@
 //! slab COLUMNS ANGLES                          per slice: ramp filter and back-projection of 16 slices
 //! write FOLDER ROWS COLUMNS FRAMES PERCENT     NeXus writer, chunks compressed to PERCENT passed through, on disk
 //! pwrite FOLDER ROWS COLUMNS FRAMES PERCENT    the same bytes by `pwrite` into one file, on disk
+//! compress|decompress FILE BYTES               bitshuffle-LZ4 of the file's elements of so many bytes, one core
 //! bare ROWS COLUMNS                            one frame: statistics and azimuthal curve, no pipeline
 //! ```
 
 mod azimuthal;
 mod backproject;
+mod codec;
 mod writer;
 
 use std::collections::HashMap;
@@ -49,6 +51,10 @@ fn prepare(line: &str) -> Result<Measurement> {
         Some("azimuthal") => azimuthal::integrate(number(1)?, number(2)?, number(3)?, words.get(4) == Some(&"poisson")),
         Some("bare") => azimuthal::bare(number(1)?, number(2)?),
         Some("slab") => backproject::slab(number(1)?, number(2)?),
+        Some(kind @ ("compress" | "decompress")) => {
+            let file = words.get(1).copied().unwrap_or_default();
+            codec::prepare(kind == "compress", file, number(2)?)
+        }
         Some(kind @ ("write" | "pwrite")) => {
             let folder = words.get(1).copied().unwrap_or(".");
             writer::prepare(

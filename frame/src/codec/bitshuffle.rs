@@ -1,61 +1,76 @@
 //! The bit transposition: `n` elements of `s` bytes become `8 s` planes of `n / 8` bytes, plane `8 k + b` holding bit
 //! `b` of byte `k` of every element, the first element in the lowest bit.
 //!
-//! Eight groups of eight elements are taken at a time, as 8×8 bit matrices in `u64`s: transposing the bits in each
-//! and then the bytes among them leaves eight bytes of eight planes. The compiler turns the loops over the eight
-//! into vector code, once for every instruction set below.
+//! Vector instructions where the processor has them ([`x86`]); what they leave over, and everything elsewhere, in `u64`s:
+//! eight groups of eight elements are taken at a time, as 8×8 bit matrices; transposing the bits in each and then the
+//! bytes among them leaves eight bytes of eight planes.
+
+#[cfg(target_arch = "x86_64")]
+use super::x86;
 
 /// Bit planes of `elements` (a multiple of 8 elements of `size` bytes: 1, 2 or 4) into `planes`, equally long.
 pub(super) fn shuffle(elements: &[u8], size: usize, planes: &mut [u8]) {
-    dispatch(elements, size, planes, true);
+    match size {
+        1 => shuffle_sized::<1>(elements, planes),
+        2 => shuffle_sized::<2>(elements, planes),
+        _ => shuffle_sized::<4>(elements, planes),
+    }
 }
 
 /// The inverse of [`shuffle`].
 pub(super) fn unshuffle(planes: &[u8], size: usize, elements: &mut [u8]) {
-    dispatch(planes, size, elements, false);
+    match size {
+        1 => unshuffle_sized::<1>(planes, elements),
+        2 => unshuffle_sized::<2>(planes, elements),
+        _ => unshuffle_sized::<4>(planes, elements),
+    }
 }
 
-fn dispatch(from: &[u8], size: usize, to: &mut [u8], forward: bool) {
+fn shuffle_sized<const S: usize>(elements: &[u8], planes: &mut [u8]) {
+    let taken = vector_shuffle::<S>(elements, planes);
+    shuffle_rest::<S>(elements, planes, taken / 8);
+}
+
+fn unshuffle_sized<const S: usize>(planes: &[u8], elements: &mut [u8]) {
+    let taken = vector_unshuffle::<S>(planes, elements);
+    unshuffle_rest::<S>(planes, elements, taken / 8);
+}
+
+/// As many elements as the processor's vector instructions take; returns how many.
+fn vector_shuffle<const S: usize>(elements: &[u8], planes: &mut [u8]) -> usize {
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vbmi") {
+        if x86::has_avx512() {
             // SAFETY: the processor has these instructions.
-            return unsafe { avx512(from, size, to, forward) };
+            return unsafe { x86::shuffle_avx512::<S>(elements, planes) };
         }
-        if is_x86_feature_detected!("avx2") {
+        if x86::has_avx2() {
             // SAFETY: the processor has these instructions.
-            return unsafe { avx2(from, size, to, forward) };
+            return unsafe { x86::shuffle_avx2::<S>(elements, planes) };
         }
     }
-    portable(from, size, to, forward);
+    let _ = (elements, planes);
+    0
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")]
-fn avx512(from: &[u8], size: usize, to: &mut [u8], forward: bool) {
-    portable(from, size, to, forward);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn avx2(from: &[u8], size: usize, to: &mut [u8], forward: bool) {
-    portable(from, size, to, forward);
-}
-
-#[inline(always)]
-fn portable(from: &[u8], size: usize, to: &mut [u8], forward: bool) {
-    match (size, forward) {
-        (1, true) => shuffle_sized::<1>(from, to),
-        (2, true) => shuffle_sized::<2>(from, to),
-        (4, true) => shuffle_sized::<4>(from, to),
-        (1, false) => unshuffle_sized::<1>(from, to),
-        (2, false) => unshuffle_sized::<2>(from, to),
-        _ => unshuffle_sized::<4>(from, to),
+/// As [`vector_shuffle`], the other way.
+fn vector_unshuffle<const S: usize>(planes: &[u8], elements: &mut [u8]) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if x86::has_avx512() {
+            // SAFETY: the processor has these instructions.
+            return unsafe { x86::unshuffle_avx512::<S>(planes, elements) };
+        }
+        if x86::has_avx2() {
+            // SAFETY: the processor has these instructions.
+            return unsafe { x86::unshuffle_avx2::<S>(planes, elements) };
+        }
     }
+    let _ = (elements, planes);
+    0
 }
 
 /// Transposes each of eight 8×8 bit matrices (Warren, Hacker's Delight, 7-3).
-#[inline(always)]
 fn transpose_bits(m: &mut [u64; 8]) {
     for x in m {
         let t = (*x ^ (*x >> 7)) & 0x00AA_00AA_00AA_00AA;
@@ -68,7 +83,6 @@ fn transpose_bits(m: &mut [u64; 8]) {
 }
 
 /// Transposes the 8×8 matrix of bytes that eight `u64`s are.
-#[inline(always)]
 fn transpose_bytes(m: &mut [u64; 8]) {
     for (distance, shift, mask) in [
         (4, 32, 0x0000_0000_FFFF_FFFF),
@@ -85,18 +99,17 @@ fn transpose_bytes(m: &mut [u64; 8]) {
 }
 
 /// Eight bytes at `at`, the first in the lowest place.
-#[inline(always)]
 fn load(bytes: &[u8], at: usize) -> u64 {
     let mut eight = [0; 8];
     eight.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(eight)
 }
 
-#[inline(always)]
-fn shuffle_sized<const S: usize>(elements: &[u8], planes: &mut [u8]) {
+/// From group `first` on.
+fn shuffle_rest<const S: usize>(elements: &[u8], planes: &mut [u8], first: usize) {
     let groups = elements.len() / (8 * S);
-    let (whole, mut group) = (groups / 8 * 8, 0);
-    while group < whole {
+    let mut group = first;
+    while group + 8 <= groups {
         let block = &elements[group * 8 * S..(group + 8) * 8 * S];
         for k in 0..S {
             let mut m = [0u64; 8];
@@ -116,7 +129,7 @@ fn shuffle_sized<const S: usize>(elements: &[u8], planes: &mut [u8]) {
         }
         group += 8;
     }
-    for group in whole..groups {
+    for group in group..groups {
         for k in 0..S {
             let mut eight = [0; 8];
             for (e, byte) in eight.iter_mut().enumerate() {
@@ -131,11 +144,11 @@ fn shuffle_sized<const S: usize>(elements: &[u8], planes: &mut [u8]) {
     }
 }
 
-#[inline(always)]
-fn unshuffle_sized<const S: usize>(planes: &[u8], elements: &mut [u8]) {
+/// From group `first` on.
+fn unshuffle_rest<const S: usize>(planes: &[u8], elements: &mut [u8], first: usize) {
     let groups = elements.len() / (8 * S);
-    let (whole, mut group) = (groups / 8 * 8, 0);
-    while group < whole {
+    let mut group = first;
+    while group + 8 <= groups {
         let block = &mut elements[group * 8 * S..(group + 8) * 8 * S];
         // Bytes k of the block's 64 elements.
         let mut bytes = [[0u64; 8]; S];
@@ -155,7 +168,7 @@ fn unshuffle_sized<const S: usize>(planes: &[u8], elements: &mut [u8]) {
         }
         group += 8;
     }
-    for group in whole..groups {
+    for group in group..groups {
         for k in 0..S {
             let mut eight = [0; 8];
             for (b, byte) in eight.iter_mut().enumerate() {
@@ -189,23 +202,49 @@ mod tests {
         planes
     }
 
+    /// Every path, as many elements as it takes and the rest by the portable one.
+    fn each_path<const S: usize>(n: usize) {
+        let elements: Vec<u8> = (0..n * S).map(|i| ((i * 2_654_435_761usize) >> 13) as u8).collect();
+        let expected = plain(&elements, S);
+        type Path = fn(&[u8], &mut [u8]) -> usize;
+        let mut paths: Vec<(&str, Path, Path)> = vec![("portable", |_, _| 0, |_, _| 0)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if x86::has_avx2() {
+                // SAFETY: the processor has these instructions.
+                paths.push((
+                    "avx2",
+                    |a, b| unsafe { x86::shuffle_avx2::<S>(a, b) },
+                    |a, b| unsafe { x86::unshuffle_avx2::<S>(a, b) },
+                ));
+            }
+            if x86::has_avx512() {
+                // SAFETY: the processor has these instructions.
+                paths.push((
+                    "avx512",
+                    |a, b| unsafe { x86::shuffle_avx512::<S>(a, b) },
+                    |a, b| unsafe { x86::unshuffle_avx512::<S>(a, b) },
+                ));
+            }
+        }
+        for (name, there, back) in paths {
+            let mut planes = vec![0; elements.len()];
+            let taken = there(&elements, &mut planes);
+            shuffle_rest::<S>(&elements, &mut planes, taken / 8);
+            assert!(planes == expected, "{name}, {S} bytes, {n} elements");
+            let mut again = vec![0; elements.len()];
+            let taken = back(&planes, &mut again);
+            unshuffle_rest::<S>(&planes, &mut again, taken / 8);
+            assert!(again == elements, "{name}, {S} bytes, {n} elements, back");
+        }
+    }
+
     #[test]
     fn every_path_follows_the_definition_both_ways() {
-        for size in [1, 2, 4] {
-            for n in [8, 16, 56, 64, 72, 128, 1000 * 8] {
-                let elements: Vec<u8> = (0..n * size).map(|i| ((i * 2_654_435_761usize) >> 13) as u8).collect();
-                let expected = plain(&elements, size);
-                let mut planes = vec![0; elements.len()];
-                shuffle(&elements, size, &mut planes);
-                assert_eq!(planes, expected, "size {size}, n {n}");
-                portable(&elements, size, &mut planes, true);
-                assert_eq!(planes, expected);
-                let mut back = vec![0; elements.len()];
-                unshuffle(&planes, size, &mut back);
-                assert_eq!(back, elements);
-                portable(&planes, size, &mut back, false);
-                assert_eq!(back, elements);
-            }
+        for n in [0, 8, 16, 32, 56, 64, 72, 128, 256, 264, 512, 520, 1024 + 768 + 40, 8000] {
+            each_path::<1>(n);
+            each_path::<2>(n);
+            each_path::<4>(n);
         }
     }
 }

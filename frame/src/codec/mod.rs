@@ -13,6 +13,8 @@
 #![allow(unsafe_code)]
 
 mod bitshuffle;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::ffi::c_char;
 
