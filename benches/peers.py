@@ -17,9 +17,7 @@ import sys
 import tempfile
 import time
 
-os.environ["OMP_NUM_THREADS"] = "1"  # bitshuffle's, before it is loaded: the codec is compared core by core
-
-import numpy as np  # noqa: E402
+import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BENCHES = os.path.join(ROOT, "target/release/fluxline-benches")
@@ -126,6 +124,7 @@ def backprojection(ours, rounds, large):
 
 def codec(ours, rounds, _):
     """One core each: a call of every program codes one Eiger 4M frame."""
+    from threadpoolctl import threadpool_limits
     import bitshuffle
     import dectris.compression
     import h5py
@@ -134,7 +133,7 @@ def codec(ours, rounds, _):
     random = np.random.default_rng(4)
     row, column = np.mgrid[:EIGER_4M[0], :EIGER_4M[1]]
     gaps = (row % 551 >= 514) | (column % 1040 >= 1030)
-    with tempfile.TemporaryDirectory(prefix="bench-codec-") as folder:
+    with threadpool_limits(1, "openmp"), tempfile.TemporaryDirectory(prefix="bench-codec-") as folder:
         for dtype in (np.uint8, np.uint16, np.uint32):
             frame = random.poisson(0.3, EIGER_4M).astype(dtype)
             frame[gaps] = np.iinfo(dtype).max
