@@ -118,7 +118,9 @@ pub fn open_source(
         SourceConfig::Rdma(r) => {
             let mut options = r.rdma.clone();
             options.token_file = options.token_file.map(|path| config.resolve(&path));
-            (Box::new(RdmaSource::new(&options, rdma.clone())?), &r.faults)
+            let source = RdmaSource::new(&options, rdma.clone())?;
+            tracing::info!(target: "fluxline", "{}", source.way());
+            (Box::new(source), &r.faults)
         }
     };
     Ok(match faults {

@@ -37,7 +37,7 @@ pub use counters::Counters;
 pub use free::Service;
 pub use free_sender::FreeSender;
 pub use sender::{Fault, RdmaSender, SendReport, SenderConfig};
-pub use source::RdmaSource;
+pub use source::{RdmaSource, way};
 
 use verbs::VerbsError;
 

@@ -6,6 +6,7 @@ use super::config::{Checked, Mode, RdmaConfig};
 use super::counters::Counters;
 use super::detector::{Detector, Doorkeeper, Waiting};
 use super::reliable::Reliable;
+use super::verbs::{Device, ProtectionDomain};
 use crate::memory::FrameRing;
 use crate::source::{Arrival, FrameSource, SourceError, WhenFull};
 use frame::{Compression, PixelType, Shape, StreamDescription};
@@ -20,6 +21,7 @@ pub struct RdmaSource {
     stream: StreamDescription,
     epoch: u32,
     state: State,
+    way: String,
 }
 
 enum State {
@@ -34,8 +36,10 @@ impl RdmaSource {
     /// Checks the configuration and that there is a device; nothing listens before [`FrameSource::arm`].
     pub fn new(config: &RdmaConfig, counters: Arc<Counters>) -> Result<Self, SourceError> {
         let config = config.check()?;
-        super::verbs::Device::open(config.config.device.as_deref()).map_err(RdmaError::from)?;
+        let device = Device::open(config.config.device.as_deref()).map_err(RdmaError::from)?;
+        let domain = ProtectionDomain::new(&device).map_err(RdmaError::from)?;
         Ok(Self {
+            way: way(&device.name(), domain.takes_dma_buf()),
             stream: unknown(&config),
             config,
             counters,
@@ -43,9 +47,12 @@ impl RdmaSource {
             state: State::Idle,
         })
     }
-}
 
-impl RdmaSource {
+    /// Which memory frames arrive in, and why, for people.
+    pub fn way(&self) -> &str {
+        &self.way
+    }
+
     fn no_sender(&self, refused: Option<&str>) -> SourceError {
         SourceError::from(RdmaError::NoSender {
             address: self.config.listen.to_string(),
@@ -96,6 +103,17 @@ impl RdmaSource {
         }
         self.state = State::FreeArmed(Box::new(doorkeeper), vec![waiting]);
         Ok(())
+    }
+}
+
+/// The sentence of [`RdmaSource::way`] and of `fluxline doctor`.
+pub fn way(device: &str, takes_dma_buf: bool) -> String {
+    if takes_dma_buf {
+        format!(
+            "{device}: frames arrive in host memory; the device could write into an accelerator's, which Fluxline does not use yet"
+        )
+    } else {
+        format!("{device}: frames arrive in host memory, because the device cannot register an accelerator's (dma-buf)")
     }
 }
 

@@ -1,7 +1,8 @@
 //! `fluxline doctor`: RDMA devices and what they need.
 
 use super::doctor::Finding;
-use driver::rdma::verbs::{Device, device_names};
+use driver::rdma::verbs::{Device, ProtectionDomain, device_names};
+use driver::rdma::way;
 use std::path::{Path, PathBuf};
 
 /// MTU below which small packets cost much of the rate, bytes.
@@ -35,6 +36,9 @@ fn device(name: &str) -> Vec<Finding> {
         findings.extend(network(&sys, name, number));
     }
     findings.push(node(&sys, name));
+    if let Ok(domain) = ProtectionDomain::new(&open) {
+        findings.push(Finding::good("RDMA memory", way(name, domain.takes_dma_buf())));
+    }
     findings
 }
 

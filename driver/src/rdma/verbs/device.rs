@@ -246,6 +246,15 @@ impl ProtectionDomain {
         &self.0.device
     }
 
+    /// Whether memory of an accelerator (as a dma-buf) could be registered here. Asked by registering a file that is none:
+    /// a device that takes such memory finds fault with the file, any other one with the call.
+    pub fn takes_dma_buf(&self) -> bool {
+        let access = ibv_access_flags::IBV_ACCESS_LOCAL_WRITE.0 as i32;
+        // SAFETY: the domain is open; no file has the number -1, so nothing is registered.
+        let region = unsafe { ibv_reg_dmabuf_mr(self.raw(), 0, 4096, 0, -1, access) };
+        region.is_null() && io::Error::last_os_error().raw_os_error() == Some(libc::EBADF)
+    }
+
     pub(super) fn raw(&self) -> *mut ibv_pd {
         self.0.pd
     }
