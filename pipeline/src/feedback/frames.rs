@@ -2,12 +2,13 @@
 //! will be" are three different answers.
 
 use super::error::ApiError;
+use super::extract::Query;
 use super::pictures::{self, Picture};
 use super::runs::active;
 use super::server::Shared;
 use crate::active_run::ActiveRun;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use driver::memory::FrameLease;
@@ -21,6 +22,7 @@ const PIXELS_MAX: usize = 64 << 20;
 
 /// How large a picture may be.
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 pub struct PictureQuery {
     /// bin by a whole factor until the picture has no more pixels than this
     max_pixels: Option<usize>,

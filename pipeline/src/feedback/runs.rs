@@ -2,6 +2,7 @@
 
 use super::error::ApiError;
 use super::events::Event;
+use super::extract::{Body, Query};
 use super::hub::ResultMessage;
 use super::server::Shared;
 use crate::active_run::{ActiveRun, RunState, Summary};
@@ -10,7 +11,7 @@ use crate::ledger::{Entry, Outcomes};
 use crate::storage::DatasetInfo;
 use axum::Json;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -80,7 +81,7 @@ pub struct RunDetail {
 
 /// Which runs to list.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ListQuery {
     /// words that id, sample, proposal or technique contain
     query: Option<String>,
@@ -92,7 +93,7 @@ pub struct ListQuery {
 
 /// Which lines of the ledger to show.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct LedgerQuery {
     /// expected, complete, partial, corrupt or lost
     state: Option<String>,
@@ -118,6 +119,7 @@ pub struct LedgerPage {
 
 /// How a consumer wants its results.
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 pub struct ResultsQuery {
     /// lossless (every result while the consumer keeps up), latest, or sampled
     policy: Option<String>,
@@ -203,7 +205,7 @@ pub async fn list(State(shared): State<Shared>, Query(query): Query<ListQuery>) 
     (status = 201, body = RunDetail), (status = 409, body = ApiError), (status = 422, body = ApiError), (status = 507, body = ApiError)))]
 pub async fn arm(
     State(shared): State<Shared>,
-    Json(request): Json<RunRequest>,
+    Body(request): Body<RunRequest>,
 ) -> Result<(StatusCode, Json<RunDetail>), ApiError> {
     let task = shared.clone();
     let active = tokio::task::spawn_blocking(move || {
