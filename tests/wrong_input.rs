@@ -173,6 +173,56 @@ fn missing_huge_pages_are_counted() {
     run_says("pages", huge, 1, &words);
 }
 
+fn has_rdma() -> bool {
+    std::fs::read_dir("/sys/class/infiniband").is_ok_and(|mut devices| devices.next().is_some())
+}
+
+/// The working configuration with an RDMA source.
+fn rdma(text: String, more: &str) -> String {
+    let (before, rest) = text.split_once("[[source]]").expect("a source");
+    let (_, after) = rest.split_once("[store]").expect("a store");
+    format!("{before}[[source]]\nkind = \"rdma\"\n{more}\n[store]{after}")
+}
+
+#[test]
+fn no_rdma_device_is_said_in_one_sentence() {
+    if has_rdma() {
+        eprintln!("SKIPPED no_rdma_device_is_said_in_one_sentence: there is one");
+        return;
+    }
+    let words = ["there is no RDMA device on this machine", "rdma_rxe"];
+    run_says("rdma", |t| rdma(t, "open_to_network = true"), 1, &words);
+    says(&["emulate", "--rdma", "127.0.0.1:18515", "--frames", "1"], 1, &words);
+    let output = fluxline(&["doctor", "--store", "/tmp"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("RDMA") && text.contains(words[0]), "{text}");
+}
+
+#[test]
+fn an_rdma_source_says_what_is_allowed() {
+    let wrong = |test, more: &'static str, status, words: &[&str]| run_says(test, |t| rdma(t, more), status, words);
+    wrong("rdma-key", "credit = 7", 2, &["unknown field `credit`", "`credits`"]);
+    wrong("rdma-token", "", 1, &["token_file", "open_to_network = true"]);
+    wrong("rdma-token2", "token_file = \"absent\"", 1, &["absent", "No such file"]);
+    wrong(
+        "rdma-pairs",
+        "open_to_network = true\nqueue_pairs = 99",
+        1,
+        &["source.queue_pairs = 99", "1 to 16"],
+    );
+    wrong(
+        "rdma-listen",
+        "open_to_network = true\nlisten = \"here\"",
+        1,
+        &["source.listen", "0.0.0.0:18515"],
+    );
+    says(
+        &["emulate", "--rdma", "nowhere", "--frames", "1"],
+        2,
+        &["nowhere", "an address and a port"],
+    );
+}
+
 #[test]
 fn a_port_in_use_is_named() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

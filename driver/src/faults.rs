@@ -174,6 +174,10 @@ impl<S: FrameSource> FrameSource for Faulty<S> {
         self.source.arm(epoch)
     }
 
+    fn prepare(&mut self, ring: &FrameRing) -> Result<(), SourceError> {
+        self.source.prepare(ring)
+    }
+
     fn next(&mut self, ring: &FrameRing, when_full: WhenFull) -> Result<Arrival, SourceError> {
         if let Some(lease) = self.again.take().or_else(|| self.due()) {
             return Ok(Arrival::Frame(lease));

@@ -1,10 +1,11 @@
 //! How frames get in: huge pages, the frame ring, sources, the tracker.
 //!
-//! `unsafe` lives in [`memory`] only.
+//! `unsafe` lives in [`memory`] and [`rdma`] only.
 
 pub mod clock;
 pub mod faults;
 pub mod memory;
+pub mod rdma;
 pub mod replay;
 pub mod simulate;
 pub mod source;

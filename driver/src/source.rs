@@ -68,6 +68,9 @@ pub enum SourceError {
         /// bytes of a slot
         slot_bytes: usize,
     },
+    /// RDMA
+    #[error(transparent)]
+    Rdma(#[from] crate::rdma::RdmaError),
 }
 
 /// A source of frames. [`FrameSource::arm`] does everything slow; afterwards [`FrameSource::next`] allocates nothing.
@@ -76,6 +79,10 @@ pub trait FrameSource: Send {
     fn stream(&self) -> &StreamDescription;
     /// makes ready; frames will carry `epoch`
     fn arm(&mut self, epoch: u32) -> Result<(), SourceError>;
+    /// shows it the ring, where a device must know the memory beforehand; after arming, before the first frame
+    fn prepare(&mut self, _ring: &FrameRing) -> Result<(), SourceError> {
+        Ok(())
+    }
     /// the next frame, or why there is none; waits at most 20 ms
     fn next(&mut self, ring: &FrameRing, when_full: WhenFull) -> Result<Arrival, SourceError>;
 }
@@ -87,6 +94,10 @@ impl FrameSource for Box<dyn FrameSource> {
 
     fn arm(&mut self, epoch: u32) -> Result<(), SourceError> {
         self.as_mut().arm(epoch)
+    }
+
+    fn prepare(&mut self, ring: &FrameRing) -> Result<(), SourceError> {
+        self.as_mut().prepare(ring)
     }
 
     fn next(&mut self, ring: &FrameRing, when_full: WhenFull) -> Result<Arrival, SourceError> {

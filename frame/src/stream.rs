@@ -41,7 +41,8 @@ pub struct StreamDescription {
 }
 
 /// Facts about detector, beam and sample position, as NeXus wants them; `None` where unknown.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct DetectorDescription {
     /// model, for example `EIGER2 X 1M`
     pub name: Option<String>,

@@ -12,6 +12,7 @@ use frame::StreamDescription;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 
@@ -128,6 +129,9 @@ pub struct Summary {
     pub seconds: f64,
     /// payload-sized copies between ring and device
     pub device_copies: u64,
+    /// what an RDMA source counted during the run; nothing that is 0
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rdma: BTreeMap<String, u64>,
     /// what somebody should know
     pub warnings: Vec<String>,
 }

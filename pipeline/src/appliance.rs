@@ -10,6 +10,7 @@ use crate::run::{self, Run, RunParts};
 use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig};
 use driver::faults::Faulty;
 use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
+use driver::rdma::RdmaSource;
 use driver::replay::Replay;
 use driver::simulate::Simulate;
 use driver::source::{FrameSource, SourceError};
@@ -102,13 +103,23 @@ pub struct Appliance {
     store: Store,
     metrics: Metrics,
     slot: Mutex<Slot>,
+    /// held while a run is armed
+    arming: Mutex<()>,
 }
 
-/// The source of a configuration, opened.
-pub fn open_source(config: &Config) -> Result<Box<dyn FrameSource>, ApplianceError> {
+/// The source of a configuration, opened. What an RDMA source counts goes to `rdma`.
+pub fn open_source(
+    config: &Config,
+    rdma: &Arc<driver::rdma::Counters>,
+) -> Result<Box<dyn FrameSource>, ApplianceError> {
     let (source, faults): (Box<dyn FrameSource>, _) = match &config.source[0] {
         SourceConfig::Simulate(s) => (Box::new(Simulate::new(s.simulate.clone())?), &s.faults),
         SourceConfig::Replay(r) => (Box::new(Replay::open(&config.resolve(&r.path), &r.replay)?), &r.faults),
+        SourceConfig::Rdma(r) => {
+            let mut options = r.rdma.clone();
+            options.token_file = options.token_file.map(|path| config.resolve(&path));
+            (Box::new(RdmaSource::new(&options, rdma.clone())?), &r.faults)
+        }
     };
     Ok(match faults {
         Some(faults) => Box::new(Faulty::new(source, faults.clone())?),
@@ -147,6 +158,7 @@ impl Appliance {
                 ring: None,
                 epoch: 0,
             }),
+            arming: Mutex::new(()),
         };
         appliance.show_state("idle");
         Ok(Arc::new(appliance))
@@ -198,25 +210,33 @@ impl Appliance {
 
     /// Arms a run: source, ring, recipe, files and threads. When it returns they are ready.
     pub fn arm(&self, request: &RunRequest) -> Result<Run, ApplianceError> {
-        let source = open_source(&self.config)?;
+        let source = open_source(&self.config, self.metrics.rdma.counters())?;
         self.arm_with(source, request)
     }
 
     /// Arms a run with a source that is already open.
     pub fn arm_with(&self, mut source: Box<dyn FrameSource>, request: &RunRequest) -> Result<Run, ApplianceError> {
+        let _one_at_a_time = self.arming.lock().unwrap_or_else(PoisonError::into_inner);
+        let epoch = {
+            let mut slot = self.slot();
+            if let Some(run) = slot.current.as_ref().filter(|run| !run.state().ended()) {
+                return Err(ApplianceError::Busy {
+                    run: run.info.id.clone(),
+                    state: run.state().name(),
+                });
+            }
+            slot.epoch += 1;
+            slot.epoch
+        };
+        let rdma_before = self.metrics.rdma.values();
+        // A source may wait here for its sender; whoever asks for the state meanwhile gets it.
+        source.arm(epoch)?;
         let mut slot = self.slot();
-        if let Some(run) = slot.current.as_ref().filter(|run| !run.state().ended()) {
-            return Err(ApplianceError::Busy {
-                run: run.info.id.clone(),
-                state: run.state().name(),
-            });
-        }
-        slot.epoch += 1;
-        source.arm(slot.epoch)?;
         let stream = source.stream().clone();
         self.check_room(&stream)?;
         let mut warnings = Vec::new();
         let ring = self.take_ring(&mut slot, &stream, &mut warnings)?;
+        source.prepare(&ring)?;
 
         let (recipe_name, recipe) = self.config.recipe(request.recipe.as_deref())?;
         let technique = recipes::technique(recipe_name, &recipe.technique)?;
@@ -288,6 +308,7 @@ impl Appliance {
             cores: self.cores.clone(),
             results_kept: self.config.feedback.results_kept,
             metrics: self.metrics.clone(),
+            rdma_before,
             warnings,
         };
         let run = run::arm(parts).map_err(ApplianceError::Start)?;

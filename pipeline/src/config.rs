@@ -192,6 +192,8 @@ pub enum SourceConfig {
     Simulate(Box<SimulateSource>),
     /// Frames of a file: HDF5 (DXchange, NXtomo, NXmx, any dataset), TIFF, CBF.
     Replay(Box<ReplaySource>),
+    /// Senders that place frames by RDMA.
+    Rdma(Box<RdmaSourceConfig>),
 }
 
 /// `[[source]]` with `kind = "simulate"`
@@ -214,6 +216,15 @@ pub struct ReplaySource {
     pub faults: Option<driver::faults::FaultConfig>,
 }
 
+/// `[[source]]` with `kind = "rdma"`
+#[derive(Clone, Debug, Serialize)]
+pub struct RdmaSourceConfig {
+    /// How senders are taken.
+    pub rdma: driver::rdma::RdmaConfig,
+    /// Seeded faults on the way.
+    pub faults: Option<driver::faults::FaultConfig>,
+}
+
 impl TryFrom<toml::Table> for SourceConfig {
     type Error = String;
 
@@ -221,7 +232,7 @@ impl TryFrom<toml::Table> for SourceConfig {
     fn try_from(mut table: toml::Table) -> Result<Self, String> {
         let kind = table
             .remove("kind")
-            .ok_or("source.kind is missing: \"simulate\" or \"replay\"")?;
+            .ok_or("source.kind is missing: \"simulate\", \"replay\" or \"rdma\"")?;
         let faults = match table.remove("faults") {
             Some(faults) => Some(faults.try_into().map_err(|e| format!("source.faults: {e}"))?),
             None => None,
@@ -246,7 +257,13 @@ impl TryFrom<toml::Table> for SourceConfig {
                     .map_err(|e| format!("source: {e}"))?;
                 Ok(Self::Replay(Box::new(ReplaySource { path, replay, faults })))
             }
-            _ => Err(format!("source.kind = {kind}: \"simulate\" or \"replay\"")),
+            Some("rdma") => {
+                let rdma = toml::Value::Table(table)
+                    .try_into()
+                    .map_err(|e| format!("source: {e}"))?;
+                Ok(Self::Rdma(Box::new(RdmaSourceConfig { rdma, faults })))
+            }
+            _ => Err(format!("source.kind = {kind}: \"simulate\", \"replay\" or \"rdma\"")),
         }
     }
 }

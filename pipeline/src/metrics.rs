@@ -7,6 +7,9 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 /// Bounds of the latency histograms, seconds.
 const LATENCY_BOUNDS: [f64; 16] = [
     25e-6, 50e-6, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0, 5.0,
@@ -60,7 +63,74 @@ pub struct Metrics {
     pub runs: IntCounterVec,
     /// payload-sized copies between ring and device
     pub device_copies: IntCounter,
+    /// what RDMA sources count
+    pub rdma: RdmaMetrics,
     build: IntGauge,
+}
+
+/// What RDMA sources count, shown as it is when somebody looks.
+#[derive(Clone)]
+pub struct RdmaMetrics {
+    counters: Arc<driver::rdma::Counters>,
+    values: IntGaugeVec,
+    refused: IntGaugeVec,
+}
+
+impl RdmaMetrics {
+    fn new(m: &Maker) -> prometheus::Result<Self> {
+        let counters = Arc::new(driver::rdma::Counters::default());
+        let names: Vec<&str> = counters.all().map(|(name, ..)| name).collect();
+        let reasons: Vec<&str> = counters.refused().map(|(reason, _)| reason.name()).collect();
+        Ok(Self {
+            values: m.gauges(
+                "fluxline_rdma",
+                "RDMA sources. connections, granted: now; all others count: epochs (connections made), broken, \
+                 announced and stale frames, violations, gaps, overruns, not_ready (an alarm in reliable mode)",
+                "what",
+                &names,
+            )?,
+            refused: m.gauges(
+                "fluxline_rdma_refused",
+                "RDMA senders that were refused, by reason",
+                "reason",
+                &reasons,
+            )?,
+            counters,
+        })
+    }
+
+    /// Where sources count.
+    pub fn counters(&self) -> &Arc<driver::rdma::Counters> {
+        &self.counters
+    }
+
+    /// Every value by name, refusals as `refused_REASON`.
+    pub fn values(&self) -> BTreeMap<String, u64> {
+        let counted = self.counters.all().map(|(name, _, value)| (name.to_string(), value));
+        let refused = self.counters.refused();
+        counted
+            .chain(refused.map(|(reason, value)| (format!("refused_{}", reason.name()), value)))
+            .collect()
+    }
+
+    /// What was counted since, where it is not 0.
+    pub fn since(&self, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+        let mut values = self.values();
+        for (name, value) in &mut values {
+            *value = value.saturating_sub(before.get(name).copied().unwrap_or(0));
+        }
+        values.retain(|_, value| *value > 0);
+        values
+    }
+
+    fn show(&self) {
+        for (name, _, value) in self.counters.all() {
+            self.values.with_label_values(&[name]).set(value as i64);
+        }
+        for (reason, value) in self.counters.refused() {
+            self.refused.with_label_values(&[reason.name()]).set(value as i64);
+        }
+    }
 }
 
 struct Maker {
@@ -193,6 +263,7 @@ impl Metrics {
                 "fluxline_device_copies_total",
                 "Payload-sized copies between ring and device; 0 where memory is shared",
             ))?,
+            rdma: RdmaMetrics::new(&m)?,
             build: m.add(IntGauge::with_opts(
                 Opts::new("fluxline_build_info", "1, with the version of this program")
                     .const_label("version", env!("CARGO_PKG_VERSION")),
@@ -214,6 +285,7 @@ impl Metrics {
 
     /// The text that Prometheus scrapes.
     pub fn text(&self) -> Result<String, prometheus::Error> {
+        self.rdma.show();
         let mut out = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         Ok(String::from_utf8_lossy(&out).into_owned())

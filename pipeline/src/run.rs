@@ -30,6 +30,7 @@ use frame::FrameResult;
 use hdrhistogram::Histogram;
 use kernels::Accelerator;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -68,6 +69,8 @@ pub struct RunParts {
     pub results_kept: usize,
     /// process metrics
     pub metrics: Metrics,
+    /// what RDMA sources had counted before the run was armed
+    pub rdma_before: BTreeMap<String, u64>,
     /// what somebody should know already
     pub warnings: Vec<String>,
 }
@@ -224,6 +227,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
             active,
             queues: (to_work, for_writer),
             ring,
+            rdma_before: parts.rdma_before,
             metrics,
             seen: Seen::default(),
         },
@@ -417,6 +421,7 @@ fn finish(run: Run, started: Instant) -> Summary {
         device,
         seconds: started.elapsed().as_secs_f64(),
         device_copies: active.copies.load(Relaxed),
+        rdma: books.metrics.rdma.since(&books.rdma_before),
         warnings: active.warnings(),
     };
     let closed = match writer {
@@ -471,6 +476,8 @@ struct Books {
     ring: FrameRing,
     metrics: Metrics,
     seen: Seen,
+    /// what RDMA sources had counted before the run
+    rdma_before: BTreeMap<String, u64>,
 }
 
 /// What has been carried over so far.

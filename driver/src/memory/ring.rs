@@ -206,6 +206,11 @@ impl FrameRing {
         self.0.payload_bytes
     }
 
+    /// Bytes from one slot's start to the next's in [`FrameRing::region`].
+    pub fn stride_bytes(&self) -> usize {
+        self.0.stride
+    }
+
     /// What kind of pages it lies on.
     pub fn page_size(&self) -> PageSize {
         self.0.pages.page_size()

@@ -22,14 +22,14 @@ pub(crate) struct DoctorArgs {
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Verdict {
+pub(super) enum Verdict {
     Good,
     Warning,
     Bad,
 }
 
 #[derive(Debug, Serialize)]
-struct Finding {
+pub(super) struct Finding {
     check: &'static str,
     verdict: Verdict,
     found: String,
@@ -38,7 +38,7 @@ struct Finding {
 }
 
 impl Finding {
-    fn good(check: &'static str, found: impl Into<String>) -> Self {
+    pub(super) fn good(check: &'static str, found: impl Into<String>) -> Self {
         Self {
             check,
             verdict: Verdict::Good,
@@ -47,7 +47,7 @@ impl Finding {
         }
     }
 
-    fn warning(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub(super) fn warning(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self {
             check,
             verdict: Verdict::Warning,
@@ -56,7 +56,7 @@ impl Finding {
         }
     }
 
-    fn bad(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub(super) fn bad(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self {
             check,
             verdict: Verdict::Bad,
@@ -74,6 +74,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
         locked_memory(),
     ];
     findings.extend(devices());
+    findings.extend(super::doctor_rdma::rdma());
     findings.extend([disk(&args.store), clock()]);
     if args.json {
         println!("{}", serde_json::json!({ "findings": findings }));

@@ -3,6 +3,8 @@
 
 mod demo;
 mod doctor;
+mod doctor_rdma;
+mod emulate;
 mod inspect;
 mod progress;
 mod replay;
@@ -38,11 +40,13 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Takes a file through the whole appliance: source, ring, kernels, store
     Replay(replay::ReplayArgs),
+    /// Sends frames of a file or of a simulation by RDMA, as a detector's read-out would
+    Emulate(emulate::EmulateArgs),
     /// Shows the ledger of a stored run
     Inspect(inspect::InspectArgs),
     /// Checks a configuration without starting anything
     Validate(ValidateArgs),
-    /// Checks what the machine has: huge pages, locked memory, OpenCL, cores, disk
+    /// Checks what the machine has: huge pages, locked memory, OpenCL, RDMA, cores, disk
     Doctor(doctor::DoctorArgs),
     /// Prints a file that is generated from the code
     #[command(hide = true)]
@@ -101,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Replay(args) => replay::replay(&args),
+        Command::Emulate(args) => emulate::emulate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Validate(args) => validate(&args),
         Command::Doctor(args) => doctor::doctor(&args),
