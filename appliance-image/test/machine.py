@@ -36,12 +36,13 @@ class Machine:
     uefi     boots through OVMF and systemd-boot, as hardware does; otherwise QEMU loads the kernel, which is quicker
     disk     a disk to go on with, kept; otherwise a copy of the image, removed at the end
     network  what follows `-netdev `, with id=net0; by default a network without anybody on it
+    mac      address of its one network port
     """
 
     def __init__(self, *, share=None, config=None, words="", uefi=False, disk=None, memory_mib=2048, cores=2,
-                 network="user,id=net0,restrict=on", extra=(), boot_s=180, disk_gib=4, log=None):
+                 network="user,id=net0,restrict=on", mac="52:54:00:12:34:56", extra=(), boot_s=240, disk_gib=4, log=None):
         self.share, self.config, self.words, self.uefi = share, config, words, uefi
-        self.memory_mib, self.cores, self.network, self.extra = memory_mib, cores, network, list(extra)
+        self.memory_mib, self.cores, self.network, self.mac, self.extra = memory_mib, cores, network, mac, list(extra)
         self.boot_s, self.disk_gib = boot_s, disk_gib
         self.folder = Path(tempfile.mkdtemp(prefix="fluxline-vm-"))
         self.disk = Path(disk) if disk else self.folder / "disk.img"
@@ -81,7 +82,7 @@ class Machine:
             "-device", "virtserialport,chardev=test,name=fluxline.test",
             "-smbios", "type=11,value=io.systemd.credential:fluxline.test=on",
             "-device", "virtio-rng-pci",
-            "-netdev", self.network, "-device", "virtio-net-pci,netdev=net0",
+            "-netdev", self.network, "-device", f"virtio-net-pci,netdev=net0,mac={self.mac}",
         ]
         if self.share:
             command += ["-virtfs", f"local,path={self.share},mount_tag=share,security_model=none,multidevs=remap"]
@@ -178,6 +179,15 @@ class Machine:
         if status:
             raise AssertionError(f"status {status}: {script}\n{said}")
         return said
+
+    def start_in_background(self, script):
+        """Starts a script that goes on while others run; `background_ended` waits for it."""
+        self.check(f"rm -f /run/background; ( {script}; echo $? > /run/background ) < /dev/null > /run/background.log 2>&1 &")
+
+    def background_ended(self, timeout_s):
+        status = self.wait("cat /run/background", timeout_s).strip()
+        if status != "0":
+            raise AssertionError(f"status {status} in the background: {self.run('cat /run/background.log')[1]}")
 
     def wait(self, script, timeout_s=60):
         """Runs a script again and again until it succeeds; returns what it said."""

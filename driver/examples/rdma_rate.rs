@@ -1,7 +1,10 @@
 //! Receives by RDMA and does nothing with the frames: what the source alone costs, beside `ib_write_bw`.
 //!
-//! `rdma_rate ADDRESS:PORT SLOTS [event]`, with `fluxline emulate --rdma ADDRESS:PORT` as the sender.
+//! `rdma_rate ADDRESS:PORT SLOTS [event]`, with `fluxline emulate --rdma ADDRESS:PORT` as the sender. On one machine the
+//! latency is from the simulator's stamp, after which the frame is only posted, to the lease in hand: with a slow sender
+//! and small frames that is announce to lease, with large ones the transfer is in it.
 
+use driver::clock::monotonic_ns;
 use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
 use driver::rdma::{Counters, Polling, RdmaConfig, RdmaSource};
 use driver::source::{Arrival, FrameSource, WhenFull};
@@ -45,6 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     source.prepare(&ring)?;
     let (mut frames, mut bytes, mut begin, mut end) = (0u64, 0u64, None, Instant::now());
     let mut processor = 0.0;
+    let mut latencies_us: Vec<u64> = Vec::new();
     loop {
         match source.next(&ring, WhenFull::Wait)? {
             Arrival::Frame(lease) => {
@@ -56,6 +60,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     bytes += lease.payload().len() as u64;
                 }
                 end = Instant::now();
+                let stamp_ns = lease.header().detector_time_ns.get();
+                latencies_us.push(monotonic_ns().saturating_sub(stamp_ns) / 1000);
             }
             Arrival::End => break,
             Arrival::Idle | Arrival::Dropped { .. } => {}
@@ -63,9 +69,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let seconds = begin.map_or(0.0, |begin| (end - begin).as_secs_f64());
     let per_gb = (processor_seconds() - processor) / (bytes as f64 / 1e9);
+    latencies_us.sort_unstable();
+    let quantile = |percent: usize| latencies_us.get(latencies_us.len() * percent / 100).copied().unwrap_or(0);
     println!(
-        "{:.2} MB/s (2^20) of {frames} frames in {seconds:.2} s, {per_gb:.2} processor seconds per GB",
-        bytes as f64 / seconds / 1_048_576.0
+        "{:.2} MB/s (2^20) of {frames} frames in {seconds:.2} s, {per_gb:.2} processor seconds per GB, latency {} us \
+         median, {} us 99 %",
+        bytes as f64 / seconds / 1_048_576.0,
+        quantile(50),
+        quantile(99)
     );
     Ok(())
 }
