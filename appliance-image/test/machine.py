@@ -121,6 +121,10 @@ class Machine:
         while not self.line(end, "boot").startswith("ready"):
             pass
         self.booted_s = time.monotonic() - self.began
+        self.mount_share()
+
+    def mount_share(self):
+        """The shared folder, after every boot."""
         if self.share:
             self.check("modprobe 9pnet_virtio; mkdir -p /run/share; "
                        "mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=mmap share /run/share")
@@ -133,6 +137,7 @@ class Machine:
         while not self.line(end, "reboot").startswith("ready"):
             pass
         self.booted_s = time.monotonic() - self.began
+        self.mount_share()
 
     def alive(self, end, what):
         if self.qemu.poll() is not None:

@@ -4,7 +4,7 @@
 #   guest.sh FLUXLINE FOLDER [CASE …]
 #
 # Runs as root, with a network interface that has an IPv4 address: that of NET, or the first. REAL names a scan with darks
-# and flats (shared/data/ct-tooth), MINIMAL and RATE programs; cases that need what is not there say so. Every case leaves FOLDER/CASE.json (the run's summary)
+# and flats (shared/data/ct-tooth), MINIMAL a program; cases that need what is not there say so. Every case leaves FOLDER/CASE.json (the run's summary)
 # and FOLDER/CASE.log. Prints one line per case and "N passed, M failed"; ends with status 1 where one failed.
 # What was stored is compared outside, by compare.py.
 set -u
@@ -332,8 +332,7 @@ case_overrun() { # as fast as it can: what found no slot is missing, and nothing
   echo "    $(value overrun complete) arrived, $(value overrun gaps) found missing on the way, $(value overrun overruns) overruns"
 }
 
-case_rate() { # beside ib_write_bw, where RATE names the receiver of driver/examples/rdma_rate.rs
-  [ -n "${RATE:-}" ] || { echo "    SKIPPED: RATE names no program"; return; }
+case_rate() { # beside ib_write_bw
   sed 's/512/724/; s/512/724/; s/checksum = true/checksum = false/; s/frames = 200/frames = 300/' \
     "$folder/frames.toml" >"$folder/rate.toml" # 724 x 724 x 2 is a megabyte
   for turn in 1 2 3; do
@@ -342,7 +341,7 @@ case_rate() { # beside ib_write_bw, where RATE names the receiver of driver/exam
     sleep 2
     timeout 60 ib_write_bw -R -F -s 1048352 -n 300 -t 16 "$address" >"$folder/bw.$turn" 2>&1
     wait "$server"
-    timeout 100 "$RATE" "$address:$port" 16 >"$folder/rate.out" 2>&1 &
+    timeout 100 "$fluxline" rdma-rate --listen "$address:$port" >"$folder/rate.out" 2>&1 &
     server=$!
     timeout 60 "$fluxline" emulate --rdma "$address:$port" --simulate "$folder/rate.toml" --slots 16 >/dev/null 2>"$folder/rate.sender" ||
       fail "rate: $(tail -n 1 "$folder/rate.sender")"
@@ -352,9 +351,8 @@ case_rate() { # beside ib_write_bw, where RATE names the receiver of driver/exam
 }
 
 case_latency() { # announce to lease: small frames, slowly
-  [ -n "${RATE:-}" ] || { echo "    SKIPPED: RATE names no program"; return; }
   sed 's/512/32/; s/512/32/; s/checksum = true/checksum = false/; s/frames = 200/frames = 300/' "$folder/frames.toml" >"$folder/small.toml"
-  timeout 100 "$RATE" "$address:$port" 16 >"$folder/latency.out" 2>&1 &
+  timeout 100 "$fluxline" rdma-rate --listen "$address:$port" >"$folder/latency.out" 2>&1 &
   server=$!
   timeout 60 "$fluxline" emulate --rdma "$address:$port" --simulate "$folder/small.toml" --slots 16 --rate 30 >/dev/null 2>"$folder/latency.sender" ||
     fail "latency: $(tail -n 1 "$folder/latency.sender")"
