@@ -23,6 +23,10 @@ CONFIG = HERE.parent / "package/usr/share/fluxline/appliance.toml"
 ESP = "@@1M"  # where the EFI partition begins in the disk, as mtools write it
 
 
+# Ended from outside, a test still ends its machines.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 class TimedOut(Exception):
     """The machine or a command took longer than it may."""
 
