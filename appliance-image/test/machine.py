@@ -6,6 +6,7 @@ is an old one because Soft-RoCE's checksums are four times slower under the emul
 
 import base64
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -86,6 +87,7 @@ class Machine:
             "-device", "virtserialport,chardev=test,name=fluxline.test",
             "-smbios", "type=11,value=io.systemd.credential:fluxline.test=on",
             "-device", "virtio-rng-pci",
+            "-qmp", f"unix:{self.folder}/control,server=on,wait=off",
             "-netdev", self.network, "-device", f"virtio-net-pci,netdev=net0,mac={self.mac}",
         ]
         if self.share:
@@ -208,6 +210,21 @@ class Machine:
             if time.monotonic() > end:
                 raise TimedOut(f"not in {timeout_s} s: {script}\n{said}")
             time.sleep(0.5)
+
+    def set_link(self, up):
+        """Pulls the network's cable, or plugs it in again."""
+        with socket.socket(socket.AF_UNIX) as control:
+            control.settimeout(10)
+            control.connect(str(self.folder / "control"))
+            answers = control.makefile()
+            answers.readline()  # who it is
+            for command in ({"execute": "qmp_capabilities"}, {"execute": "set_link", "arguments": {"name": "net0", "up": up}}):
+                control.sendall(json.dumps(command).encode() + b"\n")
+                answer = json.loads(answers.readline())
+                while "event" in answer:
+                    answer = json.loads(answers.readline())
+                if "error" in answer:
+                    raise RuntimeError(f"set_link: {answer}")
 
     def power_off(self, timeout_s=60):
         self.send("systemctl poweroff")

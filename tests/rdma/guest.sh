@@ -211,32 +211,6 @@ case_broken() { # the queue pair is forced into the error state, again and again
   echo "    $lost lost at $(value broken broken) breaks; slots again after $(reported broken longest_break_s) s at most"
 }
 
-case_flap() { # the link goes down and comes back, 20 times, while frames come; what was on its way is lost, exactly
-  sed 's/512/128/; s/512/128/; s/frames = 200/frames = 1500/' "$folder/frames.toml" >"$folder/flap.scene"
-  scene="$folder/flap.scene"
-  receive flap "sender_timeout_s = 60.0" ""
-  send flap --rate 20 &
-  first=$!
-  for _ in $(seq 600); do [ -d "$folder/store/flap" ] && break; sleep 0.1; done # armed
-  sleep 2
-  flaps=0
-  while [ "$flaps" -lt 20 ] && kill -0 "$first" 2>/dev/null; do
-    ip link set "$net" down
-    sleep 0.5
-    ip link set "$net" up
-    flaps=$((flaps + 1))
-    sleep 2
-  done
-  wait "$first" || fail "flap: the sender failed: $(tail -n 1 "$folder/flap.sender")"
-  unset scene
-  ended flap
-  [ "$flaps" = 20 ] || fail "flap: the scan ended after $flaps flaps"
-  lost=$(value flap lost)
-  [ "$lost" -le "$(reported flap in_doubt)" ] || fail "flap: $lost lost, $(reported flap in_doubt) were in doubt"
-  same flap violations 0
-  echo "    $flaps flaps, $(value flap broken) breaks, $lost frames lost, slots again after $(reported flap longest_break_s) s at most"
-}
-
 case_refusals() { # strangers and those that ask for too much; then a good one
   receive refusals "frame_bytes_max = 1000000" ""
   refused token "the token is not the receiver's" --fault wrong-token
@@ -399,7 +373,7 @@ distinct = 8
 checksum = true
 END
 "$fluxline" doctor --store "$folder" >"$folder/doctor" 2>&1
-all="plain scan events real killed gone broken flap refusals stale second slow detector reliable_detector overrun minimal rate latency none"
+all="plain scan events real killed gone broken refusals stale second slow detector reliable_detector overrun minimal rate latency none"
 for case in ${*:-$all}; do
   bad=0
   began=$(date +%s)
