@@ -130,6 +130,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         latest: ArrayQueue::new(1),
         snapshot: Mutex::new(snapshot),
         folder: parts.folder,
+        turns: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
         copies: AtomicU64::new(0),
         state: AtomicU8::new(RunState::Armed as u8),
@@ -262,6 +263,7 @@ fn receive(
     let guard = data_plane::enter();
     let mut outcome = Ok(());
     while !run.stopping() {
+        run.turns.fetch_add(1, Relaxed);
         match source.next(ring, when_full) {
             Ok(Arrival::Frame(lease)) => take(run, &mut tracker, lease, ring, when_full, outlets),
             Ok(Arrival::Dropped { frame_number }) => tracker.on_dropped(frame_number),

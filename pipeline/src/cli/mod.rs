@@ -7,6 +7,7 @@ mod doctor_rdma;
 mod emulate;
 mod inspect;
 mod progress;
+mod rdma_rate;
 mod replay;
 mod run;
 mod summary;
@@ -42,6 +43,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Sends frames of a file or of a simulation by RDMA, as a detector's read-out would
     Emulate(emulate::EmulateArgs),
+    /// Receives by RDMA and does nothing else: what the network can do, beside ib_write_bw
+    RdmaRate(rdma_rate::RdmaRateArgs),
     /// Shows the ledger of a stored run
     Inspect(inspect::InspectArgs),
     /// Checks a configuration without starting anything
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Emulate(args) => emulate::emulate(&args),
+        Command::RdmaRate(args) => rdma_rate::rdma_rate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Validate(args) => validate(&args),
         Command::Doctor(args) => doctor::doctor(&args),
