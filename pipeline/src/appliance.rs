@@ -231,13 +231,13 @@ impl Appliance {
             slot.epoch
         };
         let rdma_before = self.metrics.rdma.values();
-        // A source may wait here for its sender; whoever asks for the state meanwhile gets it.
+        // A source may wait here for its sender, and a device compile its kernels below; whoever asks for the state
+        // meanwhile gets it.
         source.arm(epoch)?;
-        let mut slot = self.slot();
         let stream = source.stream().clone();
         self.check_room(&stream)?;
         let mut warnings = Vec::new();
-        let ring = self.take_ring(&mut slot, &stream, &mut warnings)?;
+        let ring = self.take_ring(&stream, &mut warnings)?;
         source.prepare(&ring)?;
 
         let (recipe_name, recipe) = self.config.recipe(request.recipe.as_deref())?;
@@ -258,7 +258,7 @@ impl Appliance {
         let prepared = technique.prepare(&setup, workers)?;
 
         let start_time = jiff::Timestamp::now();
-        let id = request.name.clone().unwrap_or_else(|| run_name(start_time, slot.epoch));
+        let id = request.name.clone().unwrap_or_else(|| run_name(start_time, epoch));
         let mut metadata = stream.metadata.clone();
         metadata.extend(request.metadata.clone());
         let info = RunInfo {
@@ -299,7 +299,7 @@ impl Appliance {
             folder: files.folder().to_path_buf(),
             info,
             source,
-            epoch: slot.epoch,
+            epoch,
             ring,
             when_full: self.config.ring.when_full.into(),
             accelerator: self.accelerator.clone(),
@@ -314,7 +314,7 @@ impl Appliance {
             warnings,
         };
         let run = run::arm(parts).map_err(ApplianceError::Start)?;
-        slot.current = Some(run.active.clone());
+        self.slot().current = Some(run.active.clone());
         self.show_state("armed");
         Ok(run)
     }
@@ -346,19 +346,11 @@ impl Appliance {
     }
 
     /// The ring of the last run where its slots are large enough, else a new one in its place.
-    fn take_ring(
-        &self,
-        slot: &mut Slot,
-        stream: &StreamDescription,
-        warnings: &mut Vec<String>,
-    ) -> Result<FrameRing, ApplianceError> {
+    fn take_ring(&self, stream: &StreamDescription, warnings: &mut Vec<String>) -> Result<FrameRing, ApplianceError> {
         let config = &self.config.ring;
         let payload_bytes = stream.payload_bytes_max.max(1);
-        let ring = match slot
-            .ring
-            .take()
-            .filter(|ring| ring.slot_payload_bytes() >= payload_bytes)
-        {
+        let last = self.slot().ring.take();
+        let ring = match last.filter(|ring| ring.slot_payload_bytes() >= payload_bytes) {
             Some(ring) => ring,
             None => {
                 let pages = HugePages::reserve(&PagesConfig {
@@ -380,7 +372,7 @@ impl Appliance {
         if ring.page_size() == PageSize::Transparent {
             warnings.push("the ring lies on transparent huge pages, not on reserved ones".into());
         }
-        slot.ring = Some(ring.clone());
+        self.slot().ring = Some(ring.clone());
         Ok(ring)
     }
 }
