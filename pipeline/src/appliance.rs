@@ -114,7 +114,11 @@ pub fn open_source(
 ) -> Result<Box<dyn FrameSource>, ApplianceError> {
     let (source, faults): (Box<dyn FrameSource>, _) = match &config.source[0] {
         SourceConfig::Simulate(s) => (Box::new(Simulate::new(s.simulate.clone())?), &s.faults),
-        SourceConfig::Replay(r) => (Box::new(Replay::open(&config.resolve(&r.path), &r.replay)?), &r.faults),
+        SourceConfig::Replay(r) => {
+            let path = config.resolve(&r.path);
+            crate::storage::decode_bitshuffle(&path)?;
+            (Box::new(Replay::open(&path, &r.replay)?), &r.faults)
+        }
         SourceConfig::Rdma(r) => {
             let mut options = r.rdma.clone();
             options.token_file = options.token_file.map(|path| config.resolve(&path));
@@ -235,7 +239,7 @@ impl Appliance {
         // meanwhile gets it.
         source.arm(epoch)?;
         let stream = source.stream().clone();
-        self.check_room(&stream)?;
+        self.check_room(&stream, 0)?;
         let mut warnings = Vec::new();
         let ring = self.take_ring(&stream, &mut warnings)?;
         source.prepare(&ring)?;
@@ -256,6 +260,7 @@ impl Appliance {
             batch_limit: self.config.accelerator.batch_limit,
         };
         let prepared = technique.prepare(&setup, workers)?;
+        self.check_room(&stream, prepared.layout.frame_bytes())?;
 
         let start_time = jiff::Timestamp::now();
         let id = request.name.clone().unwrap_or_else(|| run_name(start_time, epoch));
@@ -330,11 +335,13 @@ impl Appliance {
         summary
     }
 
-    fn check_room(&self, stream: &StreamDescription) -> Result<(), ApplianceError> {
-        let needed_bytes = stream.frames_expected.saturating_mul(stream.payload_bytes_max as u64);
+    /// Whether frames, and results of so many bytes per frame, find room as long as they are; compressed they need less.
+    fn check_room(&self, stream: &StreamDescription, result_bytes: u64) -> Result<(), ApplianceError> {
+        let frame_bytes = stream.payload_bytes_max as u64 + result_bytes;
+        let needed_bytes = stream.frames_expected.saturating_mul(frame_bytes);
         let free_bytes = self.store.free_bytes()?;
         self.metrics.store_free_bytes.set(free_bytes as f64);
-        if needed_bytes + needed_bytes / 10 > free_bytes {
+        if needed_bytes.saturating_add(needed_bytes / 10) > free_bytes {
             let path = self.store.root().display().to_string();
             return Err(ApplianceError::StoreFull {
                 path,

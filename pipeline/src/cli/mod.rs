@@ -10,6 +10,7 @@ mod progress;
 mod rdma_rate;
 mod replay;
 mod run;
+mod signals;
 mod summary;
 
 use crate::appliance::ApplianceError;
@@ -104,6 +105,12 @@ pub fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+    // These end in order; everything else may just end.
+    if matches!(cli.command, Command::Run(_) | Command::Demo(_) | Command::Replay(_))
+        && let Err(error) = signals::take()
+    {
+        eprintln!("fluxline: Ctrl-C will not end this in order: {error}");
+    }
     let done = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::demo(&args),

@@ -74,7 +74,7 @@ fn arm_at_start(server: &Server) -> Result<(), Failure> {
 /// Serves until Ctrl-C or SIGTERM, and tells the service manager what happens. Its watchdog hears nothing while a stage
 /// hangs.
 fn serve(server: &Server, appliance: &Appliance) {
-    let ended = server.signal_flag();
+    let ended = super::signals::ended();
     let started = Instant::now();
     let mut watchdog = Watchdog::default();
     let (mut next_look, mut status, mut stuck) = (Duration::ZERO, String::new(), None);

@@ -7,7 +7,7 @@ use crate::feedback::error::ApiError;
 use crate::run::Run;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use std::net::SocketAddr;
@@ -130,6 +130,13 @@ pub fn router(shared: Shared) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .fallback(page::serve)
+        .method_not_allowed_fallback(async || {
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method",
+                "this address does not take this method: see /openapi.json",
+            )
+        })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared)
 }
@@ -140,7 +147,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// what the routes share
     pub shared: Shared,
-    runtime: tokio::runtime::Runtime,
+    // Held: dropping it ends the control plane.
+    _runtime: tokio::runtime::Runtime,
 }
 
 impl Server {
@@ -189,30 +197,7 @@ impl Server {
         Ok(Server {
             address,
             shared,
-            runtime,
+            _runtime: runtime,
         })
-    }
-
-    /// A flag that is set by Ctrl-C or SIGTERM.
-    pub fn signal_flag(&self) -> Arc<std::sync::atomic::AtomicBool> {
-        let flag = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let set = flag.clone();
-        self.runtime.spawn(async move {
-            signal().await;
-            set.store(true, std::sync::atomic::Ordering::SeqCst);
-        });
-        flag
-    }
-}
-
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        let _ = tokio::signal::ctrl_c().await;
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
     }
 }
