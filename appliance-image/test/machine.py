@@ -52,7 +52,7 @@ class Machine:
         self.folder = Path(tempfile.mkdtemp(prefix="fluxline-vm-"))
         self.disk = Path(disk) if disk else self.folder / "disk.img"
         self.log = Path(log) if log else self.folder / "console.log"
-        self.qemu = self.port = None
+        self.qemu = self.port = self.stuck = None
 
     def __enter__(self):
         try:
@@ -139,6 +139,7 @@ class Machine:
         """Through the guest's own shutdown and firmware; waits until it takes commands again."""
         self.began = time.monotonic()
         self.send("systemctl reboot")
+        self.stuck = None
         end = self.began + self.boot_s
         while not self.line(end, "reboot").startswith("ready"):
             pass
@@ -172,12 +173,16 @@ class Machine:
 
     def run(self, script, timeout_s=60, show=False):
         """Runs a bash script as root; returns its status and everything it said."""
+        if self.stuck:
+            raise RuntimeError(f"a command before this one has not ended: {self.stuck}")
+        self.stuck = script.strip().splitlines()[0][:60]
         self.send(script)
         end = time.monotonic() + timeout_s
         said = []
         while True:
-            kind, _, rest = self.line(end, script.strip().splitlines()[0][:60]).partition(" ")
+            kind, _, rest = self.line(end, self.stuck).partition(" ")
             if kind == "x":
+                self.stuck = None
                 return int(rest), "\n".join(said)
             if kind == "o":
                 said.append(base64.b64decode(rest).decode(errors="replace").rstrip("\n"))

@@ -49,7 +49,7 @@ fn processor_seconds() -> f64 {
 }
 
 pub(crate) fn rdma_rate(args: &RdmaRateArgs) -> Result<(), Failure> {
-    if args.slots < 4 || args.slots > 1024 {
+    if !(4..=1024).contains(&args.slots) {
         return Err(Failure::Usage(format!("--slots {}: allowed is 4 to 1024", args.slots)));
     }
     let config = RdmaConfig {
