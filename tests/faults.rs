@@ -103,8 +103,8 @@ fn a_full_disk_fails_the_run_and_says_what_is_missing() {
     assert!(warnings.contains("could not be stored"), "{warnings}");
 }
 
-/// Starts `fluxline`, waits for a line of its stderr that has the word, sends the signal, returns status and the rest.
-fn signalled(arguments: &[&str], word: &str, wait: Duration, signal: &str) -> (Option<i32>, String) {
+/// Starts `fluxline`, sends the signal while a run records, returns status and what it said.
+fn signalled(arguments: &[&str], signal: &str) -> (Option<i32>, String) {
     let mut child = Command::new(binary())
         .args(arguments)
         .stdin(Stdio::null())
@@ -113,10 +113,23 @@ fn signalled(arguments: &[&str], word: &str, wait: Duration, signal: &str) -> (O
         .spawn()
         .expect("the built binary");
     let mut lines = BufReader::new(child.stderr.take().expect("its stderr")).lines();
-    let found = lines.by_ref().any(|line| line.is_ok_and(|line| line.contains(word)));
-    assert!(found, "it ended without {word:?}");
+    let url = lines.by_ref().map_while(Result::ok).find_map(|line| {
+        let from = line.find("http://")?;
+        line[from..].split_whitespace().next().map(str::to_string)
+    });
+    let status = format!("{}/api/v1/status", url.expect("it listens nowhere"));
+    let begun = Instant::now();
+    loop {
+        let answer = ureq::get(&status).call().ok();
+        let said = answer.and_then(|mut answer| answer.body_mut().read_json::<Value>().ok());
+        let complete = said.map_or(0, |said| said["frames"]["complete"].as_u64().unwrap_or(0));
+        if complete > 20 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "no run records");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let rest = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>().join("\n"));
-    std::thread::sleep(wait);
     let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
     assert!(sent.is_ok_and(|status| status.success()));
     let end = Instant::now() + Duration::from_secs(60);
@@ -137,8 +150,7 @@ fn ctrl_c_and_sigterm_end_a_run_in_order() {
         let recipe = "[recipe.powder]\ntechnique = \"diffraction\"\noperations = [\"statistics\"]\n";
         let config = configuration(&folder, 64, source, recipe);
         let config = config.display().to_string();
-        let wait = Duration::from_secs(3);
-        let (code, said) = signalled(&["run", "--once", "--json", &config], "listens at", wait, signal);
+        let (code, said) = signalled(&["run", "--once", "--json", &config], signal);
         assert_eq!(code, Some(0), "{signal}: {said}");
         let start = said.find('{').unwrap_or_else(|| panic!("{said}"));
         let summary: Value =
@@ -158,7 +170,7 @@ fn ctrl_c_ends_the_demo_with_its_summary() {
     let folder = folder("demo-signal");
     let store = folder.display().to_string();
     let arguments = ["demo", "--listen", "127.0.0.1:0", "--store", &store];
-    let (code, said) = signalled(&arguments, "look at", Duration::from_secs(4), "-INT");
+    let (code, said) = signalled(&arguments, "-INT");
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("lost 0"), "{said}");
 }
