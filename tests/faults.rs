@@ -72,6 +72,34 @@ fn jumps_of_the_frame_number_lose_no_frame_that_arrived() {
 }
 
 #[test]
+fn a_folder_of_the_store_that_nobody_may_read_hides_no_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder("closed-folder");
+    let closed = folder.join("store/lost+found");
+    std::fs::create_dir_all(&closed).expect("a folder");
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).expect("permissions");
+    let config = configuration(
+        &folder,
+        16,
+        "rows = 16\ncolumns = 16\nframes = 3\nrate_hz = 0.0\n",
+        STATISTICS,
+    );
+    // Root reads everything unless these are taken from it.
+    let mut program = Command::new("setpriv");
+    program
+        .arg("--bounding-set=-dac_override,-dac_read_search")
+        .arg(binary());
+    let server = Server::start_by(program, &config);
+    assert_eq!(
+        server.post("/api/v1/runs", &serde_json::json!({ "name": "run" })).0,
+        201
+    );
+    server.wait("/api/v1/runs/run", |run| !run["summary"].is_null());
+    let listed = server.get("/api/v1/runs");
+    assert!(listed.to_string().contains("\"run\""), "{listed}");
+}
+
+#[test]
 fn a_full_disk_fails_the_run_and_says_what_is_missing() {
     let folder = folder("full");
     let store = folder.join("store");

@@ -100,8 +100,13 @@ pub struct Server {
 impl Server {
     /// Starts `fluxline run CONFIG` and waits until it listens.
     pub fn start(config: &Path) -> Server {
+        Self::start_by(Command::new(binary()), config)
+    }
+
+    /// The same by `program`, which is the binary or starts it.
+    pub fn start_by(mut program: Command, config: &Path) -> Server {
         use std::io::{BufRead, BufReader};
-        let mut child = Command::new(binary())
+        let mut child = program
             .arg("run")
             .arg(config)
             .stdin(Stdio::null())

@@ -107,24 +107,22 @@ impl Store {
         Ok(closed.max_by_key(|f| f.parent().and_then(Path::file_name).map(|day| day.to_os_string())))
     }
 
-    /// Every folder three levels down, closed or not.
+    /// Every folder three levels down, closed or not. A folder that this process may not look into, as a disk's
+    /// `lost+found`, holds no run of its own.
     fn run_folders(&self) -> Result<Vec<PathBuf>, StoreError> {
-        let mut level = vec![self.root.clone()];
-        for _ in 0..3 {
-            let mut below = Vec::new();
-            for folder in &level {
-                for entry in fs::read_dir(folder).at("listing", folder)? {
-                    let entry = entry.at("listing", folder)?;
-                    // A link is not followed: the store's runs are its own.
-                    if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                        below.push(entry.path());
-                    }
-                }
-            }
-            level = below;
-        }
-        Ok(level)
+        let proposals = folders_in(fs::read_dir(&self.root).at("listing", &self.root)?);
+        let below = |folders: Vec<PathBuf>| {
+            let listed = folders.into_iter().filter_map(|folder| fs::read_dir(folder).ok());
+            listed.flat_map(folders_in).collect::<Vec<_>>()
+        };
+        Ok(below(below(proposals)))
     }
+}
+
+/// The folders among the entries. A link is not followed: the store's runs are its own.
+fn folders_in(entries: fs::ReadDir) -> Vec<PathBuf> {
+    let folder = |entry: fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir()).then(|| entry.path());
+    entries.flatten().filter_map(folder).collect()
 }
 
 #[cfg(test)]
