@@ -8,6 +8,7 @@ use crate::metrics::Metrics;
 use crate::recipes::{self, RecipeError, Setup};
 use crate::run::{self, Run, RunParts};
 use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig};
+use driver::dectris::{DectrisSource, Parked};
 use driver::faults::Faulty;
 use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
 use driver::rdma::RdmaSource;
@@ -105,12 +106,16 @@ pub struct Appliance {
     slot: Mutex<Slot>,
     /// held while a run is armed
     arming: Mutex<()>,
+    /// the socket of a detector's stream between runs
+    parked: Parked,
 }
 
-/// The source of a configuration, opened. What an RDMA source counts goes to `rdma`.
+/// The source of a configuration, opened. What it counts goes to `metrics`; the socket of a DECTRIS stream is the one
+/// in `parked`, if there is one.
 pub fn open_source(
     config: &Config,
-    rdma: &Arc<driver::rdma::Counters>,
+    metrics: &Metrics,
+    parked: &Parked,
 ) -> Result<Box<dyn FrameSource>, ApplianceError> {
     let (source, faults): (Box<dyn FrameSource>, _) = match &config.source[0] {
         SourceConfig::Simulate(s) => (Box::new(Simulate::new(s.simulate.clone())?), &s.faults),
@@ -118,9 +123,13 @@ pub fn open_source(
         SourceConfig::Rdma(r) => {
             let mut options = r.rdma.clone();
             options.token_file = options.token_file.map(|path| config.resolve(&path));
-            let source = RdmaSource::new(&options, rdma.clone())?;
+            let source = RdmaSource::new(&options, metrics.rdma.counters().clone())?;
             tracing::info!(target: "fluxline", "{}", source.way());
             (Box::new(source), &r.faults)
+        }
+        SourceConfig::Dectris(d) => {
+            let counters = metrics.dectris.counters().clone();
+            (Box::new(DectrisSource::new(&d.dectris, counters, parked)?), &d.faults)
         }
     };
     Ok(match faults {
@@ -161,9 +170,18 @@ impl Appliance {
                 epoch: 0,
             }),
             arming: Mutex::new(()),
+            parked: Parked::default(),
         };
         appliance.show_state("idle");
         Ok(Arc::new(appliance))
+    }
+
+    /// Connects to a detector's stream, so that a series which begins before a run is armed waits for it.
+    pub fn connect(&self) -> Result<(), ApplianceError> {
+        if let SourceConfig::Dectris(source) = &self.config.source[0] {
+            self.parked.connect(&source.dectris)?;
+        }
+        Ok(())
     }
 
     /// The configuration in force.
@@ -212,7 +230,7 @@ impl Appliance {
 
     /// Arms a run: source, ring, recipe, files and threads. When it returns they are ready.
     pub fn arm(&self, request: &RunRequest) -> Result<Run, ApplianceError> {
-        let source = open_source(&self.config, self.metrics.rdma.counters())?;
+        let source = open_source(&self.config, &self.metrics, &self.parked)?;
         self.arm_with(source, request)
     }
 
@@ -231,6 +249,7 @@ impl Appliance {
             slot.epoch
         };
         let rdma_before = self.metrics.rdma.values();
+        let dectris_before = self.metrics.dectris.values();
         // A source may wait here for its sender; whoever asks for the state meanwhile gets it.
         source.arm(epoch)?;
         let mut slot = self.slot();
@@ -311,6 +330,7 @@ impl Appliance {
             results_kept: self.config.feedback.results_kept,
             metrics: self.metrics.clone(),
             rdma_before,
+            dectris_before,
             warnings,
         };
         let run = run::arm(parts).map_err(ApplianceError::Start)?;

@@ -194,6 +194,8 @@ pub enum SourceConfig {
     Replay(Box<ReplaySource>),
     /// Senders that place frames by RDMA.
     Rdma(Box<RdmaSourceConfig>),
+    /// The stream of a DECTRIS detector.
+    Dectris(Box<DectrisSourceConfig>),
 }
 
 /// `[[source]]` with `kind = "simulate"`
@@ -225,6 +227,18 @@ pub struct RdmaSourceConfig {
     pub faults: Option<driver::faults::FaultConfig>,
 }
 
+/// `[[source]]` with `kind = "dectris"`
+#[derive(Clone, Debug, Serialize)]
+pub struct DectrisSourceConfig {
+    /// Which stream, and how it is taken.
+    pub dectris: driver::dectris::DectrisConfig,
+    /// Seeded faults on the way.
+    pub faults: Option<driver::faults::FaultConfig>,
+}
+
+/// The kinds of sources, for messages.
+const KINDS: &str = "\"simulate\", \"replay\", \"rdma\" or \"dectris\"";
+
 impl TryFrom<toml::Table> for SourceConfig {
     type Error = String;
 
@@ -232,7 +246,7 @@ impl TryFrom<toml::Table> for SourceConfig {
     fn try_from(mut table: toml::Table) -> Result<Self, String> {
         let kind = table
             .remove("kind")
-            .ok_or("source.kind is missing: \"simulate\", \"replay\" or \"rdma\"")?;
+            .ok_or_else(|| format!("source.kind is missing: {KINDS}"))?;
         let faults = match table.remove("faults") {
             Some(faults) => Some(faults.try_into().map_err(|e| format!("source.faults: {e}"))?),
             None => None,
@@ -263,7 +277,14 @@ impl TryFrom<toml::Table> for SourceConfig {
                     .map_err(|e| format!("source: {e}"))?;
                 Ok(Self::Rdma(Box::new(RdmaSourceConfig { rdma, faults })))
             }
-            _ => Err(format!("source.kind = {kind}: \"simulate\", \"replay\" or \"rdma\"")),
+            Some("dectris") => {
+                let dectris: driver::dectris::DectrisConfig = toml::Value::Table(table)
+                    .try_into()
+                    .map_err(|e| format!("source: {e}"))?;
+                dectris.check().map_err(|e| e.to_string())?;
+                Ok(Self::Dectris(Box::new(DectrisSourceConfig { dectris, faults })))
+            }
+            _ => Err(format!("source.kind = {kind}: {KINDS}")),
         }
     }
 }

@@ -71,6 +71,8 @@ pub struct RunParts {
     pub metrics: Metrics,
     /// what RDMA sources had counted before the run was armed
     pub rdma_before: BTreeMap<String, u64>,
+    /// what DECTRIS sources had counted before the run was armed
+    pub dectris_before: BTreeMap<String, u64>,
     /// what somebody should know already
     pub warnings: Vec<String>,
 }
@@ -207,7 +209,11 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
             workers: worker_count,
             ordered,
         };
-        receive(&run, source.as_mut(), &received_ring, epoch, when_full, &queues)
+        let received = receive(&run, source.as_mut(), &received_ring, epoch, when_full, &queues);
+        for remark in source.remarks() {
+            run.degraded(remark);
+        }
+        received
     })?;
 
     let hub_run = active.clone();
@@ -228,6 +234,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
             queues: (to_work, for_writer),
             ring,
             rdma_before: parts.rdma_before,
+            dectris_before: parts.dectris_before,
             metrics,
             seen: Seen::default(),
         },
@@ -422,6 +429,7 @@ fn finish(run: Run, started: Instant) -> Summary {
         seconds: started.elapsed().as_secs_f64(),
         device_copies: active.copies.load(Relaxed),
         rdma: books.metrics.rdma.since(&books.rdma_before),
+        dectris: books.metrics.dectris.since(&books.dectris_before),
         warnings: active.warnings(),
     };
     let closed = match writer {
@@ -478,6 +486,8 @@ struct Books {
     seen: Seen,
     /// what RDMA sources had counted before the run
     rdma_before: BTreeMap<String, u64>,
+    /// what DECTRIS sources had counted before the run
+    dectris_before: BTreeMap<String, u64>,
 }
 
 /// What has been carried over so far.

@@ -250,6 +250,7 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
         results_kept: 64,
         metrics: Metrics::new().unwrap(),
         rdma_before: Default::default(),
+        dectris_before: Default::default(),
         warnings: Vec::new(),
     };
     (run::arm(parts).unwrap(), ring, gate)

@@ -24,6 +24,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config)?;
     let autostart = config.run.autostart || args.once;
     let appliance = Appliance::start(config)?;
+    appliance.connect()?;
     let server = Server::start(appliance.clone()).map_err(Failure::Work)?;
     eprintln!(
         "fluxline {} listens at http://{}",
