@@ -4,6 +4,7 @@ use fluxline_tests::{Server, check, data, fluxline, folder, json, python};
 use serde_json::{Value, json as object};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// An address that nobody uses now.
 fn address() -> String {
@@ -298,6 +299,59 @@ fn half_of_all_frames_twice_and_reordered_is_the_same_run() {
     );
     check(&python, "dectris_stream.py", &["same", &file, master(&summary)]);
     sender.output();
+}
+
+#[test]
+fn a_run_is_sent_on_to_programs_that_are_not_ours_and_waits_for_none() {
+    let test = "a_run_is_sent_on_to_programs_that_are_not_ours_and_waits_for_none";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    let file = folder.join("frames.h5").display().to_string();
+    check(
+        &python,
+        "dectris_stream.py",
+        &["make", &file, "uint16", "100", "packed"],
+    );
+    let (source, onward) = (address(), address());
+    let config = configuration(&folder, &source, "");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    // Frames that came while the run was armed come at once: room for all of them.
+    let emit = format!("[emit]\ndectris = \"{onward}\"\nqueue_frames = 128\n[store]");
+    let text = text.replace("[store]", &emit).replace("slots = 64", "slots = 512");
+    std::fs::write(&config, text).expect("a configuration");
+    let sent = ["--file", &file, "--dataset", "/data", "--rate", "100"];
+    // Nobody listens: the run does not care, and says how many frames nobody took.
+    let sender = emulate(&source, &sent);
+    let summary = once(&config);
+    assert_eq!(
+        (&summary["frames"]["complete"], &summary["emitted"]["sent"]),
+        (&object!(100), &object!(0))
+    );
+    assert_eq!(summary["emitted"]["dropped"], 100, "{summary}");
+    assert!(
+        summary["warnings"].to_string().contains("100 frames were not sent on"),
+        "{summary}"
+    );
+    sender.output();
+    // Somebody listens and gets every frame.
+    let connected = folder.join("connected");
+    let receiver = script(
+        &python,
+        &["receive_v2", &onward, &file, &connected.display().to_string()],
+    );
+    let summary = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            while !connected.exists() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            emulate(&source, &sent).output()
+        });
+        let summary = once(&config);
+        sender.join().expect("the sender");
+        summary
+    });
+    assert_eq!(summary["emitted"], object!({ "sent": 100, "dropped": 0 }), "{summary}");
+    println!("{}", receiver.output());
 }
 
 /// Open files and threads of the server, and its memory in bytes.

@@ -4,6 +4,7 @@
 use crate::active_run::{ActiveRun, Summary};
 use crate::config::{Config, ConfigError, SourceConfig};
 use crate::cores::Cores;
+use crate::emit::Emitter;
 use crate::metrics::Metrics;
 use crate::recipes::{self, RecipeError, Setup};
 use crate::run::{self, Run, RunParts};
@@ -108,6 +109,8 @@ pub struct Appliance {
     arming: Mutex<()>,
     /// the socket of a detector's stream between runs
     parked: Parked,
+    /// where frames are sent on to
+    emitter: Mutex<Option<Emitter>>,
 }
 
 /// The source of a configuration, opened. What it counts goes to `metrics`; the socket of a DECTRIS stream is the one
@@ -156,6 +159,10 @@ impl Appliance {
             .device_info
             .with_label_values(&[&accelerator.info().name, memory_name(accelerator.memory())])
             .set(1.0);
+        let emitter = match &config.emit.dectris {
+            Some(address) => Some(Emitter::start(address, config.emit.queue_frames, &metrics)?),
+            None => None,
+        };
         let text = serde_json::to_string(&config).map_err(|e| ApplianceError::Start(e.to_string()))?;
         let appliance = Appliance {
             config_sha256: hex(&Sha256::digest(text.as_bytes())),
@@ -171,6 +178,7 @@ impl Appliance {
             }),
             arming: Mutex::new(()),
             parked: Parked::default(),
+            emitter: Mutex::new(emitter),
         };
         appliance.show_state("idle");
         Ok(Arc::new(appliance))
@@ -182,6 +190,11 @@ impl Appliance {
             self.parked.connect(&source.dectris)?;
         }
         Ok(())
+    }
+
+    /// Sends what is still to be sent to other programs, within two seconds, and no more.
+    pub fn close(&self) {
+        drop(self.emitter.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// The configuration in force.
@@ -331,6 +344,12 @@ impl Appliance {
             metrics: self.metrics.clone(),
             rdma_before,
             dectris_before,
+            emit: self
+                .emitter
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_ref()
+                .map(Emitter::handle),
             warnings,
         };
         let run = run::arm(parts).map_err(ApplianceError::Start)?;

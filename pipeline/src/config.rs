@@ -74,6 +74,9 @@ pub struct Config {
     /// The HTTP interface and the page.
     #[serde(default)]
     pub feedback: FeedbackConfig,
+    /// Frames sent on to other programs.
+    #[serde(default)]
+    pub emit: EmitConfig,
     /// Recipes by name: a technique, its operations in order, and one table of parameters per operation.
     pub recipe: BTreeMap<String, RecipeConfig>,
     /// Folder that relative paths of the file are relative to; set when the file is loaded.
@@ -400,6 +403,28 @@ impl Default for FeedbackConfig {
     }
 }
 
+/// `[emit]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmitConfig {
+    /// Address where every frame of a run is sent on as DECTRIS stream V2, for example "tcp://127.0.0.1:31002"; nothing is
+    /// sent unless it is given. Programs connect to it as to a detector. The stream has no access control: name the
+    /// interface that it is for, not `*`.
+    pub dectris: Option<String>,
+    /// Frames that wait for a program that is slow (1 to 1024, and at most a quarter of ring.slots); then frames are left
+    /// out and counted.
+    pub queue_frames: usize,
+}
+
+impl Default for EmitConfig {
+    fn default() -> Self {
+        Self {
+            dectris: None,
+            queue_frames: 16,
+        }
+    }
+}
+
 /// `[recipe.NAME]`
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct RecipeConfig {
@@ -472,6 +497,14 @@ impl Config {
                 format!("{} sources", self.source.len()),
                 expected,
             ));
+        }
+        if self.emit.dectris.is_some() {
+            within(
+                "emit.queue_frames",
+                self.emit.queue_frames,
+                1,
+                1024.min(self.ring.slots / 4),
+            )?;
         }
         if self.recipe.is_empty() {
             let expected = "a [recipe.NAME] with a technique and its operations";

@@ -1,7 +1,9 @@
 //! Files that are generated from the code and compared in the tests: `docs/configuration.md` and
 //! `docs/metrics.md`.
 
-use crate::config::{AcceleratorConfig, CoresConfig, FeedbackConfig, RecipeConfig, RingConfig, RunConfig, StoreConfig};
+use crate::config::{
+    AcceleratorConfig, CoresConfig, EmitConfig, FeedbackConfig, RecipeConfig, RingConfig, RunConfig, StoreConfig,
+};
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
 use std::fmt::Write;
@@ -105,6 +107,7 @@ pub fn configuration() -> String {
     section::<CoresConfig>(&mut out, "[cores]");
     section::<StoreConfig>(&mut out, "[store]");
     section::<FeedbackConfig>(&mut out, "[feedback]");
+    section::<EmitConfig>(&mut out, "[emit]");
     section::<RecipeConfig>(&mut out, "[recipe.NAME]");
     for (title, schema) in crate::recipes::schemas() {
         let _ = writeln!(out, "## `{title}`\n");

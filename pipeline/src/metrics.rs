@@ -67,6 +67,8 @@ pub struct Metrics {
     pub rdma: RdmaMetrics,
     /// what DECTRIS sources count
     pub dectris: DectrisMetrics,
+    /// frames sent on to other programs
+    pub emitted: IntCounterVec,
     build: IntGauge,
 }
 
@@ -318,6 +320,12 @@ impl Metrics {
             ))?,
             rdma: RdmaMetrics::new(&m)?,
             dectris: DectrisMetrics::new(&m)?,
+            emitted: m.counters(
+                "fluxline_emitted_frames_total",
+                "Frames sent on to other programs; dropped: nobody took them in time",
+                "outcome",
+                &["sent", "dropped"],
+            )?,
             build: m.add(IntGauge::with_opts(
                 Opts::new("fluxline_build_info", "1, with the version of this program")
                     .const_label("version", env!("CARGO_PKG_VERSION")),

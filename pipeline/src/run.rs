@@ -12,6 +12,7 @@
 use crate::active_run::{ActiveRun, LatencyUs, LiveCounts, RunState, Summary};
 use crate::cores::Cores;
 use crate::data_plane;
+use crate::emit::EmitHandle;
 use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
 use crate::ledger::{Analysis, Ledger, Outcomes};
@@ -73,6 +74,8 @@ pub struct RunParts {
     pub rdma_before: BTreeMap<String, u64>,
     /// what DECTRIS sources had counted before the run was armed
     pub dectris_before: BTreeMap<String, u64>,
+    /// where frames are sent on to
+    pub emit: Option<EmitHandle>,
     /// what somebody should know already
     pub warnings: Vec<String>,
 }
@@ -153,6 +156,9 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         active.degraded(warning);
     }
 
+    if let Some(emit) = &parts.emit {
+        emit.begin(&active.stream);
+    }
     let go = Arc::new(Barrier::new(worker_count + 3));
     let mut workers = Vec::with_capacity(worker_count);
     for (index, operations) in operations.into_iter().enumerate() {
@@ -199,6 +205,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
     let (barrier, core, run, epoch, when_full) =
         (go.clone(), cores.receive, active.clone(), parts.epoch, parts.when_full);
     let received_ring = ring.clone();
+    let emit = parts.emit.clone();
     let receiver = spawn("receive", move || {
         crate::cores::pin(core);
         received_ring.warm_thread();
@@ -208,6 +215,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
             to_writer,
             workers: worker_count,
             ordered,
+            emit,
         };
         let received = receive(&run, source.as_mut(), &received_ring, epoch, when_full, &queues);
         for remark in source.remarks() {
@@ -235,6 +243,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
             ring,
             rdma_before: parts.rdma_before,
             dectris_before: parts.dectris_before,
+            emit: parts.emit,
             metrics,
             seen: Seen::default(),
         },
@@ -254,6 +263,7 @@ struct Outlets {
     to_writer: Sender<ToWriter>,
     workers: usize,
     ordered: bool,
+    emit: Option<EmitHandle>,
 }
 
 /// The receiving thread: source → tracker → ledger → worker and writer.
@@ -326,6 +336,9 @@ fn take(
         return;
     }
     run.latest.force_push(lease.clone());
+    if let Some(emit) = &outlets.emit {
+        emit.offer(&lease);
+    }
     // Where the source cannot wait, analysis gives way before frames are lost.
     let overloaded = when_full == WhenFull::Drop && ring.free() < ring.slots() / 4;
     if overloaded && outlets.work.len() > ring.slots() / 4 {
@@ -402,6 +415,13 @@ fn finish(run: Run, started: Instant) -> Summary {
             (Err(_), _) => failed = Some("a worker panicked".to_string()),
         }
     }
+    let emitted = books.emit.as_ref().map(EmitHandle::end).unwrap_or_default();
+    if emitted.get("dropped").is_some_and(|frames| *frames > 0) {
+        active.degraded(format!(
+            "{} frames were not sent on: nobody took them in time",
+            emitted["dropped"]
+        ));
+    }
     // A frame held for the page would keep its slot beyond the run.
     drop(active.latest.pop());
     let writer = writer.join();
@@ -430,6 +450,7 @@ fn finish(run: Run, started: Instant) -> Summary {
         device_copies: active.copies.load(Relaxed),
         rdma: books.metrics.rdma.since(&books.rdma_before),
         dectris: books.metrics.dectris.since(&books.dectris_before),
+        emitted,
         warnings: active.warnings(),
     };
     let closed = match writer {
@@ -488,6 +509,7 @@ struct Books {
     rdma_before: BTreeMap<String, u64>,
     /// what DECTRIS sources had counted before the run
     dectris_before: BTreeMap<String, u64>,
+    emit: Option<EmitHandle>,
 }
 
 /// What has been carried over so far.

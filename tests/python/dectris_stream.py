@@ -115,11 +115,11 @@ def series_v2(socket):
             return
 
 
-def receive_v2(address, path):
-    """What the emulator or an emitting run sends, decoded by others, is the file."""
+def receive_v2(address, path, connected=None):
+    """What the emulator or an emitting run sends, decoded by others, is the file. `connected` is made when it is."""
     with h5py.File(path) as file:
         want = file["data"][()]
-    socket = pull(address)
+    socket = pull(address, connected)
     messages = list(series_v2(socket))
     start, images = messages[0], messages[1:-1]
     assert start["type"] == "start" and start["channels"][0] == "threshold_1", start
@@ -158,10 +158,17 @@ def receive_v1(address, path):
     print(f"{len(want)} images identical")
 
 
-def pull(address):
+def pull(address, connected=None):
     socket = zmq.Context.instance().socket(zmq.PULL)
     socket.setsockopt(zmq.RCVTIMEO, 60000)
-    socket.connect(address)
+    if connected:
+        events = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        socket.connect(address)
+        events.recv_multipart()
+        with open(connected, "w", encoding="utf-8"):
+            pass
+    else:
+        socket.connect(address)
     return socket
 
 

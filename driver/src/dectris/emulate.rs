@@ -4,6 +4,7 @@ use super::config::Version;
 use super::encode::{SeriesEncoder, unique_name};
 use super::error::DectrisError;
 use super::message::{SeriesKey, Short};
+use super::push::Publisher;
 use crate::memory::FrameRing;
 use crate::source::{Arrival, FrameSource, SourceError, WhenFull};
 use frame::{Compression, FrameHeader, StreamDescription};
@@ -62,11 +63,10 @@ pub struct EmulatorReport {
     pub seconds: f64,
 }
 
-/// A bound PUSH socket.
+/// A detector that is none.
 pub struct Emulator {
     config: EmulatorConfig,
-    socket: zmq::Socket,
-    _context: zmq::Context,
+    publisher: Publisher,
     random: Pcg64Mcg,
     report: EmulatorReport,
 }
@@ -84,32 +84,18 @@ impl Emulator {
                 expected: "a share of images from 0 to 1".into(),
             });
         }
-        let failed = |error: zmq::Error| DectrisError::Socket {
-            address: config.address.clone(),
-            reason: error.to_string(),
-        };
-        let context = zmq::Context::new();
-        let socket = context.socket(zmq::PUSH).map_err(failed)?;
-        socket.set_sndhwm(QUEUE_MESSAGES).map_err(failed)?;
-        socket.set_sndtimeo(100).map_err(failed)?;
-        socket.set_linger(config.timeout.as_millis() as i32).map_err(failed)?;
-        socket.bind(&config.address).map_err(failed)?;
+        let publisher = Publisher::bind(&config.address, QUEUE_MESSAGES, config.timeout)?;
         Ok(Self {
             random: Pcg64Mcg::seed_from_u64(config.seed),
             config,
-            socket,
-            _context: context,
+            publisher,
             report: EmulatorReport::default(),
         })
     }
 
     /// The address that was bound, for example with a port that the system chose.
     pub fn address(&self) -> String {
-        self.socket
-            .get_last_endpoint()
-            .ok()
-            .and_then(Result::ok)
-            .unwrap_or_else(|| self.config.address.clone())
+        self.publisher.address()
     }
 
     /// Sends every series; `shown` is told the number of images sent and may end it by saying false.
@@ -241,34 +227,19 @@ impl Emulator {
     /// Sends the parts of a message; false if nobody takes it and it need not wait.
     fn deliver(&self, parts: Vec<Vec<u8>>, wait: bool) -> Result<bool, SourceError> {
         let until = Instant::now() + self.config.timeout;
-        let count = parts.len();
-        for (index, part) in parts.into_iter().enumerate() {
-            let more = if index + 1 < count { zmq::SNDMORE } else { 0 };
-            // Nobody takes it: what was handed over is gone, so ask before.
-            loop {
-                let ready = self.socket.poll(zmq::POLLOUT, if wait { 100 } else { 0 });
-                if ready.is_ok_and(|events| events > 0) || index > 0 {
-                    break;
-                }
-                if !wait {
-                    return Ok(false);
-                }
-                if Instant::now() > until {
-                    return Err(self.failed("nobody takes the stream").into());
-                }
+        let patience = Duration::from_millis(if wait { 100 } else { 0 });
+        while !self.publisher.ready(patience) {
+            if !wait {
+                return Ok(false);
             }
-            self.socket
-                .send(part, more)
-                .map_err(|error| self.failed(&error.to_string()))?;
+            if Instant::now() > until {
+                let reason = "nobody takes the stream".into();
+                let address = self.config.address.clone();
+                return Err(DectrisError::Socket { address, reason }.into());
+            }
         }
+        self.publisher.send(parts)?;
         Ok(true)
-    }
-
-    fn failed(&self, reason: &str) -> DectrisError {
-        DectrisError::Socket {
-            address: self.config.address.clone(),
-            reason: reason.into(),
-        }
     }
 }
 

@@ -37,6 +37,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     if args.once {
         let summary = super::progress::follow(&server, &appliance, args.json)
             .ok_or_else(|| Failure::Work("the run left no summary".into()))?;
+        appliance.close();
         return super::summary::conclude(&summary, args.json);
     }
     server.wait_for_signal();
@@ -45,5 +46,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         run.stop();
     }
     server.shared.recorder.wait();
+    appliance.close();
     Ok(())
 }
