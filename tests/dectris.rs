@@ -445,6 +445,73 @@ fn no_frame_of_an_aborted_series_enters_the_next_run() {
     drop(sender);
 }
 
+/// The EIGER simulator of tickit-devices: armed and triggered over its SIMPLON interface, 16 million pixels an image.
+#[test]
+fn a_simulated_eiger_16m_feeds_a_run_from_arm_to_end() {
+    let test = "a_simulated_eiger_16m_feeds_a_run_from_arm_to_end";
+    let tickit = std::env::var_os("FLUXLINE_TICKIT_PYTHON").map_or_else(
+        || fluxline_tests::workspace().join(".venv-tickit/bin/python"),
+        PathBuf::from,
+    );
+    if !tickit.exists() {
+        eprintln!(
+            "SKIPPED {test}: there is no {}; make python installs it",
+            tickit.display()
+        );
+        return;
+    }
+    let folder = folder(test);
+    let port = |address: &str| address.rsplit(':').next().unwrap_or_default().to_string();
+    let (control, stream, legacy) = (port(&address()), address(), port(&address()));
+    let text = format!(
+        "- type: tickit_devices.eiger.Eiger\n  name: eiger\n  inputs: {{}}\n  host: 127.0.0.1\n  port: {control}\n  \
+         stream_host: 127.0.0.1\n  stream_legacy_port: {legacy}\n  stream_cbor_port: {}\n",
+        port(&stream)
+    );
+    let described = folder.join("eiger.yaml");
+    std::fs::write(&described, text).expect("a description");
+    let mut simulator = Command::new(&tickit);
+    simulator
+        .args(["-m", "tickit", "--log-level", "ERROR", "all"])
+        .arg(&described);
+    let _simulator = Background::start(&mut simulator);
+    let put = |path: &str, value: Value| {
+        let url = format!("http://127.0.0.1:{control}/{path}");
+        let until = std::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            let done = if value.is_null() {
+                ureq::put(&url).send_empty().is_ok()
+            } else {
+                ureq::put(&url).send_json(object!({ "value": value })).is_ok()
+            };
+            if done {
+                return;
+            }
+            assert!(std::time::Instant::now() < until, "{url} does not answer");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    put("stream/api/1.8.0/config/format", object!("cbor"));
+    let detector = "detector/api/1.8.0";
+    put(&format!("{detector}/command/initialize"), Value::Null);
+    put(&format!("{detector}/config/nimages"), object!(5));
+    put(&format!("{detector}/config/trigger_mode"), object!("ints"));
+    let config = configuration(&folder, &stream, "");
+    let summary = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            put(&format!("{detector}/command/arm"), Value::Null);
+            put(&format!("{detector}/command/trigger"), Value::Null);
+        });
+        once(&config)
+    });
+    assert_eq!(
+        (&summary["state"], &summary["frames"]["complete"]),
+        (&object!("complete"), &object!(5))
+    );
+    assert_eq!(summary["outcomes"]["done"], 5, "decoded by the recipe: {summary}");
+    assert_eq!(summary["dectris"], object!({ "messages": 7, "series": 1 }), "{summary}");
+}
+
 #[test]
 fn a_detector_that_is_not_there_is_said_in_one_sentence() {
     let test = "a_detector_that_is_not_there_is_said_in_one_sentence";

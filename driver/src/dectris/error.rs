@@ -75,6 +75,19 @@ pub enum DectrisError {
         /// what came instead
         seen: String,
     },
+    /// a series began that does not say its pixel type, and no image came
+    #[error(
+        "a series has begun on {addresses}, and its first image, which says the pixel type, did not come within \
+         {seconds} s: trigger the detector, or set source.pixel_type{seen}"
+    )]
+    NoImage {
+        /// addresses as configured
+        addresses: String,
+        /// seconds waited
+        seconds: f64,
+        /// what came instead
+        seen: String,
+    },
     /// a series began that cannot be recorded as configured
     #[error("series {series} cannot be taken: {reason}")]
     Start {

@@ -109,13 +109,9 @@ pub struct Series {
     counts: SeriesCounts,
 }
 
+/// Number and name: numbers begin again when a detector restarts, and simulators keep one name.
 fn same(a: &SeriesKey, b: &SeriesKey) -> bool {
-    // The unique name alone decides where there is one: numbers begin again when a detector restarts.
-    if a.unique.as_str().is_empty() {
-        a.id == b.id && b.unique.as_str().is_empty()
-    } else {
-        a.unique == b.unique
-    }
+    a == b
 }
 
 impl Series {
@@ -230,14 +226,18 @@ impl Series {
             return OnImage::Take;
         }
         if matches!(self.state, State::Waiting) && !self.gone(key) {
-            self.counts.early_images += 1;
             return OnImage::Early;
         }
         self.counts.stray_images += 1;
         OnImage::Stray
     }
 
-    /// An early image could not be kept, or its series never began.
+    /// An image that [`Series::on_image`] called early came before its start.
+    pub fn on_early(&mut self) {
+        self.counts.early_images += 1;
+    }
+
+    /// An early image could not be kept.
     pub fn on_early_lost(&mut self) {
         self.counts.stray_images += 1;
     }
@@ -472,7 +472,10 @@ mod tests {
                                 prop_assert_eq!(of_run, Some(number));
                                 settled += 1;
                             }
-                            OnImage::Early => prop_assert!(of_run.is_none() && !used.contains(&number)),
+                            OnImage::Early => {
+                                prop_assert!(of_run.is_none() && !used.contains(&number));
+                                series.on_early();
+                            }
                             OnImage::Stray => {}
                         }
                     }

@@ -89,6 +89,8 @@ impl DectrisSource {
                     if station.series.on_image(&series, image.image_id, now) == OnImage::Early {
                         if begun.as_ref().is_some_and(|(key, _)| *key == series) {
                             first = Some(facts);
+                        } else {
+                            station.series.on_early();
                         }
                         if !station.keep_early() {
                             station.series.on_early_lost();
@@ -129,16 +131,20 @@ impl DectrisSource {
     }
 
     fn no_start(&self, begun: bool, complaint: Option<String>) -> DectrisError {
-        let mut seen = String::new();
+        let seen = complaint.map_or_else(String::new, |complaint| {
+            format!("; the last message that could not be used: {complaint}")
+        });
+        let (addresses, seconds) = (self.config.addresses.join(", "), self.config.start_timeout_s);
         if begun {
-            seen.push_str("; a series has begun, and its first image, which says the pixel type, did not come: set source.pixel_type");
-        }
-        if let Some(complaint) = complaint {
-            seen.push_str(&format!("; the last message that could not be used: {complaint}"));
+            return DectrisError::NoImage {
+                addresses,
+                seconds,
+                seen,
+            };
         }
         DectrisError::NoStart {
-            addresses: self.config.addresses.join(", "),
-            seconds: self.config.start_timeout_s,
+            addresses,
+            seconds,
             seen,
         }
     }
