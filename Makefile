@@ -9,7 +9,7 @@ BINARY := target/release/fluxline
 export FLUXLINE_PYTHON ?= $(CURDIR)/.venv/bin/python
 export PATH := $(CURDIR)/.toolchain/bin:$(PATH)
 
-.PHONY: help demo test lint bench doc build page describe test-rust test-web test-browser system python node clean
+.PHONY: help demo test lint bench doc build page describe test-rust test-web test-browser image deb test-image test-rdma system image-tools python node clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,18 @@ lint: build ## formatting, clippy, licences, style
 	@tools/deny
 	$(CARGO) test --release --locked -p fluxline-tests --test style
 
+image: image-tools build ## the appliance as a disk that boots, into appliance-image/out (needs root; FRESH=1 makes all of it anew)
+	@appliance-image/build
+
+deb: image-tools build ## the Debian package, into appliance-image/out/fluxline.deb
+	@appliance-image/build deb
+
+test-image: image python ## the image in an emulated machine: boot, kernel parameters, NUMA, exports, update and rollback
+	@appliance-image/test/test-image
+
+test-rdma: image python ## RDMA with true verbs in the image: scans, faults, rate, two machines (25 minutes on 2 cores)
+	@appliance-image/test/test-rdma
+
 bench: python build ## Fluxline beside its peers on this machine, as benches/README.md explains (BENCH="--rounds 5 --large")
 	$(CARGO) build --release --locked -p fluxline-benches
 	FLUXLINE_BINARY=$(CURDIR)/$(BINARY) $(FLUXLINE_PYTHON) benches/peers.py $(BENCH)
@@ -55,6 +67,9 @@ page: node ## the page, into pipeline/web/dist
 
 system: ## Debian packages that building and running need
 	@tools/install-system
+
+image-tools: ## Debian packages that building and booting the image need
+	@tools/install-image-tools
 
 python: system ## the Python environment of the independent checks, pinned, in .venv
 	@tools/install-python

@@ -138,3 +138,27 @@ fn generated_files_are_what_the_program_generates() {
         );
     }
 }
+
+#[test]
+fn dashboards_and_alerts_name_metrics_that_exist() {
+    let folder = workspace().join("appliance-image/package/usr/share/fluxline");
+    let metrics = std::fs::read_to_string(workspace().join("docs/metrics.md")).expect("docs/metrics.md");
+    let mut found = Vec::new();
+    for file in ["grafana/fluxline.json", "prometheus/fluxline.rules.yml"] {
+        let text = std::fs::read_to_string(folder.join(file)).expect(file);
+        let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+        for word in words.filter(|word| word.starts_with("fluxline_")) {
+            let histogram = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| word.strip_suffix(end));
+            if ![Some(word), histogram]
+                .into_iter()
+                .flatten()
+                .any(|name| metrics.contains(&format!("`{name}`")))
+            {
+                found.push(format!("{file}: {word}"));
+            }
+        }
+    }
+    complain(&found, "no such metric in docs/metrics.md");
+}

@@ -1,6 +1,6 @@
 //! Wrong input: the sentence that the user reads.
 
-use fluxline_tests::{binary, complaint, fluxline, folder};
+use fluxline_tests::{Server, binary, complaint, fluxline, folder};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -254,4 +254,28 @@ fn a_store_that_cannot_be_written_is_named() {
 fn a_mistyped_command_and_option_are_explained() {
     says(&["rum"], 2, &["unrecognized subcommand 'rum'", "run"]);
     says(&["replay", "--confg", "x"], 2, &["--config"]);
+}
+
+#[test]
+fn requests_that_are_wrong_are_answered_in_one_shape() {
+    let folder = folder("requests");
+    let server = Server::start(&configuration(&folder, |text| {
+        text.replace("autostart = true", "autostart = false")
+    }));
+    let wrong = |(status, body): (u16, serde_json::Value), expected: u16, words: &str| {
+        let message = body["message"].as_str().unwrap_or_default();
+        assert!(status == expected && message.contains(words), "{status} {body}");
+        assert!(body["error"].is_string() && body["allowed_states"].is_array(), "{body}");
+    };
+    let body = serde_json::json!({ "smaple": "tooth" });
+    wrong(server.post("/api/v1/runs", &body), 422, "smaple");
+    wrong(
+        server.post("/api/v1/runs", &serde_json::json!({ "sample": 5 })),
+        422,
+        "sample",
+    );
+    wrong(server.try_get("/api/v1/runs?limit=many"), 400, "limit");
+    wrong(server.try_get("/api/v1/runs?pages=2"), 400, "pages");
+    wrong(server.try_get("/api/v1/runs/nobody"), 404, "nobody");
+    wrong(server.try_get("/api/v1/nothing"), 404, "nothing");
 }

@@ -52,6 +52,12 @@ impl ResultLayout {
         });
         self.curves.len() - 1
     }
+
+    /// Bytes of the values of one frame.
+    pub fn frame_bytes(&self) -> u64 {
+        let curves: usize = self.curves.iter().map(|curve| curve.length * size_of::<f32>()).sum();
+        (curves + self.scalars.len() * size_of::<f64>()) as u64
+    }
 }
 
 /// The result of one frame.

@@ -213,6 +213,8 @@ pub struct ActiveRun {
     pub snapshot: Mutex<Snapshot>,
     /// folder of the run
     pub folder: std::path::PathBuf,
+    /// turns of the receiving thread: they grow as long as it lives, with frames and without
+    pub turns: AtomicU64,
     /// payload bytes received
     pub bytes: AtomicU64,
     /// payload-sized copies between ring and device

@@ -122,7 +122,11 @@ pub fn open_source(
 ) -> Result<Box<dyn FrameSource>, ApplianceError> {
     let (source, faults): (Box<dyn FrameSource>, _) = match &config.source[0] {
         SourceConfig::Simulate(s) => (Box::new(Simulate::new(s.simulate.clone())?), &s.faults),
-        SourceConfig::Replay(r) => (Box::new(Replay::open(&config.resolve(&r.path), &r.replay)?), &r.faults),
+        SourceConfig::Replay(r) => {
+            let path = config.resolve(&r.path);
+            crate::storage::decode_bitshuffle(&path)?;
+            (Box::new(Replay::open(&path, &r.replay)?), &r.faults)
+        }
         SourceConfig::Rdma(r) => {
             let mut options = r.rdma.clone();
             options.token_file = options.token_file.map(|path| config.resolve(&path));
@@ -263,13 +267,13 @@ impl Appliance {
         };
         let rdma_before = self.metrics.rdma.values();
         let dectris_before = self.metrics.dectris.values();
-        // A source may wait here for its sender; whoever asks for the state meanwhile gets it.
+        // A source may wait here for its sender, and a device compile its kernels below; whoever asks for the state
+        // meanwhile gets it.
         source.arm(epoch)?;
-        let mut slot = self.slot();
         let stream = source.stream().clone();
-        self.check_room(&stream)?;
+        self.check_room(&stream, 0)?;
         let mut warnings = Vec::new();
-        let ring = self.take_ring(&mut slot, &stream, &mut warnings)?;
+        let ring = self.take_ring(&stream, &mut warnings)?;
         source.prepare(&ring)?;
 
         let (recipe_name, recipe) = self.config.recipe(request.recipe.as_deref())?;
@@ -288,9 +292,10 @@ impl Appliance {
             batch_limit: self.config.accelerator.batch_limit,
         };
         let prepared = technique.prepare(&setup, workers)?;
+        self.check_room(&stream, prepared.layout.frame_bytes())?;
 
         let start_time = jiff::Timestamp::now();
-        let id = request.name.clone().unwrap_or_else(|| run_name(start_time, slot.epoch));
+        let id = request.name.clone().unwrap_or_else(|| run_name(start_time, epoch));
         let mut metadata = stream.metadata.clone();
         metadata.extend(request.metadata.clone());
         let info = RunInfo {
@@ -331,7 +336,7 @@ impl Appliance {
             folder: files.folder().to_path_buf(),
             info,
             source,
-            epoch: slot.epoch,
+            epoch,
             ring,
             when_full: self.config.ring.when_full.into(),
             accelerator: self.accelerator.clone(),
@@ -353,7 +358,7 @@ impl Appliance {
             warnings,
         };
         let run = run::arm(parts).map_err(ApplianceError::Start)?;
-        slot.current = Some(run.active.clone());
+        self.slot().current = Some(run.active.clone());
         self.show_state("armed");
         Ok(run)
     }
@@ -369,11 +374,13 @@ impl Appliance {
         summary
     }
 
-    fn check_room(&self, stream: &StreamDescription) -> Result<(), ApplianceError> {
-        let needed_bytes = stream.frames_expected.saturating_mul(stream.payload_bytes_max as u64);
+    /// Whether frames, and results of so many bytes per frame, find room as long as they are; compressed they need less.
+    fn check_room(&self, stream: &StreamDescription, result_bytes: u64) -> Result<(), ApplianceError> {
+        let frame_bytes = stream.payload_bytes_max as u64 + result_bytes;
+        let needed_bytes = stream.frames_expected.saturating_mul(frame_bytes);
         let free_bytes = self.store.free_bytes()?;
         self.metrics.store_free_bytes.set(free_bytes as f64);
-        if needed_bytes + needed_bytes / 10 > free_bytes {
+        if needed_bytes.saturating_add(needed_bytes / 10) > free_bytes {
             let path = self.store.root().display().to_string();
             return Err(ApplianceError::StoreFull {
                 path,
@@ -385,19 +392,11 @@ impl Appliance {
     }
 
     /// The ring of the last run where its slots are large enough, else a new one in its place.
-    fn take_ring(
-        &self,
-        slot: &mut Slot,
-        stream: &StreamDescription,
-        warnings: &mut Vec<String>,
-    ) -> Result<FrameRing, ApplianceError> {
+    fn take_ring(&self, stream: &StreamDescription, warnings: &mut Vec<String>) -> Result<FrameRing, ApplianceError> {
         let config = &self.config.ring;
         let payload_bytes = stream.payload_bytes_max.max(1);
-        let ring = match slot
-            .ring
-            .take()
-            .filter(|ring| ring.slot_payload_bytes() >= payload_bytes)
-        {
+        let last = self.slot().ring.take();
+        let ring = match last.filter(|ring| ring.slot_payload_bytes() >= payload_bytes) {
             Some(ring) => ring,
             None => {
                 let pages = HugePages::reserve(&PagesConfig {
@@ -419,7 +418,7 @@ impl Appliance {
         if ring.page_size() == PageSize::Transparent {
             warnings.push("the ring lies on transparent huge pages, not on reserved ones".into());
         }
-        slot.ring = Some(ring.clone());
+        self.slot().ring = Some(ring.clone());
         Ok(ring)
     }
 }

@@ -195,6 +195,12 @@ impl Ledger {
         STATES.get(code as usize).copied().unwrap_or(FrameState::Expected)
     }
 
+    /// The last frame that arrived whole or in part.
+    pub fn last_received(&self) -> Option<u64> {
+        let arrived = |frame: &u64| matches!(self.state(*frame), FrameState::Complete | FrameState::Partial);
+        (0..self.expected()).rev().find(arrived)
+    }
+
     /// Every column as plain numbers, for the run's file. Allocates: called once, at the end.
     pub fn columns(&self) -> Columns {
         Columns {

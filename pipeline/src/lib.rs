@@ -16,5 +16,6 @@ pub mod recipes;
 pub mod run;
 #[allow(missing_docs)]
 pub mod storage;
+pub mod watchdog;
 pub mod worker;
 pub mod writer;

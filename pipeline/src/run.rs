@@ -40,6 +40,16 @@ use std::time::{Duration, Instant};
 /// Frames that may overtake each other before one counts as lost (RELIABILITY: reorder window).
 pub const REORDER_WINDOW: u64 = 64;
 
+/// The window of a run. A recipe that needs its frames in order holds those that came too early: never more than half the
+/// ring, or the frame that it waits for would find no slot.
+fn reorder_window(ordered: bool, slots: usize) -> u64 {
+    if ordered {
+        REORDER_WINDOW.min(slots as u64 / 2)
+    } else {
+        REORDER_WINDOW
+    }
+}
+
 /// What [`arm`] takes.
 pub struct RunParts {
     /// identity and metadata
@@ -135,6 +145,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         latest: ArrayQueue::new(1),
         snapshot: Mutex::new(snapshot),
         folder: parts.folder,
+        turns: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
         copies: AtomicU64::new(0),
         state: AtomicU8::new(RunState::Armed as u8),
@@ -275,10 +286,12 @@ fn receive(
     when_full: WhenFull,
     outlets: &Outlets,
 ) -> Result<(), String> {
-    let mut tracker = Tracker::new(epoch, run.ledger.expected(), REORDER_WINDOW);
+    let window = reorder_window(outlets.ordered, ring.slots());
+    let mut tracker = Tracker::new(epoch, run.ledger.expected(), window);
     let guard = data_plane::enter();
     let mut outcome = Ok(());
     while !run.stopping() {
+        run.turns.fetch_add(1, Relaxed);
         match source.next(ring, when_full) {
             Ok(Arrival::Frame(lease)) => take(run, &mut tracker, lease, ring, when_full, outlets),
             Ok(Arrival::Dropped { frame_number }) => tracker.on_dropped(frame_number),
@@ -329,6 +342,8 @@ fn take(
     run.last_ns.store(arrival_ns, Relaxed);
     run.bytes.fetch_add(header.payload_bytes.get(), Relaxed);
     run.ledger.receipt(number, state, arrival_ns);
+    // Those that this one has overtaken by too much go first: who needs frames in order never waits for them.
+    settle_lost(run, tracker, outlets);
     if state == FrameState::Corrupt {
         run.ledger.analysed(number, Analysis::Failed, 0);
         skip(number, outlets);
@@ -425,6 +440,8 @@ fn finish(run: Run, started: Instant) -> Summary {
     // A frame held for the page would keep its slot beyond the run.
     drop(active.latest.pop());
     let writer = writer.join();
+    let results_failed = writer.as_ref().map_or(0, |writer| writer.results_failed);
+    let failed = failed.or_else(|| incomplete(&active, results_failed));
     // The hub ends when the workers have hung up.
     let _ = feedback.join();
     let state = match (&failed, active.abort.load(SeqCst), active.stopping()) {
@@ -469,6 +486,9 @@ fn finish(run: Run, started: Instant) -> Summary {
     summary.warnings = active.warnings();
     summary.seconds = started.elapsed().as_secs_f64();
     books.carry_over();
+    // Only now is it known: it shrinks when a run is stopped early, and a counter must not.
+    let expected = books.metrics.frames.with_label_values(&["expected"]);
+    expected.inc_by(summary.frames.expected);
     books.metrics.runs.with_label_values(&[summary.state]).inc();
     active.events.add("file_closed", json!({ "files": summary.files }));
     active
@@ -481,6 +501,24 @@ fn finish(run: Run, started: Instant) -> Summary {
         state
     });
     summary
+}
+
+/// Why a run whose threads all ended well is not complete after all.
+fn incomplete(run: &ActiveRun, results_failed: u64) -> Option<String> {
+    let (frames, outcomes) = (run.counts.get(), run.ledger.outcomes());
+    let received = frames.complete + frames.partial + frames.corrupt;
+    let analysed = outcomes.done + outcomes.shed + outcomes.analysis_failed;
+    let settled = outcomes.synced + outcomes.vetoed + outcomes.storage_failed;
+    // Corrupt frames are kept apart and not in the files.
+    let not_stored = outcomes.storage_failed.saturating_sub(frames.corrupt);
+    if not_stored > 0 || results_failed > 0 {
+        return Some(format!(
+            "{not_stored} frames and {results_failed} results could not be stored"
+        ));
+    }
+    ((analysed, settled) != (received, received)).then(|| {
+        format!("the books do not close: {received} frames received, {analysed} analysed or let go, {settled} stored or let go")
+    })
 }
 
 /// Names, shapes and shares of data of what the recipe leaves behind.
@@ -541,7 +579,6 @@ impl Books {
         };
         let (c, was) = (&now.counts, &self.seen.counts);
         for (state, now, before) in [
-            ("expected", c.expected, was.expected),
             ("complete", c.complete, was.complete),
             ("partial", c.partial, was.partial),
             ("corrupt", c.corrupt, was.corrupt),
@@ -551,7 +588,6 @@ impl Books {
             ("stale", c.stale, was.stale),
             ("unexpected", c.unexpected, was.unexpected),
         ] {
-            // `expected` shrinks when a run is stopped early; it is counted when the run has ended.
             metrics.frames.with_label_values(&[state]).inc_by(now - before);
         }
         let (o, was) = (&now.outcomes, &self.seen.outcomes);

@@ -61,6 +61,10 @@ impl InOrder {
 
     fn put(&mut self, frame: u64, held: Held) {
         if frame >= self.next {
+            debug_assert!(
+                frame - self.next < self.held.len() as u64,
+                "frame {frame} comes too early"
+            );
             *self.slot(frame) = held;
         }
     }

@@ -36,6 +36,8 @@ pub struct Writer {
     metrics: Metrics,
     suppliers: usize,
     quarantined: u64,
+    /// results that could not be written
+    pub results_failed: u64,
 }
 
 impl Writer {
@@ -54,6 +56,7 @@ impl Writer {
             metrics,
             suppliers,
             quarantined: 0,
+            results_failed: 0,
         }
     }
 
@@ -66,6 +69,7 @@ impl Writer {
                 Ok(ToWriter::Corrupt(lease)) => self.corrupt(&lease),
                 Ok(ToWriter::Result(result)) => {
                     if let Err(error) = self.files.write_result(&result) {
+                        self.results_failed += 1;
                         self.complain(&error);
                     }
                 }

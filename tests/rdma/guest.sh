@@ -3,7 +3,8 @@
 #
 #   guest.sh FLUXLINE FOLDER [CASE …]
 #
-# Runs as root, with a network interface that has an IPv4 address. Every case leaves FOLDER/CASE.json (the run's summary)
+# Runs as root, with a network interface that has an IPv4 address: that of NET, or the first. REAL names a scan with darks
+# and flats (shared/data/ct-tooth), MINIMAL a program; cases that need what is not there say so. Every case leaves FOLDER/CASE.json (the run's summary)
 # and FOLDER/CASE.log. Prints one line per case and "N passed, M failed"; ends with status 1 where one failed.
 # What was stored is compared outside, by compare.py.
 set -u
@@ -23,7 +24,6 @@ fail() { # words
 device() {
   [ -n "$(ls /sys/class/infiniband 2>/dev/null)" ] && return
   modprobe -a ib_uverbs rdma_cm rdma_ucm rdma_rxe
-  net=$(ip -o -4 addr show scope global | awk '{print $2; exit}')
   rdma link add rxe0 type rxe netdev "$net"
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     [ -e /dev/infiniband/rdma_cm ] && grep -q ACTIVE /sys/class/infiniband/*/ports/1/state && return
@@ -56,13 +56,28 @@ cache_dir = "$folder/cache"
 path = "$folder/store/$1"
 [feedback]
 listen = "127.0.0.1:0"
+END
+  ${recipe:-powder} >>"$folder/$1.toml"
+}
+
+powder() {
+  cat <<END
 [recipe.powder]
 technique = "diffraction"
 operations = ["correct", "statistics"${curve-, \"azimuthal\"}]
 [recipe.powder.correct]
 END
-  [ -n "${curve-x}" ] && printf '[recipe.powder.azimuthal]\nbins = 100\n' >>"$folder/$1.toml"
-  return 0
+  [ -z "${curve-x}" ] || printf '[recipe.powder.azimuthal]\nbins = 100\n'
+}
+
+tomography() {
+  cat <<END
+[recipe.ct]
+technique = "tomography"
+operations = ["correct", "backproject"]
+[recipe.ct.backproject]
+rotation_axis_px = 295.5
+END
 }
 
 # A receiver in the background. Lines of the [[source]] and of the [ring] may be added.
@@ -76,10 +91,10 @@ $2" "$3"
   receiver=$!
 }
 
-send() { # case arguments
+send() { # case arguments; `scene` names other frames than the usual ones
   name=$1
   shift
-  timeout 300 "$fluxline" emulate --rdma "$address:$port" --simulate "$folder/frames.toml" --token-file "$folder/token" \
+  timeout 300 "$fluxline" emulate --rdma "$address:$port" --simulate "${scene:-$folder/frames.toml}" --token-file "$folder/token" \
     --json "$@" >"$folder/$name.sent" 2>"$folder/$name.sender"
 }
 
@@ -127,6 +142,25 @@ case_scan() {
   ended scan
   same scan complete 200
   same scan announced 200
+}
+
+case_real() { # a measured tomography, with darks, flats and angles
+  [ -n "${REAL:-}" ] || { echo "    SKIPPED: REAL names no scan"; return; }
+  recipe=tomography
+  angles="range_deg = 180.0"
+  configure real_plain "kind = \"replay\"
+path = \"$REAL\"
+$angles" ""
+  timeout 300 "$fluxline" run --once --json "$folder/real_plain.toml" >"$folder/real_plain.json" 2>"$folder/real_plain.log" ||
+    fail "real_plain: $(tail -n 1 "$folder/real_plain.log")"
+  same real_plain complete 201
+  receive real "" ""
+  echo "$angles" >"$folder/angles.toml"
+  scene="$folder/angles.toml"
+  send real --file "$REAL" || fail "real: the sender failed: $(tail -n 1 "$folder/real.sender")"
+  unset scene recipe
+  ended real
+  same real complete 201
 }
 
 case_events() { # woken by the device, over four connections
@@ -272,8 +306,7 @@ case_overrun() { # as fast as it can: what found no slot is missing, and nothing
   echo "    $(value overrun complete) arrived, $(value overrun gaps) found missing on the way, $(value overrun overruns) overruns"
 }
 
-case_rate() { # beside ib_write_bw, where RATE names the receiver of driver/examples/rdma_rate.rs
-  [ -n "${RATE:-}" ] || { echo "    SKIPPED: RATE names no program"; return; }
+case_rate() { # beside ib_write_bw; woken by events, because a processor that asks all the time is missing to Soft-RoCE
   sed 's/512/724/; s/512/724/; s/checksum = true/checksum = false/; s/frames = 200/frames = 300/' \
     "$folder/frames.toml" >"$folder/rate.toml" # 724 x 724 x 2 is a megabyte
   for turn in 1 2 3; do
@@ -282,12 +315,24 @@ case_rate() { # beside ib_write_bw, where RATE names the receiver of driver/exam
     sleep 2
     timeout 60 ib_write_bw -R -F -s 1048352 -n 300 -t 16 "$address" >"$folder/bw.$turn" 2>&1
     wait "$server"
-    timeout 100 "$RATE" "$address:$port" 16 "$folder/rate.$turn" >"$folder/rate.out" 2>&1 &
+    timeout 100 "$fluxline" rdma-rate --event --listen "$address:$port" >"$folder/rate.out" 2>&1 &
     server=$!
     timeout 60 "$fluxline" emulate --rdma "$address:$port" --simulate "$folder/rate.toml" --slots 16 >/dev/null 2>"$folder/rate.sender" ||
       fail "rate: $(tail -n 1 "$folder/rate.sender")"
     wait "$server" || fail "rate: $(tail -n 1 "$folder/rate.out")"
     echo "    ib_write_bw $(awk '$1 == 1048352 { print $4 }' "$folder/bw.$turn") MB/s (2^20); Fluxline $(cat "$folder/rate.out")"
+  done
+}
+
+case_latency() { # announce to lease: small frames, slowly; woken by events, and asking all the time
+  sed 's/512/32/; s/512/32/; s/checksum = true/checksum = false/; s/frames = 200/frames = 300/' "$folder/frames.toml" >"$folder/small.toml"
+  for polling in --event ""; do
+    timeout 100 "$fluxline" rdma-rate $polling --listen "$address:$port" >"$folder/latency.out" 2>&1 &
+    server=$!
+    timeout 60 "$fluxline" emulate --rdma "$address:$port" --simulate "$folder/small.toml" --slots 16 --rate 30 >/dev/null 2>"$folder/latency.sender" ||
+      fail "latency: $(tail -n 1 "$folder/latency.sender")"
+    wait "$server" || fail "latency: $(tail -n 1 "$folder/latency.out")"
+    echo "    announce to lease${polling:+, $polling}:$(sed 's/.*latency//' "$folder/latency.out")"
   done
 }
 
@@ -302,7 +347,7 @@ case_minimal() { # the sender of docs/rdma.md, where it has been compiled: MINIM
   "$MINIMAL" "$address" "::ffff:$address" "$(printf %s "$(cat "$folder/token")" | sha256sum | cut -c1-32)" ||
     fail "minimal: the sender failed"
   ended minimal
-  same minimal expected 1000
+  same minimal expected "${MINIMAL_FRAMES:-1000}"
 }
 
 case_none() { # without a device
@@ -315,8 +360,9 @@ case_none() { # without a device
   device
 }
 
+net=${NET:-$(ip -o -4 addr show scope global | awk '{print $2; exit}')}
 device
-address=$(ip -o -4 addr show scope global | awk '{sub("/.*", "", $4); print $4; exit}')
+address=$(ip -o -4 addr show dev "$net" | awk '{sub("/.*", "", $4); print $4; exit}')
 echo "a token of this test" >"$folder/token"
 cat >"$folder/frames.toml" <<'END'
 scene = "diffraction"
@@ -329,7 +375,7 @@ distinct = 8
 checksum = true
 END
 "$fluxline" doctor --store "$folder" >"$folder/doctor" 2>&1
-all="plain scan events killed gone broken refusals stale second slow detector reliable_detector overrun minimal rate none"
+all="plain scan events real killed gone broken refusals stale second slow detector reliable_detector overrun minimal rate latency none"
 for case in ${*:-$all}; do
   bad=0
   began=$(date +%s)

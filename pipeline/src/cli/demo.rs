@@ -68,7 +68,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     let server = Server::start(appliance.clone()).map_err(Failure::Work)?;
     eprintln!("Fluxline's demo: look at http://{} (Ctrl-C ends it)", server.address);
     let scenes = scenes(&configs)?;
-    let ended = ends_at(args.seconds, server.signal_flag());
+    let ended = ends_at(args.seconds, super::signals::ended());
     let mut summaries = Vec::new();
     for turn in (0..TURNS.len()).cycle() {
         if ended.load(SeqCst) {

@@ -7,8 +7,10 @@ mod doctor_rdma;
 mod emulate;
 mod inspect;
 mod progress;
+mod rdma_rate;
 mod replay;
 mod run;
+mod signals;
 mod summary;
 
 use crate::appliance::ApplianceError;
@@ -42,6 +44,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Sends frames of a file or of a simulation as a detector does: by RDMA, or as a DECTRIS stream
     Emulate(emulate::EmulateArgs),
+    /// Receives by RDMA and does nothing else: what the network can do, beside ib_write_bw
+    RdmaRate(rdma_rate::RdmaRateArgs),
     /// Shows the ledger of a stored run
     Inspect(inspect::InspectArgs),
     /// Checks a configuration without starting anything
@@ -101,11 +105,18 @@ pub fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+    // These end in order; everything else may just end.
+    if matches!(cli.command, Command::Run(_) | Command::Demo(_) | Command::Replay(_))
+        && let Err(error) = signals::take()
+    {
+        eprintln!("fluxline: Ctrl-C will not end this in order: {error}");
+    }
     let done = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Emulate(args) => emulate::emulate(&args),
+        Command::RdmaRate(args) => rdma_rate::rdma_rate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Validate(args) => validate(&args),
         Command::Doctor(args) => doctor::doctor(&args),

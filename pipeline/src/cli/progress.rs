@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Waits for the run that records now; Ctrl-C stops it and keeps everything.
 pub(crate) fn follow(server: &Server, appliance: &Arc<Appliance>, quiet: bool) -> Option<Summary> {
-    let interrupted = server.signal_flag();
+    let interrupted = super::signals::ended();
     let bar = bar(quiet);
     if let Some(run) = appliance.current() {
         bar.set_length(run.ledger.expected());

@@ -5,6 +5,7 @@ use crate::appliance::{Appliance, RunRequest};
 use crate::config::{Config, ConfigError};
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 /// `fluxline replay`
@@ -55,12 +56,16 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     };
     let run = appliance.arm(&request)?;
     let active = run.active.clone();
+    let interrupted = super::signals::ended();
     let bar = super::progress::bar(args.json);
     bar.set_length(active.ledger.expected());
     let summary = std::thread::scope(|scope| {
         let recording = scope.spawn(|| appliance.record(run));
         while !recording.is_finished() {
             super::progress::show(&bar, &active);
+            if interrupted.load(SeqCst) {
+                active.stop();
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
         recording.join()

@@ -2,12 +2,13 @@
 //! will be" are three different answers.
 
 use super::error::ApiError;
+use super::extract::Query;
 use super::pictures::{self, Picture};
 use super::runs::active;
 use super::server::Shared;
 use crate::active_run::ActiveRun;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use driver::memory::FrameLease;
@@ -15,12 +16,14 @@ use driver::tracker::FrameState;
 use frame::{FrameKind, PixelMask, Shape};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, PoisonError};
+use tokio::sync::Semaphore;
 
 /// Largest frame that a picture is made of, pixels.
 const PIXELS_MAX: usize = 64 << 20;
 
 /// How large a picture may be.
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 pub struct PictureQuery {
     /// bin by a whole factor until the picture has no more pixels than this
     max_pixels: Option<usize>,
@@ -168,7 +171,14 @@ async fn find(shared: &Shared, id: &str, which: &str) -> Result<Seen, ApiError> 
     let run = active(shared, id);
     if which == "latest" {
         let run = run.ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
-        if let Some(seen) = newest(shared, &run)? {
+        let seen = newest(shared, &run)?;
+        // The last frame goes back to the ring with the run's end, looked at or not; then it is read from the files.
+        let last = run.state().ended().then(|| run.ledger.last_received()).flatten();
+        if let Some(last) = last.filter(|last| seen.as_ref().is_none_or(|seen| seen.info.frame_number != *last)) {
+            let id = run.info.id.clone();
+            return stored(shared, &id, last).await;
+        }
+        if let Some(seen) = seen {
             return Ok(seen);
         }
         return Err(if run.state().ended() {
@@ -186,11 +196,10 @@ async fn find(shared: &Shared, id: &str, which: &str) -> Result<Seen, ApiError> 
     if let Some(seen) = newest(shared, &run)?.filter(|seen| seen.info.frame_number == number) {
         return Ok(seen);
     }
-    if number >= run.ledger.expected() {
-        return Err(ApiError::not_found(format!(
-            "the run has frames 0 to {}",
-            run.ledger.expected().max(1) - 1
-        )));
+    // What is expected shrinks when a run is stopped early.
+    let expected = run.counts.get().expected;
+    if number >= expected {
+        return Err(no_such_frame(expected));
     }
     match run.ledger.state(number) {
         FrameState::Expected if !run.state().ended() => {
@@ -208,6 +217,22 @@ async fn find(shared: &Shared, id: &str, which: &str) -> Result<Seen, ApiError> 
             format!("frame {number} is gone from memory and on disk; it can be read when the run is closed"),
         )),
     }
+}
+
+fn no_such_frame(expected: u64) -> ApiError {
+    ApiError::not_found(match expected {
+        0 => "the run has no frames".into(),
+        _ => format!("the run has frames 0 to {}", expected - 1),
+    })
+}
+
+/// Pictures that are made at once; more wait, so that they never take every core.
+static PICTURES: Semaphore = Semaphore::const_new(1);
+
+/// Makes a picture beside the threads that answer requests.
+async fn drawn<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    let _turn = PICTURES.acquire().await.map_err(ApiError::internal)?;
+    tokio::task::spawn_blocking(make).await.map_err(ApiError::internal)
 }
 
 fn split(file: &str) -> Result<(&str, &str), ApiError> {
@@ -245,19 +270,25 @@ pub async fn frame(
     match kind {
         "json" => Ok(Json(seen.info).into_response()),
         "npy" => {
-            let (small, factor) = (*seen.picture).clone().reduced(limit);
-            Ok(bytes("application/octet-stream", number, factor, small.npy()))
+            let make = move || {
+                let (small, factor) = (*seen.picture).clone().reduced(limit);
+                (small.npy(), factor)
+            };
+            let (body, factor) = drawn(make).await?;
+            Ok(bytes("application/octet-stream", number, factor, body))
         }
         "png" => {
             let run = active(&shared, &id);
-            let picture = (*seen.picture).clone();
-            let shape = picture.shape;
-            let (small, factor) = picture.reduced(limit);
-            let masked: Box<dyn Fn(usize) -> bool> = match (&run, factor) {
-                (Some(run), 1) => Box::new(rejects(&run.mask, shape)),
-                _ => Box::new(|_| false),
+            let make = move || {
+                let shape = seen.picture.shape;
+                let (small, factor) = (*seen.picture).clone().reduced(limit);
+                let masked: Box<dyn Fn(usize) -> bool> = match (&run, factor) {
+                    (Some(run), 1) => Box::new(rejects(&run.mask, shape)),
+                    _ => Box::new(|_| false),
+                };
+                small.png(masked, true).map(|body| (body, factor))
             };
-            let body = small.png(masked, true).map_err(ApiError::internal)?;
+            let (body, factor) = drawn(make).await?.map_err(ApiError::internal)?;
             Ok(bytes("image/png", number, factor, body))
         }
         other => Err(ApiError::bad_request(format!("{other:?}: png, npy or json"))),
@@ -319,8 +350,11 @@ pub async fn profile(
         let number: u64 = which
             .parse()
             .map_err(|_| ApiError::bad_request(format!("profile {which:?}: a frame number, \"latest\" or \"sum\"")))?;
-        return Err(if number >= run.ledger.expected() {
-            ApiError::not_found(format!("the run has frames 0 to {}", run.ledger.expected().max(1) - 1))
+        let expected = run.counts.get().expected;
+        return Err(if number >= expected {
+            no_such_frame(expected)
+        } else if run.ledger.state(number) == FrameState::Lost {
+            ApiError::not_found(format!("frame {number} was lost"))
         } else if number > newest.frame_number && !run.state().ended() {
             ApiError::not_yet(format!("frame {number} has not been analysed"))
         } else {

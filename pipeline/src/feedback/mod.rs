@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod events;
+mod extract;
 pub mod frames;
 pub mod hub;
 pub mod page;

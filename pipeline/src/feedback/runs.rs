@@ -2,6 +2,7 @@
 
 use super::error::ApiError;
 use super::events::Event;
+use super::extract::{Body, Query};
 use super::hub::ResultMessage;
 use super::server::Shared;
 use crate::active_run::{ActiveRun, RunState, Summary};
@@ -9,8 +10,9 @@ use crate::appliance::RunRequest;
 use crate::ledger::{Entry, Outcomes};
 use crate::storage::DatasetInfo;
 use axum::Json;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +21,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
 use tokio_stream::{Stream, StreamExt};
 
 /// Most runs or ledger lines in one answer.
@@ -80,7 +83,7 @@ pub struct RunDetail {
 
 /// Which runs to list.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ListQuery {
     /// words that id, sample, proposal or technique contain
     query: Option<String>,
@@ -92,7 +95,7 @@ pub struct ListQuery {
 
 /// Which lines of the ledger to show.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct LedgerQuery {
     /// expected, complete, partial, corrupt or lost
     state: Option<String>,
@@ -118,6 +121,7 @@ pub struct LedgerPage {
 
 /// How a consumer wants its results.
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 pub struct ResultsQuery {
     /// lossless (every result while the consumer keeps up), latest, or sampled
     policy: Option<String>,
@@ -203,7 +207,7 @@ pub async fn list(State(shared): State<Shared>, Query(query): Query<ListQuery>) 
     (status = 201, body = RunDetail), (status = 409, body = ApiError), (status = 422, body = ApiError), (status = 507, body = ApiError)))]
 pub async fn arm(
     State(shared): State<Shared>,
-    Json(request): Json<RunRequest>,
+    Body(request): Body<RunRequest>,
 ) -> Result<(StatusCode, Json<RunDetail>), ApiError> {
     let task = shared.clone();
     let active = tokio::task::spawn_blocking(move || {
@@ -306,7 +310,7 @@ pub async fn ledger(
             known.join(", ")
         )));
     }
-    let limit = query.limit.unwrap_or(1000).min(PAGE_MAX);
+    let limit = query.limit.unwrap_or(1000).clamp(1, PAGE_MAX);
     let mut entries = Vec::new();
     let mut frame = query.first;
     while let Some(entry) = run.ledger.entry(frame).filter(|_| entries.len() < limit) {
@@ -372,7 +376,7 @@ pub async fn results(
     State(shared): State<Shared>,
     Path(id): Path<String>,
     Query(query): Query<ResultsQuery>,
-    upgrade: WebSocketUpgrade,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
     let rate = query.max_rate_hz.unwrap_or(10.0);
@@ -390,44 +394,81 @@ pub async fn results(
         }
     };
     let curves = query.curves.unwrap_or(false);
+    let upgrade =
+        upgrade.map_err(|rejection| ApiError::bad_request(format!("results come over a WebSocket: {rejection}")))?;
     Ok(upgrade
         .on_upgrade(move |socket| serve(socket, run, policy, curves))
         .into_response())
 }
 
+/// Longest time that a consumer may take to accept a message.
+const SEND_S: Duration = Duration::from_secs(10);
+
 async fn serve(mut socket: WebSocket, run: Arc<ActiveRun>, policy: Policy, curves: bool) {
     let mut all = run.hub.all();
     let mut latest = run.hub.latest();
-    let ended = || run.state().ended();
     loop {
-        let message = match &policy {
-            Policy::Lossless => tokio::select! {
-                message = all.recv() => match message {
-                    Ok(message) => Some(message),
-                    // The consumer was too slow; it sees the gap in the numbers.
-                    Err(RecvError::Lagged(_)) => continue,
-                    Err(RecvError::Closed) => None,
-                },
-                () = quiet() => if ended() { None } else { continue },
-            },
-            Policy::Latest | Policy::Sampled(_) => tokio::select! {
-                changed = latest.changed() => match changed {
-                    Ok(()) => latest.borrow_and_update().clone(),
-                    Err(_) => None,
-                },
-                () = quiet() => if ended() { None } else { continue },
-            },
+        let message = tokio::select! {
+            message = next(&run, &policy, &mut all, &mut latest) => message,
+            () = left(&mut socket) => return,
         };
         let Some(message) = message else { break };
-        if socket.send(text(&message, curves)).await.is_err() {
+        let sent = tokio::time::timeout(SEND_S, socket.send(text(&message, curves))).await;
+        if !matches!(sent, Ok(Ok(()))) {
             return;
         }
         if let Policy::Sampled(pause) = policy {
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = left(&mut socket) => return,
+            }
         }
     }
     // The consumer may be gone already.
-    let _ = socket.send(Message::Close(None)).await;
+    let _ = tokio::time::timeout(SEND_S, socket.send(Message::Close(None))).await;
+}
+
+/// The next result for a consumer; `None` when the run has ended.
+async fn next(
+    run: &ActiveRun,
+    policy: &Policy,
+    all: &mut broadcast::Receiver<Arc<ResultMessage>>,
+    latest: &mut watch::Receiver<Option<Arc<ResultMessage>>>,
+) -> Option<Arc<ResultMessage>> {
+    loop {
+        let ended = run.state().ended();
+        match policy {
+            Policy::Lossless => tokio::select! {
+                message = all.recv() => match message {
+                    Ok(message) => return Some(message),
+                    // The consumer was too slow; it sees the gap in the numbers.
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                },
+                () = quiet() => {}
+            },
+            Policy::Latest | Policy::Sampled(_) => tokio::select! {
+                changed = latest.changed() => match changed {
+                    Ok(()) => return latest.borrow_and_update().clone(),
+                    Err(_) => return None,
+                },
+                () = quiet() => {}
+            },
+        }
+        // Ended already before the last quiet time: nothing more comes.
+        if ended {
+            return None;
+        }
+    }
+}
+
+/// Returns when the consumer has left. What it says meanwhile is answered by the socket (pings) or of no interest.
+async fn left(socket: &mut WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        if matches!(message, Message::Close(_)) {
+            return;
+        }
+    }
 }
 
 async fn quiet() {

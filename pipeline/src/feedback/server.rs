@@ -2,17 +2,19 @@
 
 use super::{frames, page, runs, status};
 use crate::active_run::Summary;
-use crate::appliance::{Appliance, RunRequest};
+use crate::appliance::{Appliance, ApplianceError, RunRequest};
 use crate::feedback::error::ApiError;
 use crate::run::Run;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -31,6 +33,18 @@ pub struct Shared {
     pub recorder: Arc<Recorder>,
     /// the newest frame that somebody looked at
     pub newest: Arc<Mutex<Option<frames::Seen>>>,
+    /// beats of the control plane, one a second while it lives
+    pub beats: Arc<AtomicU64>,
+}
+
+impl Shared {
+    /// Arms a run and records it beside the server.
+    pub fn begin(&self, request: &RunRequest) -> Result<(), ApplianceError> {
+        let run = self.appliance.arm(request)?;
+        self.recorder
+            .record(&self.appliance, run)
+            .map_err(|error| ApplianceError::Start(error.to_string()))
+    }
 }
 
 /// Keeps the thread that records the current run.
@@ -116,6 +130,13 @@ pub fn router(shared: Shared) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .fallback(page::serve)
+        .method_not_allowed_fallback(async || {
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method",
+                "this address does not take this method: see /openapi.json",
+            )
+        })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared)
 }
@@ -126,7 +147,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// what the routes share
     pub shared: Shared,
-    runtime: tokio::runtime::Runtime,
+    // Held: dropping it ends the control plane.
+    _runtime: tokio::runtime::Runtime,
 }
 
 impl Server {
@@ -157,6 +179,7 @@ impl Server {
             rate: Arc::default(),
             recorder: Arc::default(),
             newest: Arc::default(),
+            beats: Arc::default(),
         };
         let service = router(shared.clone());
         runtime.spawn(async move {
@@ -164,47 +187,17 @@ impl Server {
                 tracing::error!("the HTTP server ended: {error}");
             }
         });
+        let beats = shared.beats.clone();
+        runtime.spawn(async move {
+            loop {
+                beats.fetch_add(1, Relaxed);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
         Ok(Server {
             address,
             shared,
-            runtime,
+            _runtime: runtime,
         })
-    }
-
-    /// Arms a run and records it beside the server.
-    pub fn begin(&self, request: &RunRequest) -> Result<(), crate::appliance::ApplianceError> {
-        let run = self.shared.appliance.arm(request)?;
-        self.shared
-            .recorder
-            .record(&self.shared.appliance, run)
-            .map_err(|error| crate::appliance::ApplianceError::Start(error.to_string()))
-    }
-
-    /// Waits for Ctrl-C or SIGTERM.
-    pub fn wait_for_signal(&self) {
-        self.runtime.block_on(signal());
-    }
-
-    /// A flag that is set by Ctrl-C or SIGTERM.
-    pub fn signal_flag(&self) -> Arc<std::sync::atomic::AtomicBool> {
-        let flag = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let set = flag.clone();
-        self.runtime.spawn(async move {
-            signal().await;
-            set.store(true, std::sync::atomic::Ordering::SeqCst);
-        });
-        flag
-    }
-}
-
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        let _ = tokio::signal::ctrl_c().await;
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
     }
 }

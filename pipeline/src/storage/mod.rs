@@ -38,6 +38,7 @@ mod seal;
 mod store;
 mod writer;
 
+use error::At;
 pub use error::StoreError;
 pub use read::{read_dataset_f32, read_frame, read_ledger};
 pub use results::{curve_path, final_path, image_path, scalar_path};
@@ -147,4 +148,9 @@ pub struct RunEnd {
     pub counts: serde_json::Value,
     /// the run's summary
     pub summary: serde_json::Value,
+}
+
+/// Lets libhdf5 decode bitshuffle-LZ4 in this process, also without plugins on the machine; `file` is about to be read.
+pub fn decode_bitshuffle(file: &std::path::Path) -> Result<(), StoreError> {
+    h5::register_bitshuffle().at("registering filter 32008 for", file)
 }

@@ -25,7 +25,7 @@ impl Sealer {
     pub(super) fn start(paths: Vec<PathBuf>) -> io::Result<Self> {
         let (requests, queue) = sync_channel(paths.len() + 1);
         let thread = std::thread::Builder::new()
-            .name("seal".into())
+            .name("fluxline-seal".into())
             .spawn(move || serve(&paths, &queue))?;
         Ok(Self { requests, thread })
     }

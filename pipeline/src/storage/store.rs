@@ -41,7 +41,10 @@ pub struct StoredRun {
 impl Store {
     /// The store at `root`, which is made where it is missing. Checks that it can be written.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
-        fs::create_dir_all(root).at("creating the store", root)?;
+        fs::create_dir_all(root).map_err(|source| StoreError::ReadOnly {
+            path: root.into(),
+            source,
+        })?;
         let root = root.canonicalize().at("opening the store", root)?;
         let probe = root.join(format!(".writable-{}", std::process::id()));
         fs::write(&probe, b"").map_err(|source| StoreError::io("writing to the store", &root, source, 0))?;

@@ -33,9 +33,9 @@ pub(crate) struct EmulateArgs {
     #[command(flatten)]
     by_rdma: rdma::RdmaArgs,
     /// the file to send, or the first of a numbered series
-    #[arg(long, conflicts_with = "simulate")]
+    #[arg(long)]
     file: Option<PathBuf>,
-    /// TOML file with the options of a [[source]] of kind "simulate" or "replay"
+    /// TOML file with the options of a [[source]] of kind "simulate", or with --file of kind "replay"
     #[arg(long, value_name = "TOML")]
     simulate: Option<PathBuf>,
     /// dataset of an HDF5 file, where it is not in a place that a standard names

@@ -97,6 +97,10 @@ impl AzimuthalParameters {
             let expected = format!("it belongs to a detector of {of_poni} pixels, the frames are {shape}");
             return Err(setup.wrong(NAME, "poni", path.display(), expected));
         }
+        if poni.parallax {
+            let expected = "it asks for parallax correction, which is not made here: write `Parallax: False` where that is good enough";
+            return Err(setup.wrong(NAME, "poni", path.display(), expected.to_string()));
+        }
         Ok(poni.geometry)
     }
 
