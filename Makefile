@@ -78,4 +78,4 @@ node: system ## Node.js and npm for building the page, in .toolchain
 	@tools/install-node
 
 clean: ## remove everything that was built or installed in this folder
-	rm -rf target .venv .toolchain pipeline/web/dist pipeline/web/node_modules tests/browser/node_modules demo-store
+	rm -rf target .venv .venv-tickit .toolchain pipeline/web/dist pipeline/web/node_modules tests/browser/node_modules demo-store

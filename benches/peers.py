@@ -233,7 +233,77 @@ def latency(ours, rounds, _):
                   f"| p50 is {over:.2f} × the bare kernels |", flush=True)
 
 
-PARTS = {"azimuthal": azimuthal, "backprojection": backprojection, "codec": codec, "writer": writer, "latency": latency}
+STREAM_CONFIG = """
+[ring]
+slots = 128
+allow_transparent = true
+[[source]]
+kind = "dectris"
+addresses = ["{address}"]
+[store]
+path = "{store}"
+[recipe.bench]
+technique = "diffraction"
+operations = {operations}
+"""
+
+
+def stream(_, rounds, __):
+    """The emulator's messages of a DECTRIS stream V2, taken by a run that stores and analyses, beside a bare PULL socket."""
+    import zmq
+    with tempfile.TemporaryDirectory(dir=ROOT, prefix="bench-store-") as folder:
+        simulation, config = os.path.join(folder, "simulate.toml"), os.path.join(folder, "bench.toml")
+        for detector, frames in (("eiger1m", 3000), ("eiger4m", 800)):
+            with open(simulation, "w", encoding="utf-8") as file:
+                file.write(f'scene = "diffraction"\ndetector = "{detector}"\nframes = {frames}\nrate_hz = 0.0\n'
+                           "distinct = 8\ncompressed = true\n")
+
+            def emulator(port):
+                address = f"tcp://127.0.0.1:{port}"
+                return address, subprocess.Popen([FLUXLINE, "emulate", "--json", "--dectris", address, "--simulate", simulation],
+                                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+            def bare(port):
+                address, sender = emulator(port)
+                socket = zmq.Context.instance().socket(zmq.PULL)
+                socket.setsockopt(zmq.RCVHWM, 64)
+                socket.connect(address)
+                socket.recv(copy=False)
+                first = time.perf_counter()
+                size = sum(len(socket.recv(copy=False).buffer) for _ in range(frames))
+                seconds = time.perf_counter() - first
+                socket.close()
+                sender.wait()
+                return frames / seconds, size / seconds / 1e9
+
+            for operations in ('["statistics"]', '["correct", "statistics", "azimuthal"]'):
+                with_azimuthal = "azimuthal" in operations
+                rates, bares, latencies = [], [], []
+                for round_ in range(rounds):
+                    bares.append(bare(32100 + 2 * round_))
+                    address, sender = emulator(32101 + 2 * round_)
+                    with open(config, "w", encoding="utf-8") as file:
+                        file.write(STREAM_CONFIG.format(address=address, operations=operations,
+                                                        store=os.path.join(folder, "store")))
+                        if with_azimuthal:
+                            file.write("[recipe.bench.azimuthal]\nbins = 1000\n")
+                    done = subprocess.run([FLUXLINE, "run", "--once", config, "--json"], capture_output=True, text=True, check=False)
+                    sender.wait()
+                    if done.returncode != 0:
+                        sys.exit(done.stderr)
+                    summary = json.loads(done.stdout)
+                    assert summary["frames"]["complete"] == frames, summary
+                    rates.append(summary["throughput"]["frames_per_s"])
+                    latencies.append((summary["latency_us"]["p50"], summary["latency_us"]["p99"]))
+                ratios = [rate / bare_rate for rate, (bare_rate, _) in zip(rates, bares)]
+                p50, p99 = (statistics.median(values) / 1e3 for values in zip(*latencies))
+                print(f"| stream V2, {detector}, {operations.count(',') + 1} operations, stored | {statistics.median(rates):.0f}/s, "
+                      f"p50 {p50:.1f} ms, p99 {p99:.1f} ms | bare PULL | {statistics.median(b[0] for b in bares):.0f}/s, "
+                      f"{statistics.median(b[1] for b in bares):.2f} GB/s | Fluxline has **{statistics.median(ratios):.2f}** "
+                      f"({min(ratios):.2f} to {max(ratios):.2f}) of its rate |", flush=True)
+
+
+PARTS = {"stream": stream, "azimuthal": azimuthal, "backprojection": backprojection, "codec": codec, "writer": writer, "latency": latency}
 
 
 def main():
@@ -245,7 +315,7 @@ def main():
     unknown = [name for name in arguments.only.split(",") if name not in PARTS]
     if unknown:
         parser.error(f"--only {unknown[0]}: there is {', '.join(PARTS)}")
-    ours = Ours()
+    ours = Ours() if set(arguments.only.split(",")) - {"stream"} else None
     load = os.getloadavg()[0]
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown")

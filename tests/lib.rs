@@ -129,6 +129,11 @@ impl Server {
         Server { child, url }
     }
 
+    /// Number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `GET` as JSON.
     pub fn get(&self, path: &str) -> Value {
         serde_json::from_str(&self.text(path)).expect("JSON")

@@ -104,7 +104,7 @@ impl<S: FrameSource> Faulty<S> {
         })
     }
 
-    /// What has been done so far.
+    /// What has been done since it was made.
     pub fn injected(&self) -> Injected {
         self.injected
     }
@@ -169,7 +169,6 @@ impl<S: FrameSource> FrameSource for Faulty<S> {
         self.held.clear();
         self.again = None;
         self.ended = false;
-        self.injected = Injected::default();
         self.random = Pcg64Mcg::seed_from_u64(self.config.seed);
         self.source.arm(epoch)
     }
@@ -193,6 +192,10 @@ impl<S: FrameSource> FrameSource for Faulty<S> {
             }
             other => Ok(other),
         }
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.source.remarks()
     }
 }
 

@@ -3,6 +3,7 @@
 //! `unsafe` lives in [`memory`] and [`rdma`] only.
 
 pub mod clock;
+pub mod dectris;
 pub mod faults;
 pub mod memory;
 pub mod rdma;

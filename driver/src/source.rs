@@ -71,6 +71,9 @@ pub enum SourceError {
     /// RDMA
     #[error(transparent)]
     Rdma(#[from] crate::rdma::RdmaError),
+    /// a DECTRIS stream
+    #[error(transparent)]
+    Dectris(#[from] crate::dectris::DectrisError),
 }
 
 /// A source of frames. [`FrameSource::arm`] does everything slow; afterwards [`FrameSource::next`] allocates nothing.
@@ -85,6 +88,10 @@ pub trait FrameSource: Send {
     }
     /// the next frame, or why there is none; waits at most 20 ms
     fn next(&mut self, ring: &FrameRing, when_full: WhenFull) -> Result<Arrival, SourceError>;
+    /// what somebody should know of how the frames ended; when no more will come
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 impl FrameSource for Box<dyn FrameSource> {
@@ -102,6 +109,10 @@ impl FrameSource for Box<dyn FrameSource> {
 
     fn next(&mut self, ring: &FrameRing, when_full: WhenFull) -> Result<Arrival, SourceError> {
         self.as_mut().next(ring, when_full)
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.as_ref().remarks()
     }
 }
 

@@ -32,6 +32,8 @@ pub const VERSION: u16 = 1;
 pub const FLAG_PAYLOAD_CRC: u8 = 1 << 0;
 /// Flag: parts of the payload are missing and hold the mask value.
 pub const FLAG_PARTIAL: u8 = 1 << 1;
+/// Flag: the source found that the payload cannot be a frame of the stream, and keeps it as it came.
+pub const FLAG_DAMAGED: u8 = 1 << 2;
 
 const _: () = assert!(size_of::<FrameHeader>() == 128);
 const _: () = assert!(size_of::<FrameHeader>() <= HEADER_PAGE_BYTES);

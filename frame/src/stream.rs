@@ -70,6 +70,14 @@ pub struct DetectorDescription {
     pub frame_time_s: Option<f64>,
     /// rotation axis: column position in pixels, from the centre of column 0
     pub rotation_axis_px: Option<f64>,
+    /// threshold energy, electronvolts
+    pub threshold_energy_ev: Option<f64>,
+    /// the flat field that the detector applies or would apply, row by row; not sent on by [`serde`]
+    #[serde(skip)]
+    pub flatfield: Option<Vec<f32>>,
+    /// corrected counts by measured ones; not sent on by [`serde`]
+    #[serde(skip)]
+    pub countrate_table: Option<Vec<f64>>,
 }
 
 impl StreamDescription {

@@ -4,10 +4,12 @@
 use crate::active_run::{ActiveRun, Summary};
 use crate::config::{Config, ConfigError, SourceConfig};
 use crate::cores::Cores;
+use crate::emit::Emitter;
 use crate::metrics::Metrics;
 use crate::recipes::{self, RecipeError, Setup};
 use crate::run::{self, Run, RunParts};
 use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig};
+use driver::dectris::{DectrisSource, Parked};
 use driver::faults::Faulty;
 use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
 use driver::rdma::RdmaSource;
@@ -105,12 +107,18 @@ pub struct Appliance {
     slot: Mutex<Slot>,
     /// held while a run is armed
     arming: Mutex<()>,
+    /// the socket of a detector's stream between runs
+    parked: Parked,
+    /// where frames are sent on to
+    emitter: Mutex<Option<Emitter>>,
 }
 
-/// The source of a configuration, opened. What an RDMA source counts goes to `rdma`.
+/// The source of a configuration, opened. What it counts goes to `metrics`; the socket of a DECTRIS stream is the one
+/// in `parked`, if there is one.
 pub fn open_source(
     config: &Config,
-    rdma: &Arc<driver::rdma::Counters>,
+    metrics: &Metrics,
+    parked: &Parked,
 ) -> Result<Box<dyn FrameSource>, ApplianceError> {
     let (source, faults): (Box<dyn FrameSource>, _) = match &config.source[0] {
         SourceConfig::Simulate(s) => (Box::new(Simulate::new(s.simulate.clone())?), &s.faults),
@@ -122,9 +130,13 @@ pub fn open_source(
         SourceConfig::Rdma(r) => {
             let mut options = r.rdma.clone();
             options.token_file = options.token_file.map(|path| config.resolve(&path));
-            let source = RdmaSource::new(&options, rdma.clone())?;
+            let source = RdmaSource::new(&options, metrics.rdma.counters().clone())?;
             tracing::info!(target: "fluxline", "{}", source.way());
             (Box::new(source), &r.faults)
+        }
+        SourceConfig::Dectris(d) => {
+            let counters = metrics.dectris.counters().clone();
+            (Box::new(DectrisSource::new(&d.dectris, counters, parked)?), &d.faults)
         }
     };
     Ok(match faults {
@@ -151,6 +163,10 @@ impl Appliance {
             .device_info
             .with_label_values(&[&accelerator.info().name, memory_name(accelerator.memory())])
             .set(1.0);
+        let emitter = match &config.emit.dectris {
+            Some(address) => Some(Emitter::start(address, config.emit.queue_frames, &metrics)?),
+            None => None,
+        };
         let text = serde_json::to_string(&config).map_err(|e| ApplianceError::Start(e.to_string()))?;
         let appliance = Appliance {
             config_sha256: hex(&Sha256::digest(text.as_bytes())),
@@ -165,9 +181,24 @@ impl Appliance {
                 epoch: 0,
             }),
             arming: Mutex::new(()),
+            parked: Parked::default(),
+            emitter: Mutex::new(emitter),
         };
         appliance.show_state("idle");
         Ok(Arc::new(appliance))
+    }
+
+    /// Connects to a detector's stream, so that a series which begins before a run is armed waits for it.
+    pub fn connect(&self) -> Result<(), ApplianceError> {
+        if let SourceConfig::Dectris(source) = &self.config.source[0] {
+            self.parked.connect(&source.dectris)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is still to be sent to other programs, within two seconds, and no more.
+    pub fn close(&self) {
+        drop(self.emitter.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// The configuration in force.
@@ -216,7 +247,7 @@ impl Appliance {
 
     /// Arms a run: source, ring, recipe, files and threads. When it returns they are ready.
     pub fn arm(&self, request: &RunRequest) -> Result<Run, ApplianceError> {
-        let source = open_source(&self.config, self.metrics.rdma.counters())?;
+        let source = open_source(&self.config, &self.metrics, &self.parked)?;
         self.arm_with(source, request)
     }
 
@@ -235,6 +266,7 @@ impl Appliance {
             slot.epoch
         };
         let rdma_before = self.metrics.rdma.values();
+        let dectris_before = self.metrics.dectris.values();
         // A source may wait here for its sender, and a device compile its kernels below; whoever asks for the state
         // meanwhile gets it.
         source.arm(epoch)?;
@@ -316,6 +348,13 @@ impl Appliance {
             results_kept: self.config.feedback.results_kept,
             metrics: self.metrics.clone(),
             rdma_before,
+            dectris_before,
+            emit: self
+                .emitter
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_ref()
+                .map(Emitter::handle),
             warnings,
         };
         let run = run::arm(parts).map_err(ApplianceError::Start)?;

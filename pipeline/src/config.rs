@@ -74,6 +74,9 @@ pub struct Config {
     /// The HTTP interface and the page.
     #[serde(default)]
     pub feedback: FeedbackConfig,
+    /// Frames sent on to other programs.
+    #[serde(default)]
+    pub emit: EmitConfig,
     /// Recipes by name: a technique, its operations in order, and one table of parameters per operation.
     pub recipe: BTreeMap<String, RecipeConfig>,
     /// Folder that relative paths of the file are relative to; set when the file is loaded.
@@ -194,6 +197,8 @@ pub enum SourceConfig {
     Replay(Box<ReplaySource>),
     /// Senders that place frames by RDMA.
     Rdma(Box<RdmaSourceConfig>),
+    /// The stream of a DECTRIS detector.
+    Dectris(Box<DectrisSourceConfig>),
 }
 
 /// `[[source]]` with `kind = "simulate"`
@@ -225,6 +230,18 @@ pub struct RdmaSourceConfig {
     pub faults: Option<driver::faults::FaultConfig>,
 }
 
+/// `[[source]]` with `kind = "dectris"`
+#[derive(Clone, Debug, Serialize)]
+pub struct DectrisSourceConfig {
+    /// Which stream, and how it is taken.
+    pub dectris: driver::dectris::DectrisConfig,
+    /// Seeded faults on the way.
+    pub faults: Option<driver::faults::FaultConfig>,
+}
+
+/// The kinds of sources, for messages.
+const KINDS: &str = "\"simulate\", \"replay\", \"rdma\" or \"dectris\"";
+
 impl TryFrom<toml::Table> for SourceConfig {
     type Error = String;
 
@@ -232,7 +249,7 @@ impl TryFrom<toml::Table> for SourceConfig {
     fn try_from(mut table: toml::Table) -> Result<Self, String> {
         let kind = table
             .remove("kind")
-            .ok_or("source.kind is missing: \"simulate\", \"replay\" or \"rdma\"")?;
+            .ok_or_else(|| format!("source.kind is missing: {KINDS}"))?;
         let faults = match table.remove("faults") {
             Some(faults) => Some(faults.try_into().map_err(|e| format!("source.faults: {e}"))?),
             None => None,
@@ -263,7 +280,14 @@ impl TryFrom<toml::Table> for SourceConfig {
                     .map_err(|e| format!("source: {e}"))?;
                 Ok(Self::Rdma(Box::new(RdmaSourceConfig { rdma, faults })))
             }
-            _ => Err(format!("source.kind = {kind}: \"simulate\", \"replay\" or \"rdma\"")),
+            Some("dectris") => {
+                let dectris: driver::dectris::DectrisConfig = toml::Value::Table(table)
+                    .try_into()
+                    .map_err(|e| format!("source: {e}"))?;
+                dectris.check().map_err(|e| e.to_string())?;
+                Ok(Self::Dectris(Box::new(DectrisSourceConfig { dectris, faults })))
+            }
+            _ => Err(format!("source.kind = {kind}: {KINDS}")),
         }
     }
 }
@@ -379,6 +403,28 @@ impl Default for FeedbackConfig {
     }
 }
 
+/// `[emit]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmitConfig {
+    /// Address where every frame of a run is sent on as DECTRIS stream V2, for example "tcp://127.0.0.1:31002"; nothing is
+    /// sent unless it is given. Programs connect to it as to a detector. The stream has no access control: name the
+    /// interface that it is for, not `*`.
+    pub dectris: Option<String>,
+    /// Frames that wait for a program that is slow (1 to 1024, and at most a quarter of ring.slots); then frames are left
+    /// out and counted.
+    pub queue_frames: usize,
+}
+
+impl Default for EmitConfig {
+    fn default() -> Self {
+        Self {
+            dectris: None,
+            queue_frames: 16,
+        }
+    }
+}
+
 /// `[recipe.NAME]`
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct RecipeConfig {
@@ -451,6 +497,14 @@ impl Config {
                 format!("{} sources", self.source.len()),
                 expected,
             ));
+        }
+        if self.emit.dectris.is_some() {
+            within(
+                "emit.queue_frames",
+                self.emit.queue_frames,
+                1,
+                1024.min(self.ring.slots / 4),
+            )?;
         }
         if self.recipe.is_empty() {
             let expected = "a [recipe.NAME] with a technique and its operations";

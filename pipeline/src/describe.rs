@@ -1,7 +1,9 @@
 //! Files that are generated from the code and compared in the tests: `docs/configuration.md` and
 //! `docs/metrics.md`.
 
-use crate::config::{AcceleratorConfig, CoresConfig, FeedbackConfig, RecipeConfig, RingConfig, RunConfig, StoreConfig};
+use crate::config::{
+    AcceleratorConfig, CoresConfig, EmitConfig, FeedbackConfig, RecipeConfig, RingConfig, RunConfig, StoreConfig,
+};
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
 use std::fmt::Write;
@@ -94,16 +96,18 @@ pub fn configuration() -> String {
     );
     section::<RunConfig>(&mut out, "[run]");
     section::<RingConfig>(&mut out, "[ring]");
-    out.push_str("`[[source]]` begins with `kind`: `\"simulate\"`, `\"replay\"` or `\"rdma\"`. A table `[source.faults]` injects seeded faults.\n\n");
+    out.push_str("`[[source]]` begins with `kind`: `\"simulate\"`, `\"replay\"`, `\"rdma\"` or `\"dectris\"`. A table `[source.faults]` injects seeded faults.\n\n");
     section::<driver::simulate::SimulateConfig>(&mut out, "[[source]]` with `kind = \"simulate\"");
     out.push_str("`path` names the file; the other keys are\n\n");
     section::<driver::replay::ReplayConfig>(&mut out, "[[source]]` with `kind = \"replay\"");
     section::<driver::rdma::RdmaConfig>(&mut out, "[[source]]` with `kind = \"rdma\"");
+    section::<driver::dectris::DectrisConfig>(&mut out, "[[source]]` with `kind = \"dectris\"");
     section::<driver::faults::FaultConfig>(&mut out, "[source.faults]");
     section::<AcceleratorConfig>(&mut out, "[accelerator]");
     section::<CoresConfig>(&mut out, "[cores]");
     section::<StoreConfig>(&mut out, "[store]");
     section::<FeedbackConfig>(&mut out, "[feedback]");
+    section::<EmitConfig>(&mut out, "[emit]");
     section::<RecipeConfig>(&mut out, "[recipe.NAME]");
     for (title, schema) in crate::recipes::schemas() {
         let _ = writeln!(out, "## `{title}`\n");

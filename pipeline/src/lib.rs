@@ -8,6 +8,7 @@ pub mod config;
 pub mod cores;
 pub mod data_plane;
 pub mod describe;
+pub mod emit;
 pub mod feedback;
 pub mod ledger;
 pub mod metrics;

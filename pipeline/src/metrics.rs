@@ -65,7 +65,62 @@ pub struct Metrics {
     pub device_copies: IntCounter,
     /// what RDMA sources count
     pub rdma: RdmaMetrics,
+    /// what DECTRIS sources count
+    pub dectris: DectrisMetrics,
+    /// frames sent on to other programs
+    pub emitted: IntCounterVec,
     build: IntGauge,
+}
+
+/// What DECTRIS sources count, shown as it is when somebody looks.
+#[derive(Clone)]
+pub struct DectrisMetrics {
+    counters: Arc<driver::dectris::Counters>,
+    values: IntGaugeVec,
+}
+
+impl DectrisMetrics {
+    fn new(m: &Maker) -> prometheus::Result<Self> {
+        let counters = Arc::new(driver::dectris::Counters::default());
+        let names: Vec<&str> = counters.all().map(|(name, ..)| name).collect();
+        Ok(Self {
+            values: m.gauges(
+                "fluxline_dectris",
+                "DECTRIS streams, counted: messages, malformed ones, damaged images, series, stray images, starts and ends of \
+                 other series, images before their start, missing ends, series with images missing, superseded series",
+                "what",
+                &names,
+            )?,
+            counters,
+        })
+    }
+
+    /// Where sources count.
+    pub fn counters(&self) -> &Arc<driver::dectris::Counters> {
+        &self.counters
+    }
+
+    /// Every value by name.
+    pub fn values(&self) -> BTreeMap<String, u64> {
+        let all = self.counters.all();
+        all.map(|(name, _, value)| (name.to_string(), value)).collect()
+    }
+
+    /// What was counted since, where it is not 0.
+    pub fn since(&self, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+        let mut values = self.values();
+        for (name, value) in &mut values {
+            *value = value.saturating_sub(before.get(name).copied().unwrap_or(0));
+        }
+        values.retain(|_, value| *value > 0);
+        values
+    }
+
+    fn show(&self) {
+        for (name, _, value) in self.counters.all() {
+            self.values.with_label_values(&[name]).set(value as i64);
+        }
+    }
 }
 
 /// What RDMA sources count, shown as it is when somebody looks.
@@ -264,6 +319,13 @@ impl Metrics {
                 "Payload-sized copies between ring and device; 0 where memory is shared",
             ))?,
             rdma: RdmaMetrics::new(&m)?,
+            dectris: DectrisMetrics::new(&m)?,
+            emitted: m.counters(
+                "fluxline_emitted_frames_total",
+                "Frames sent on to other programs; dropped: nobody took them in time",
+                "outcome",
+                &["sent", "dropped"],
+            )?,
             build: m.add(IntGauge::with_opts(
                 Opts::new("fluxline_build_info", "1, with the version of this program")
                     .const_label("version", env!("CARGO_PKG_VERSION")),
@@ -286,6 +348,7 @@ impl Metrics {
     /// The text that Prometheus scrapes.
     pub fn text(&self) -> Result<String, prometheus::Error> {
         self.rdma.show();
+        self.dectris.show();
         let mut out = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         Ok(String::from_utf8_lossy(&out).into_owned())

@@ -12,6 +12,7 @@
 use crate::active_run::{ActiveRun, LatencyUs, LiveCounts, RunState, Summary};
 use crate::cores::Cores;
 use crate::data_plane;
+use crate::emit::EmitHandle;
 use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
 use crate::ledger::{Analysis, Ledger, Outcomes};
@@ -81,6 +82,10 @@ pub struct RunParts {
     pub metrics: Metrics,
     /// what RDMA sources had counted before the run was armed
     pub rdma_before: BTreeMap<String, u64>,
+    /// what DECTRIS sources had counted before the run was armed
+    pub dectris_before: BTreeMap<String, u64>,
+    /// where frames are sent on to
+    pub emit: Option<EmitHandle>,
     /// what somebody should know already
     pub warnings: Vec<String>,
 }
@@ -162,6 +167,9 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         active.degraded(warning);
     }
 
+    if let Some(emit) = &parts.emit {
+        emit.begin(&active.stream);
+    }
     let go = Arc::new(Barrier::new(worker_count + 3));
     let mut workers = Vec::with_capacity(worker_count);
     for (index, operations) in operations.into_iter().enumerate() {
@@ -208,6 +216,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
     let (barrier, core, run, epoch, when_full) =
         (go.clone(), cores.receive, active.clone(), parts.epoch, parts.when_full);
     let received_ring = ring.clone();
+    let emit = parts.emit.clone();
     let receiver = spawn("receive", move || {
         crate::cores::pin(core);
         received_ring.warm_thread();
@@ -217,8 +226,13 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
             to_writer,
             workers: worker_count,
             ordered,
+            emit,
         };
-        receive(&run, source.as_mut(), &received_ring, epoch, when_full, &queues)
+        let received = receive(&run, source.as_mut(), &received_ring, epoch, when_full, &queues);
+        for remark in source.remarks() {
+            run.degraded(remark);
+        }
+        received
     })?;
 
     let hub_run = active.clone();
@@ -239,6 +253,8 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
             queues: (to_work, for_writer),
             ring,
             rdma_before: parts.rdma_before,
+            dectris_before: parts.dectris_before,
+            emit: parts.emit,
             metrics,
             seen: Seen::default(),
         },
@@ -258,6 +274,7 @@ struct Outlets {
     to_writer: Sender<ToWriter>,
     workers: usize,
     ordered: bool,
+    emit: Option<EmitHandle>,
 }
 
 /// The receiving thread: source → tracker → ledger → worker and writer.
@@ -334,6 +351,9 @@ fn take(
         return;
     }
     run.latest.force_push(lease.clone());
+    if let Some(emit) = &outlets.emit {
+        emit.offer(&lease);
+    }
     // Where the source cannot wait, analysis gives way before frames are lost.
     let overloaded = when_full == WhenFull::Drop && ring.free() < ring.slots() / 4;
     if overloaded && outlets.work.len() > ring.slots() / 4 {
@@ -410,6 +430,13 @@ fn finish(run: Run, started: Instant) -> Summary {
             (Err(_), _) => failed = Some("a worker panicked".to_string()),
         }
     }
+    let emitted = books.emit.as_ref().map(EmitHandle::end).unwrap_or_default();
+    if emitted.get("dropped").is_some_and(|frames| *frames > 0) {
+        active.degraded(format!(
+            "{} frames were not sent on: nobody took them in time",
+            emitted["dropped"]
+        ));
+    }
     // A frame held for the page would keep its slot beyond the run.
     drop(active.latest.pop());
     let writer = writer.join();
@@ -439,6 +466,8 @@ fn finish(run: Run, started: Instant) -> Summary {
         seconds: started.elapsed().as_secs_f64(),
         device_copies: active.copies.load(Relaxed),
         rdma: books.metrics.rdma.since(&books.rdma_before),
+        dectris: books.metrics.dectris.since(&books.dectris_before),
+        emitted,
         warnings: active.warnings(),
     };
     let closed = match writer {
@@ -516,6 +545,9 @@ struct Books {
     seen: Seen,
     /// what RDMA sources had counted before the run
     rdma_before: BTreeMap<String, u64>,
+    /// what DECTRIS sources had counted before the run
+    dectris_before: BTreeMap<String, u64>,
+    emit: Option<EmitHandle>,
 }
 
 /// What has been carried over so far.

@@ -2,8 +2,10 @@
 
 #![allow(unsafe_code, clippy::unwrap_used)]
 
+use driver::dectris::{Emulator, EmulatorConfig, Version};
+use driver::faults::{FaultConfig, Faulty};
 use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
-use driver::simulate::{Scene, Simulate, SimulateConfig};
+use driver::simulate::{Model, Scene, Simulate, SimulateConfig};
 use driver::source::{FrameSource, WhenFull};
 use frame::{PixelMask, ResultLayout};
 use kernels::{Accelerator, Queue};
@@ -71,9 +73,13 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn record(name: &str, source: &str, recipe: &str) -> u64 {
+    record_from(name, &format!("kind = \"simulate\"\n{source}"), recipe)
+}
+
+fn record_from(name: &str, source: &str, recipe: &str) -> u64 {
     let folder = folder(name);
     let text = format!(
-        "[ring]\nslots = 192\nallow_transparent = true\n[[source]]\nkind = \"simulate\"\n{source}[store]\npath = \"{}\"\n\
+        "[ring]\nslots = 192\nallow_transparent = true\n[[source]]\n{source}[store]\npath = \"{}\"\n\
          [feedback]\nlisten = \"127.0.0.1:0\"\n{recipe}",
         folder.join("store").display()
     );
@@ -112,7 +118,72 @@ fn nothing_is_allocated_between_arm_and_end() {
     }
     let packed = format!("{diffraction}compressed = true\n");
     assert_eq!(record("packed", &packed, powder), 0, "compressed frames");
+    stream(powder);
     slow_stage();
+}
+
+/// Frames of a DECTRIS stream, either version, with duplicates and images before their start.
+fn stream(recipe: &str) {
+    for (name, version) in [("v2", Version::V2), ("v1", Version::V1)] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("tcp://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let simulated = SimulateConfig {
+            scene: Scene::Diffraction,
+            rows: 150,
+            columns: 170,
+            frames: 1000,
+            rate_hz: 0.0,
+            distinct: 8,
+            compressed: true,
+            detector: Model::Custom,
+            ..SimulateConfig::default()
+        };
+        let bound = address.clone();
+        let sender = std::thread::spawn(move || {
+            let source = Simulate::new(simulated).unwrap();
+            let payload = source.stream().payload_bytes_max.max(1 << 17);
+            let mut source = Faulty::new(
+                source,
+                FaultConfig {
+                    duplicate: 0.2,
+                    ..FaultConfig::default()
+                },
+            )
+            .unwrap();
+            let pages = PagesConfig {
+                bytes: FrameRing::bytes_needed(32, payload),
+                page_size: PageSize::Transparent,
+                numa_node: None,
+                lock: false,
+                allow_transparent: true,
+            };
+            let ring = FrameRing::new(HugePages::reserve(&pages).unwrap(), 32, payload).unwrap();
+            let config = EmulatorConfig {
+                address: bound,
+                version,
+                series: 1,
+                pause: Duration::ZERO,
+                timeout: Duration::from_secs(20),
+                drop: false,
+                late_start: 5,
+                abort_after: None,
+                no_end: false,
+                stray: 0,
+                corrupt: 0.0,
+                seed: 4,
+            };
+            Emulator::bind(config)
+                .unwrap()
+                .send(&mut source, &ring, |_| true)
+                .unwrap()
+        });
+        let source = format!("kind = \"dectris\"\naddresses = [\"{address}\"]\n");
+        let allocations = record_from(name, &source, recipe);
+        let sizes: Vec<u64> = SIZES.iter().map(|size| size.load(SeqCst)).collect();
+        assert_eq!(allocations, 0, "stream {name}: the first of {sizes:?} bytes");
+        assert!(sender.join().unwrap().images > 1000);
+    }
 }
 
 /// An operation that stands still until it is let go.
@@ -250,6 +321,8 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
         results_kept: 64,
         metrics: Metrics::new().unwrap(),
         rdma_before: Default::default(),
+        dectris_before: Default::default(),
+        emit: None,
         warnings: Vec::new(),
     };
     (run::arm(parts).unwrap(), ring, gate)

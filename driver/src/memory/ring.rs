@@ -58,7 +58,7 @@
 use super::counting::SlotCounts;
 use super::pages::{HugePages, PageSize};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use frame::header::{FLAG_PAYLOAD_CRC, HEADER_PAGE_BYTES};
+use frame::header::{FLAG_DAMAGED, FLAG_PAYLOAD_CRC, HEADER_PAGE_BYTES};
 use frame::{Compression, FrameHeader, HostRegion, PixelType, Shape};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -323,7 +323,8 @@ impl FrameLease {
     /// Whether the header is well-formed and the payload is what was sent, as far as the sender lets us know.
     pub fn intact(&self) -> bool {
         let header = self.header();
-        header.check(self.ring.payload_bytes).is_ok()
+        header.flags & FLAG_DAMAGED == 0
+            && header.check(self.ring.payload_bytes).is_ok()
             && (header.flags & FLAG_PAYLOAD_CRC == 0 || crc32c::crc32c(self.payload()) == header.payload_crc32c.get())
     }
 }

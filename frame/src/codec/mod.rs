@@ -268,6 +268,82 @@ pub fn decompress_with(
     }
 }
 
+/// Decodes one LZ4 block without a frame into `out`, which has exactly the frame's size.
+pub fn lz4_block_into(block: &[u8], out: &mut [u8]) -> Result<(), CodecError> {
+    lz4_block(block, out, 0, 0)
+}
+
+fn lz4_block(coded: &[u8], out: &mut [u8], number: usize, at: usize) -> Result<(), CodecError> {
+    let wrong = CodecError::Block {
+        block: number,
+        at,
+        expected: out.len(),
+    };
+    let (Ok(coded_bytes), Ok(out_bytes)) = (i32::try_from(coded.len()), i32::try_from(out.len())) else {
+        return Err(wrong);
+    };
+    // SAFETY: both pointers are valid for the lengths given; the safe decoder stays within them whatever it reads.
+    let decoded = unsafe {
+        lz4_sys::LZ4_decompress_safe(
+            coded.as_ptr().cast::<c_char>(),
+            out.as_mut_ptr().cast::<c_char>(),
+            coded_bytes,
+            out_bytes,
+        )
+    };
+    if decoded == out_bytes { Ok(()) } else { Err(wrong) }
+}
+
+/// Decodes LZ4 as HDF5 filter 32004 frames it (HDF Group, `LZ4_HDF5_format.md`) into `out`, which has exactly the
+/// frame's size: u64 BE size, u32 BE block size, then u32 BE length and LZ4 of each block; a block that LZ4 could not
+/// make smaller is stored as it is.
+pub fn lz4_framed_into(chunk: &[u8], out: &mut [u8]) -> Result<(), CodecError> {
+    let truncated = |needed| CodecError::Truncated {
+        bytes: chunk.len(),
+        needed,
+    };
+    let declared = chunk.first_chunk::<8>().ok_or(truncated(HEADER_BYTES))?;
+    let declared = u64::from_be_bytes(*declared);
+    if declared != out.len() as u64 {
+        return Err(CodecError::Size {
+            declared,
+            expected: out.len() as u64,
+        });
+    }
+    let block_bytes = chunk[8..].first_chunk::<4>().ok_or(truncated(HEADER_BYTES))?;
+    let block_bytes = u32::from_be_bytes(*block_bytes) as usize;
+    if block_bytes == 0 && !out.is_empty() {
+        return Err(CodecError::BlockSize {
+            declared: 0,
+            multiple: 1,
+            limit: u32::MAX as usize,
+        });
+    }
+    let mut at = HEADER_BYTES;
+    for (number, block) in out.chunks_mut(block_bytes.max(1)).enumerate() {
+        let length = chunk
+            .get(at..)
+            .and_then(<[u8]>::first_chunk::<4>)
+            .ok_or(truncated(at + 4))?;
+        let length = u32::from_be_bytes(*length) as usize;
+        at += 4;
+        let coded = chunk
+            .get(at..)
+            .and_then(|rest| rest.get(..length))
+            .ok_or(truncated(at + length))?;
+        if length == block.len() {
+            block.copy_from_slice(coded);
+        } else {
+            lz4_block(coded, block, number, at)?;
+        }
+        at += length;
+    }
+    match chunk.len() - at {
+        0 => Ok(()),
+        extra => Err(CodecError::Trailing { extra }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

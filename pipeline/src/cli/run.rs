@@ -31,6 +31,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config)?;
     let autostart = config.run.autostart;
     let appliance = Appliance::start(config)?;
+    appliance.connect()?;
     let server = Server::start(appliance.clone()).map_err(Failure::Work)?;
     eprintln!(
         "fluxline {} listens at http://{}",
@@ -41,6 +42,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         server.shared.begin(&RunRequest::default())?;
         let summary = super::progress::follow(&server, &appliance, args.json)
             .ok_or_else(|| Failure::Work("the run left no summary".into()))?;
+        appliance.close();
         return super::summary::conclude(&summary, args.json);
     }
     tell(&[NotifyState::Ready]);
@@ -54,6 +56,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         run.stop();
     }
     server.shared.recorder.wait();
+    appliance.close();
     Ok(())
 }
 

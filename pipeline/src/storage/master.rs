@@ -288,6 +288,15 @@ fn detector(instrument: &Nx, stream: &StreamDescription, facts: &Facts) -> Resul
     if let Some(saturation) = stream.saturation_value {
         detector.value("saturation_value", saturation)?;
     }
+    if let Some(energy_ev) = described.threshold_energy_ev {
+        detector.quantity("threshold_energy", energy_ev, "eV")?;
+    }
+    if let Some(factors) = &described.flatfield {
+        detector.image("flatfield", stream.shape, factors)?;
+    }
+    if let Some(table) = &described.countrate_table {
+        detector.array("countrate_correction_lookup_table", table)?;
+    }
     if let Some(mask) = &stream.mask {
         let dataset = detector.image("pixel_mask", mask.shape(), mask.bits())?;
         nexus::attr_text(

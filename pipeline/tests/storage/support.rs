@@ -59,6 +59,7 @@ pub fn stream(shape: Shape, pixel_type: PixelType, frames: u64) -> StreamDescrip
             count_time_s: Some(0.01),
             frame_time_s: Some(0.0101),
             rotation_axis_px: Some(16.25),
+            ..DetectorDescription::default()
         },
         metadata: Default::default(),
     }
