@@ -49,6 +49,7 @@ fn stream(shape: Shape, frames: usize, payload_bytes_max: usize) -> StreamDescri
         angles_deg: Vec::new(),
         kinds: Vec::new(),
         pausable: true,
+        parts: 0,
         saturation_value: None,
         mask: None,
         detector: Default::default(),

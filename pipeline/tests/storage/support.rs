@@ -43,6 +43,7 @@ pub fn stream(shape: Shape, pixel_type: PixelType, frames: u64) -> StreamDescrip
         angles_deg: Vec::new(),
         kinds: Vec::new(),
         pausable: true,
+        parts: 0,
         saturation_value: Some(60000.0),
         mask: Some(PixelMask::from_nonzero(shape, (0..shape.pixels()).map(|i| i % 97 == 0)).unwrap()),
         detector: DetectorDescription {
