@@ -26,6 +26,8 @@ use std::time::Duration;
 pub const BATCH: usize = 64;
 /// Packets in a row, all far ahead of the newest frame, after which the run believes them.
 const AHEAD_PACKETS: u64 = 8;
+/// Frames that may be open beyond the window: one that has only begun closes none.
+const BEYOND_WINDOW: usize = 4;
 /// Frames let go that wait to be reported; more are found by the tracker at the end.
 const DROPPED_MAX: usize = 1024;
 /// What missing pixels are filled with: the largest value of every unsigned type.
@@ -236,11 +238,11 @@ impl Assembly {
                 slot_bytes,
             });
         }
-        let frames = self.config.window.min(ring.slots() / 2).max(1);
-        self.window = frames as u64;
+        let frames = (self.config.window + BEYOND_WINDOW).min(ring.slots() / 2);
+        self.window = frames.saturating_sub(BEYOND_WINDOW).max(1) as u64;
         let (words, parts) = (self.layout.packets().div_ceil(64), self.layout.parts.len());
         self.memory.entries.clear();
-        self.memory.entries.resize_with(frames, || Entry {
+        self.memory.entries.resize_with(frames.max(1), || Entry {
             slot: None,
             frame: 0,
             came: vec![0; words],

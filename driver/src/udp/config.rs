@@ -97,8 +97,8 @@ pub struct UdpConfig {
     pub part: Vec<PartConfig>,
     /// Bytes that the kernel may keep for each address (65536 to 2147483647); less is a warning of the run.
     pub receive_buffer_bytes: usize,
-    /// Frames that may be incomplete at once (2 to 64, and at most half of ring.slots). A frame is handed on when this
-    /// many numbers further one is complete.
+    /// A frame is handed on when the one that is this many numbers further is complete (2 to 64, and 4 less than half of
+    /// ring.slots).
     pub window: usize,
     /// Seconds after its last packet that a frame is handed on without the missing ones (0.001 to 60).
     pub frame_timeout_s: f64,

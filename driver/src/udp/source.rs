@@ -81,7 +81,7 @@ impl UdpSource {
         let assembly = Assembly::new(config, counters.clone(), config.addresses.len())?;
         Ok(Self {
             stream: describe(config, &assembly),
-            receiver: Receiver::new(BATCH, config.window + BATCH),
+            receiver: Receiver::new(BATCH, config.window + 8 + BATCH),
             ports: Vec::new(),
             poller: Poller::default(),
             turn: 0,
