@@ -74,12 +74,7 @@ impl Receiver {
     }
 
     /// Takes what is there, one packet per target at most, without waiting. Returns how many came.
-    pub fn receive(
-        &mut self,
-        socket: &UdpSocket,
-        targets: &[Target],
-        buffers: &mut dyn Buffers,
-    ) -> io::Result<usize> {
+    pub fn receive(&mut self, socket: &UdpSocket, targets: &[Target], buffers: &mut dyn Buffers) -> io::Result<usize> {
         self.bases.clear();
         for index in 0..buffers.count() {
             let buffer = buffers.buffer(index);
@@ -93,10 +88,17 @@ impl Receiver {
                 iov_base: head.as_mut_ptr().cast(),
                 iov_len: HEAD_BYTES,
             });
-            let (base, length) = self.bases.get(target.buffer).copied().unwrap_or((std::ptr::null_mut(), 0));
+            let (base, length) = self
+                .bases
+                .get(target.buffer)
+                .copied()
+                .unwrap_or((std::ptr::null_mut(), 0));
             for start in target.starts().take(PIECES_MAX) {
                 if start.checked_add(target.piece_bytes).is_none_or(|end| end > length) {
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "a target outside its buffer"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "a target outside its buffer",
+                    ));
                 }
                 self.pieces.push(libc::iovec {
                     // SAFETY: checked above: the piece lies in the buffer.

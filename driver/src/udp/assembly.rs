@@ -478,9 +478,7 @@ impl Assembly {
             }
         };
         let slot = match when_full {
-            WhenFull::Wait => ring
-                .try_slot()
-                .or_else(|| ring.slot_within(Duration::from_millis(20))),
+            WhenFull::Wait => ring.try_slot().or_else(|| ring.slot_within(Duration::from_millis(20))),
             WhenFull::Drop => ring.try_slot(),
         }?;
         self.start_frame(entry, slot, frame);
@@ -584,7 +582,10 @@ impl Assembly {
     fn hand_on(&mut self, entry: usize, now_ns: u64) {
         let frame = self.memory.entries[entry].frame;
         if let Some(before) = (frame + 1).checked_sub(self.window) {
-            while self.lowest().is_some_and(|(_, lowest)| lowest < before && lowest != frame) {
+            while self
+                .lowest()
+                .is_some_and(|(_, lowest)| lowest < before && lowest != frame)
+            {
                 self.close_lowest(now_ns);
             }
         }

@@ -169,7 +169,12 @@ impl UdpConfig {
     pub fn check(&self) -> Result<(), SourceError> {
         within("frames", self.frames, 1, 100_000_000)?;
         within("first_frame", self.first_frame, 0, 1 << 48)?;
-        within("receive_buffer_bytes", self.receive_buffer_bytes, 65_536, i32::MAX as usize)?;
+        within(
+            "receive_buffer_bytes",
+            self.receive_buffer_bytes,
+            65_536,
+            i32::MAX as usize,
+        )?;
         within("window", self.window, 2, 64)?;
         within("frame_timeout_s", self.frame_timeout_s, 0.001, 60.0)?;
         within("silence_timeout_s", self.silence_timeout_s, 0.1, 86_400.0)?;

@@ -7,6 +7,7 @@ use super::wire::{HEADER_BYTES, PacketHeader};
 use crate::memory::{FrameLease, FrameRing};
 use crate::net::{Packet, Sender, Target};
 use crate::source::{Arrival, FrameSource, SourceError, WhenFull};
+use frame::Compression;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use serde::Serialize;
@@ -274,6 +275,13 @@ impl Emulator {
     }
 
     fn frame(&mut self, lease: &FrameLease, number: u64) -> Result<(), SourceError> {
+        if lease.header().compression != Compression::None as u8 {
+            return Err(wrong(
+                "frames to send",
+                "compressed",
+                "packets carry pixels as they are",
+            ));
+        }
         self.report.frames += 1;
         for (part, packet, planned) in self.packets(lease, number) {
             for (left, _) in &mut self.held {
@@ -330,7 +338,9 @@ impl Emulator {
             4 => header.row.set(u16::MAX),
             5 => header.packet_number.set(self.layout.packets as u32),
             // Far ahead: a receiver that believes it gives every frame before it up.
-            _ => header.frame_number.set(self.config.detector.first_frame + self.config.detector.frames - 1 + (1 << 32)),
+            _ => header
+                .frame_number
+                .set(self.config.detector.first_frame + self.config.detector.frames - 1 + (1 << 32)),
         }
         packet.head = header.encode();
         self.report.forged += 1;

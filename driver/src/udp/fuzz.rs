@@ -119,7 +119,14 @@ pub fn arbitrary(harness: &mut Harness, mut bytes: &[u8]) {
         let (head, rest) = rest.split_at(rest.len().min(HEADER_BYTES));
         bytes = rest;
         let mut packet = head.to_vec();
-        packet.resize(if how % 8 == 0 { packet.len() } else { full + usize::from(how % 8 == 1) }, *how);
+        packet.resize(
+            if how % 8 == 0 {
+                packet.len()
+            } else {
+                full + usize::from(how % 8 == 1)
+            },
+            *how,
+        );
         batch.push(packet);
         if how % 16 < 3 || bytes.is_empty() {
             let when_full = if how & 128 == 0 { WhenFull::Wait } else { WhenFull::Drop };

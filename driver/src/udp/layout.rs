@@ -60,7 +60,11 @@ impl Layout {
         };
         let (modules, gap) = (config.modules, config.gap);
         if modules.iter().any(|n| !(1..=64).contains(n)) {
-            return Err(wrong("modules", format!("{modules:?}"), "allowed is 1 to 64 rows and columns"));
+            return Err(wrong(
+                "modules",
+                format!("{modules:?}"),
+                "allowed is 1 to 64 rows and columns",
+            ));
         }
         if gap.iter().any(|n| *n > 1024) {
             return Err(wrong("gap", format!("{gap:?}"), "allowed is 0 to 1024 pixels"));
@@ -281,7 +285,10 @@ mod tests {
         });
         let part = layout.part_at(1, 1).unwrap();
         let place = layout.place(0, part, 0);
-        assert_eq!(place.starts().collect::<Vec<_>>()[..2], [(511 * 1024 + 512) * 2, (510 * 1024 + 512) * 2]);
+        assert_eq!(
+            place.starts().collect::<Vec<_>>()[..2],
+            [(511 * 1024 + 512) * 2, (510 * 1024 + 512) * 2]
+        );
         assert!(layout.part_at(2, 0).is_none() && layout.part_at(0, 2).is_none() && layout.part_at(9, 9).is_none());
     }
 

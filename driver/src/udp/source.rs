@@ -155,7 +155,10 @@ impl UdpSource {
     fn count_drops(&mut self) {
         for port in &mut self.ports {
             if let Ok(dropped) = net::drops(&port.socket) {
-                add(&self.counters.socket_drops, u64::from(dropped.wrapping_sub(port.dropped)));
+                add(
+                    &self.counters.socket_drops,
+                    u64::from(dropped.wrapping_sub(port.dropped)),
+                );
                 port.dropped = dropped;
             }
         }

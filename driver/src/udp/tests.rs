@@ -63,14 +63,23 @@ fn check(layout: &Layout, lease: &FrameLease, lost: &BTreeSet<(u64, usize, usize
                 );
             }
             let bit = part * layout.packets + number;
-            let said = lease.parts_missing().get(bit / 8).is_some_and(|byte| byte & (1 << (bit % 8)) != 0);
+            let said = lease
+                .parts_missing()
+                .get(bit / 8)
+                .is_some_and(|byte| byte & (1 << (bit % 8)) != 0);
             assert_eq!(said, gone);
         }
     }
     let mask = layout.mask();
     let gaps = (0..payload.len()).filter(|pixel| mask.rejects(*pixel));
-    assert!(gaps.into_iter().all(|pixel| payload[pixel] == 0xff), "gaps hold the mask value");
-    assert_eq!((header.parts_missing.get(), header.is_partial()), (missing, missing > 0));
+    assert!(
+        gaps.into_iter().all(|pixel| payload[pixel] == 0xff),
+        "gaps hold the mask value"
+    );
+    assert_eq!(
+        (header.parts_missing.get(), header.is_partial()),
+        (missing, missing > 0)
+    );
 }
 
 proptest! {
@@ -187,9 +196,14 @@ fn a_duplicate_never_stands_in_for_a_packet_that_is_lost() {
     let layout = harness.assembly().layout().clone();
     let mut packets = whole(&layout, 0);
     packets[7] = packets[6].clone();
-    assert!(run(&mut harness, &packets).is_empty(), "one is missing: the frame is not whole");
+    assert!(
+        run(&mut harness, &packets).is_empty(),
+        "one is missing: the frame is not whole"
+    );
     harness.assembly().expire(300_000_000, 250_000_000);
-    let Some(Out::Frame(lease)) = harness.assembly().pop() else { panic!("a frame") };
+    let Some(Out::Frame(lease)) = harness.assembly().pop() else {
+        panic!("a frame")
+    };
     assert_eq!(lease.header().parts_missing.get(), 1);
 }
 
@@ -209,7 +223,14 @@ fn a_frame_is_handed_on_when_the_window_has_passed() {
 
 #[test]
 fn strays_and_forged_numbers_stay_outside() {
-    let mut harness = Harness::with(&UdpConfig { frames: 5000, ..config() }, 200).unwrap();
+    let mut harness = Harness::with(
+        &UdpConfig {
+            frames: 5000,
+            ..config()
+        },
+        200,
+    )
+    .unwrap();
     let layout = harness.assembly().layout().clone();
     // Before the run's first frame: the end of an acquisition before.
     assert!(run(&mut harness, &whole(&layout, 400)).is_empty());

@@ -90,9 +90,15 @@ mod tests {
         let h = PacketHeader::decode(&bytes);
         assert_eq!(h.frame_number.get(), 0x0706_0504_0302_0100);
         assert_eq!((h.exp_length.get(), h.packet_number.get()), (0x0b0a_0908, 0x0f0e_0d0c));
-        assert_eq!((h.det_spec1.get(), h.timestamp.get()), (0x1716_1514_1312_1110, 0x1f1e_1d1c_1b1a_1918));
+        assert_eq!(
+            (h.det_spec1.get(), h.timestamp.get()),
+            (0x1716_1514_1312_1110, 0x1f1e_1d1c_1b1a_1918)
+        );
         assert_eq!((h.module.get(), h.row.get(), h.column.get()), (0x2120, 0x2322, 0x2524));
-        assert_eq!((h.det_spec2.get(), h.det_spec3.get(), h.det_spec4.get()), (0x2726, 0x2b2a_2928, 0x2d2c));
+        assert_eq!(
+            (h.det_spec2.get(), h.det_spec3.get(), h.det_spec4.get()),
+            (0x2726, 0x2b2a_2928, 0x2d2c)
+        );
         assert_eq!((h.detector_type, h.version), (0x2e, 0x2f));
         assert_eq!(h.encode(), bytes);
     }

@@ -42,7 +42,7 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Takes a file through the whole appliance: source, ring, kernels, store
     Replay(replay::ReplayArgs),
-    /// Sends frames of a file or of a simulation as a detector does: by RDMA, or as a DECTRIS stream
+    /// Sends frames of a file or of a simulation as a detector does: by RDMA, as a DECTRIS stream, or in UDP packets
     Emulate(emulate::EmulateArgs),
     /// Receives by RDMA and does nothing else: what the network can do, beside ib_write_bw
     RdmaRate(rdma_rate::RdmaRateArgs),
