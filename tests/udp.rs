@@ -295,7 +295,9 @@ fn duplicates_reordering_and_corruption_change_no_byte() {
         ),
     ];
     for (name, arguments) in faults {
-        let Some(case) = Case::new(test, name, &TWO_MODULES, 40) else {
+        // Where the port says the part, a forged position is not even looked at.
+        let detector = if name == "all" { &JUNGFRAU } else { &TWO_MODULES };
+        let Some(case) = Case::new(test, name, detector, 40) else {
             return;
         };
         let (summary, report) = case.with("10", arguments);

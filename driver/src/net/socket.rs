@@ -1,7 +1,7 @@
 //! Sockets: their buffers, what they dropped, and waiting for several of them.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 /// Numbers that `SO_MEMINFO` gives, and which of them is the packets dropped (linux/sock_diag.h).
@@ -28,6 +28,34 @@ pub fn drops(socket: &UdpSocket) -> io::Result<u32> {
     let mut values = [0; MEMINFO_VALUES];
     get(socket, libc::SO_MEMINFO, &mut values)?;
     Ok(values[MEMINFO_DROPS])
+}
+
+/// Name of the interface that has this IPv4 address.
+pub fn interface_of(address: IpAddr) -> Option<String> {
+    let IpAddr::V4(wanted) = address else { return None };
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: the call writes one pointer, to a list that is freed below.
+    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
+        return None;
+    }
+    let (mut entry, mut found) = (first, None);
+    while !entry.is_null() && found.is_none() {
+        // SAFETY: entries are valid until the list is freed; an address of family AF_INET is a sockaddr_in, and names are
+        // C strings.
+        unsafe {
+            let (one, at) = (&*entry, (*entry).ifa_addr);
+            if !at.is_null() && i32::from((*at).sa_family) == libc::AF_INET {
+                let inet = at.cast::<libc::sockaddr_in>().read_unaligned();
+                if Ipv4Addr::from(u32::from_be(inet.sin_addr.s_addr)) == wanted {
+                    found = Some(std::ffi::CStr::from_ptr(one.ifa_name).to_string_lossy().into_owned());
+                }
+            }
+            entry = one.ifa_next;
+        }
+    }
+    // SAFETY: the list came from getifaddrs, and nothing of it is kept.
+    unsafe { libc::freeifaddrs(first) };
+    found
 }
 
 fn set(socket: &UdpSocket, option: libc::c_int, value: i32) -> io::Result<()> {

@@ -12,6 +12,7 @@
 use super::config::{PartBy, UdpConfig};
 use super::counters::{Counters, add};
 use super::layout::Layout;
+use super::numbers::Numbers;
 use super::wire::{HEADER_BYTES, PacketHeader, VERSION};
 use crate::memory::{FrameLease, FrameRing, FrameSlot};
 use crate::net::{Buffers, Message, Target};
@@ -24,8 +25,6 @@ use std::time::Duration;
 
 /// Packets received at once.
 pub const BATCH: usize = 64;
-/// Packets in a row, all far ahead of the newest frame, after which the run believes them.
-const AHEAD_PACKETS: u64 = 8;
 /// Frames that may be open beyond the window: one that has only begun closes none.
 const BEYOND_WINDOW: usize = 4;
 /// Frames let go that wait to be reported; more are found by the tracker at the end.
@@ -121,14 +120,6 @@ pub enum Out {
     Dropped(u64),
 }
 
-/// Numbers far ahead of the newest frame: believed only when enough of them agree.
-#[derive(Clone, Copy, Debug, Default)]
-struct Ahead {
-    packets: u64,
-    low: u64,
-    high: u64,
-}
-
 /// The state machine.
 pub struct Assembly {
     layout: Layout,
@@ -142,9 +133,7 @@ pub struct Assembly {
     first: Option<u64>,
     states: Vec<State>,
     settled: u64,
-    /// one past the highest frame that a packet was taken for
-    newest_end: u64,
-    ahead: Ahead,
+    numbers: Numbers,
     /// last packet of each port
     cursors: Vec<Option<Spot>>,
     /// frame and time of each part in the lowest frame that was whole: what claims to be later must not be earlier
@@ -195,8 +184,7 @@ impl Assembly {
             first: None,
             states: Vec::new(),
             settled: 0,
-            newest_end: 0,
-            ahead: Ahead::default(),
+            numbers: Numbers::default(),
             cursors: vec![None; ports],
             floors: vec![None; layout.parts.len()],
             ready: VecDeque::new(),
@@ -225,8 +213,8 @@ impl Assembly {
         self.cursors.fill(None);
         self.floors.fill(None);
         self.batch.left = 0;
-        (self.settled, self.newest_end, self.last_packet_ns) = (0, 0, 0);
-        self.ahead = Ahead::default();
+        (self.settled, self.last_packet_ns) = (0, 0);
+        self.numbers = Numbers::default();
     }
 
     /// Makes room for as many incomplete frames as the ring allows; afterwards nothing is allocated.
@@ -393,40 +381,10 @@ impl Assembly {
         };
         let time = header.timestamp.get();
         let other = self.floors[part].is_some_and(|(floor, at)| time != 0 && frame > floor && time < at);
-        if other || !self.credible(frame) {
+        if other || !self.numbers.credible(frame, self.window) {
             return refuse(&counters.stray);
         }
         Some(Spot { frame, part, packet })
-    }
-
-    /// Whether a frame's number is near enough to what has come. A number that is not may be forged, or of another
-    /// acquisition; believed at once it would make every frame before it lost.
-    fn credible(&mut self, frame: u64) -> bool {
-        if frame < self.newest_end + self.window {
-            self.newest_end = self.newest_end.max(frame + 1);
-            self.ahead.packets = 0;
-            return true;
-        }
-        let ahead = &mut self.ahead;
-        let near = frame + self.window >= ahead.low && frame <= ahead.high + self.window;
-        if ahead.packets == 0 || !near {
-            *ahead = Ahead {
-                packets: 1,
-                low: frame,
-                high: frame,
-            };
-            return false;
-        }
-        ahead.packets += 1;
-        ahead.high = ahead.high.max(frame);
-        // Before its first frame a run is more careful: it may hear the end of the acquisition before.
-        let enough = self.newest_end > 0 || ahead.high - ahead.low >= self.window;
-        if ahead.packets < AHEAD_PACKETS || !enough {
-            return false;
-        }
-        self.newest_end = frame + 1;
-        self.ahead.packets = 0;
-        true
     }
 
     fn bit(&self, spot: Spot) -> usize {

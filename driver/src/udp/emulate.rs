@@ -29,6 +29,8 @@ pub struct EmulatorConfig {
     pub series: u64,
     /// time between two acquisitions
     pub pause: Duration,
+    /// time over which the packets of a frame are spread; 0 is as fast as possible
+    pub spread: Duration,
     /// share of packets that vanish
     pub lose: f64,
     /// share of packets that are sent twice
@@ -283,7 +285,13 @@ impl Emulator {
             ));
         }
         self.report.frames += 1;
-        for (part, packet, planned) in self.packets(lease, number) {
+        let (began, packets) = (Instant::now(), self.layout.packets());
+        for (index, (part, packet, planned)) in self.packets(lease, number).enumerate() {
+            if index % BATCH == 0 && !self.config.spread.is_zero() {
+                self.flush()?;
+                let due = self.config.spread * index as u32 / packets as u32;
+                std::thread::sleep(due.saturating_sub(began.elapsed()));
+            }
             for (left, _) in &mut self.held {
                 *left = left.saturating_sub(1);
             }

@@ -20,6 +20,7 @@ mod counters;
 mod emulate;
 pub mod fuzz;
 pub mod layout;
+mod numbers;
 mod source;
 #[cfg(test)]
 mod tests;

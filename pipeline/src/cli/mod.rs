@@ -3,6 +3,7 @@
 
 mod demo;
 mod doctor;
+mod doctor_network;
 mod doctor_rdma;
 mod emulate;
 mod inspect;

@@ -97,6 +97,8 @@ pub(super) fn emulate(args: &EmulateArgs, addresses: &str) -> Result<(), Failure
         detector,
         series: faults.series,
         pause: Duration::from_secs_f64(faults.pause),
+        // A detector sends all the time, not in bursts.
+        spread: Duration::from_secs_f64(args.rate.filter(|rate| *rate >= 0.1).map_or(0.0, |rate| 0.8 / rate)),
         lose: faults.lose,
         duplicate: faults.duplicate,
         reorder: faults.reorder,
