@@ -59,7 +59,6 @@ fn fit(options: &mut toml::Table, layout: &Layout) {
     let mut default = |key: &str, value: toml::Value| {
         options.entry(key).or_insert(value);
     };
-    default("scene", "diffraction".into());
     default("detector", "custom".into());
     default("rows", (layout.shape.rows as i64).into());
     default("columns", (layout.shape.columns as i64).into());
