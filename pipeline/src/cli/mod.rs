@@ -44,7 +44,7 @@ enum Command {
     /// Takes a file through the whole appliance: source, ring, kernels, store
     Replay(replay::ReplayArgs),
     /// Sends frames of a file or of a simulation as a detector does: by RDMA, as a DECTRIS stream, or in UDP packets
-    Emulate(emulate::EmulateArgs),
+    Emulate(Box<emulate::EmulateArgs>),
     /// Receives by RDMA and does nothing else: what the network can do, beside ib_write_bw
     RdmaRate(rdma_rate::RdmaRateArgs),
     /// Shows the ledger of a stored run
