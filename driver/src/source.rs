@@ -74,6 +74,9 @@ pub enum SourceError {
     /// a DECTRIS stream
     #[error(transparent)]
     Dectris(#[from] crate::dectris::DectrisError),
+    /// packets over UDP
+    #[error(transparent)]
+    Udp(#[from] crate::udp::UdpError),
 }
 
 /// A source of frames. [`FrameSource::arm`] does everything slow; afterwards [`FrameSource::next`] allocates nothing.

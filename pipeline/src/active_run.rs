@@ -135,6 +135,9 @@ pub struct Summary {
     /// what a DECTRIS source counted during the run; nothing that is 0
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub dectris: BTreeMap<String, u64>,
+    /// what a UDP source counted during the run; nothing that is 0
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub udp: BTreeMap<String, u64>,
     /// frames sent on to other programs, and those that nobody took in time
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub emitted: BTreeMap<String, u64>,

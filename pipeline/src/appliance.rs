@@ -16,6 +16,7 @@ use driver::rdma::RdmaSource;
 use driver::replay::Replay;
 use driver::simulate::Simulate;
 use driver::source::{FrameSource, SourceError};
+use driver::udp::UdpSource;
 use frame::StreamDescription;
 use kernels::{Accelerator, MemoryMode};
 use serde::{Deserialize, Serialize};
@@ -137,6 +138,10 @@ pub fn open_source(
         SourceConfig::Dectris(d) => {
             let counters = metrics.dectris.counters().clone();
             (Box::new(DectrisSource::new(&d.dectris, counters, parked)?), &d.faults)
+        }
+        SourceConfig::Udp(u) => {
+            let counters = metrics.udp.counters().clone();
+            (Box::new(UdpSource::new(&u.udp, counters)?), &u.faults)
         }
     };
     Ok(match faults {
@@ -267,6 +272,7 @@ impl Appliance {
         };
         let rdma_before = self.metrics.rdma.values();
         let dectris_before = self.metrics.dectris.values();
+        let udp_before = self.metrics.udp.values();
         // A source may wait here for its sender, and a device compile its kernels below; whoever asks for the state
         // meanwhile gets it.
         source.arm(epoch)?;
@@ -349,6 +355,7 @@ impl Appliance {
             metrics: self.metrics.clone(),
             rdma_before,
             dectris_before,
+            udp_before,
             emit: self
                 .emitter
                 .lock()

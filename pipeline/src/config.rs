@@ -199,6 +199,8 @@ pub enum SourceConfig {
     Rdma(Box<RdmaSourceConfig>),
     /// The stream of a DECTRIS detector.
     Dectris(Box<DectrisSourceConfig>),
+    /// Packets of a JUNGFRAU or EIGER.
+    Udp(Box<UdpSourceConfig>),
 }
 
 /// `[[source]]` with `kind = "simulate"`
@@ -239,8 +241,17 @@ pub struct DectrisSourceConfig {
     pub faults: Option<driver::faults::FaultConfig>,
 }
 
+/// `[[source]]` with `kind = "udp"`
+#[derive(Clone, Debug, Serialize)]
+pub struct UdpSourceConfig {
+    /// Which detector, and how its packets are taken.
+    pub udp: driver::udp::UdpConfig,
+    /// Seeded faults on the way.
+    pub faults: Option<driver::faults::FaultConfig>,
+}
+
 /// The kinds of sources, for messages.
-const KINDS: &str = "\"simulate\", \"replay\", \"rdma\" or \"dectris\"";
+const KINDS: &str = "\"simulate\", \"replay\", \"rdma\", \"dectris\" or \"udp\"";
 
 impl TryFrom<toml::Table> for SourceConfig {
     type Error = String;
@@ -286,6 +297,13 @@ impl TryFrom<toml::Table> for SourceConfig {
                     .map_err(|e| format!("source: {e}"))?;
                 dectris.check().map_err(|e| e.to_string())?;
                 Ok(Self::Dectris(Box::new(DectrisSourceConfig { dectris, faults })))
+            }
+            Some("udp") => {
+                let udp: driver::udp::UdpConfig = toml::Value::Table(table)
+                    .try_into()
+                    .map_err(|e| format!("source: {e}"))?;
+                udp.check().map_err(|e| e.to_string())?;
+                Ok(Self::Udp(Box::new(UdpSourceConfig { udp, faults })))
             }
             _ => Err(format!("source.kind = {kind}: {KINDS}")),
         }

@@ -84,6 +84,8 @@ pub struct RunParts {
     pub rdma_before: BTreeMap<String, u64>,
     /// what DECTRIS sources had counted before the run was armed
     pub dectris_before: BTreeMap<String, u64>,
+    /// what UDP sources had counted before the run was armed
+    pub udp_before: BTreeMap<String, u64>,
     /// where frames are sent on to
     pub emit: Option<EmitHandle>,
     /// what somebody should know already
@@ -254,6 +256,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
             ring,
             rdma_before: parts.rdma_before,
             dectris_before: parts.dectris_before,
+            udp_before: parts.udp_before,
             emit: parts.emit,
             metrics,
             seen: Seen::default(),
@@ -342,6 +345,7 @@ fn take(
     run.last_ns.store(arrival_ns, Relaxed);
     run.bytes.fetch_add(header.payload_bytes.get(), Relaxed);
     run.ledger.receipt(number, state, arrival_ns);
+    run.ledger.parts_missing(number, header.parts_missing.get());
     // Those that this one has overtaken by too much go first: who needs frames in order never waits for them.
     settle_lost(run, tracker, outlets);
     if state == FrameState::Corrupt {
@@ -467,6 +471,7 @@ fn finish(run: Run, started: Instant) -> Summary {
         device_copies: active.copies.load(Relaxed),
         rdma: books.metrics.rdma.since(&books.rdma_before),
         dectris: books.metrics.dectris.since(&books.dectris_before),
+        udp: books.metrics.udp.since(&books.udp_before),
         emitted,
         warnings: active.warnings(),
     };
@@ -547,6 +552,8 @@ struct Books {
     rdma_before: BTreeMap<String, u64>,
     /// what DECTRIS sources had counted before the run
     dectris_before: BTreeMap<String, u64>,
+    /// what UDP sources had counted before the run
+    udp_before: BTreeMap<String, u64>,
     emit: Option<EmitHandle>,
 }
 

@@ -93,6 +93,12 @@ impl Writer {
                 self.complain(&error);
             }
         }
+        let missing = lease.parts_missing();
+        if !missing.is_empty()
+            && let Err(error) = self.files.write_missing(number, missing)
+        {
+            self.complain(&error);
+        }
         self.metrics.write_seconds.observe(started.elapsed().as_secs_f64());
     }
 

@@ -322,6 +322,7 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
         metrics: Metrics::new().unwrap(),
         rdma_before: Default::default(),
         dectris_before: Default::default(),
+        udp_before: Default::default(),
         emit: None,
         warnings: Vec::new(),
     };

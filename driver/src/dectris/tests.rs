@@ -25,6 +25,7 @@ fn stream(pixel_type: PixelType) -> StreamDescription {
         angles_deg: (0..7).map(|i| 10.0 + 0.5 * f64::from(i)).collect(),
         kinds: Vec::new(),
         pausable: false,
+        parts: 0,
         saturation_value: Some(60_000.0),
         mask: Some(mask),
         detector: DetectorDescription {

@@ -87,6 +87,9 @@ pub enum RingError {
     },
 }
 
+/// Bytes behind a header in its page: a bit for each part that a frame may come in.
+pub const PARTS_BYTES: usize = HEADER_PAGE_BYTES - size_of::<FrameHeader>();
+
 struct Inner {
     pages: Arc<HugePages>,
     stride: usize,
@@ -105,6 +108,11 @@ impl Inner {
     fn payload(&self, slot: usize) -> NonNull<u8> {
         // SAFETY: as in `header`; the payload lies behind the header page, in the same stride.
         unsafe { self.pages.start().add(slot * self.stride + HEADER_PAGE_BYTES) }
+    }
+
+    fn parts(&self, slot: usize) -> NonNull<u8> {
+        // SAFETY: as in `header`; the bytes lie behind it, in the same page.
+        unsafe { self.pages.start().add(slot * self.stride + size_of::<FrameHeader>()) }
     }
 
     fn give_back(&self, slot: usize) {
@@ -268,6 +276,12 @@ impl FrameSlot {
         unsafe { std::slice::from_raw_parts_mut(self.ring.payload(self.slot).as_ptr(), self.ring.payload_bytes) }
     }
 
+    /// Room for one bit per part of the frame, behind the header; see [`FrameLease::parts_missing`].
+    pub fn parts_mut(&mut self) -> &mut [u8] {
+        // SAFETY: rule 2, as in `header_mut`; the header fills the page's start only, the page was zeroed when mapped.
+        unsafe { std::slice::from_raw_parts_mut(self.ring.parts(self.slot).as_ptr(), PARTS_BYTES) }
+    }
+
     /// Ends writing: the frame can be read and shared from now on.
     pub fn publish(self) -> FrameLease {
         let this = std::mem::ManuallyDrop::new(self);
@@ -313,6 +327,15 @@ impl FrameLease {
         let bytes = (self.header().payload_bytes.get() as usize).min(self.ring.payload_bytes);
         // SAFETY: rule 2, as in `header`; `bytes` stays in the slot.
         unsafe { std::slice::from_raw_parts(self.ring.payload(self.slot).as_ptr(), bytes) }
+    }
+
+    /// One bit per part of the frame, lowest first: 1 where it never came. Empty where the frame is whole.
+    pub fn parts_missing(&self) -> &[u8] {
+        let header = self.header();
+        let bytes = (header.parts_expected.get() as usize).div_ceil(8).min(PARTS_BYTES);
+        let bytes = if header.parts_missing.get() == 0 { 0 } else { bytes };
+        // SAFETY: rule 2, as in `header`; `bytes` stays in the header's page.
+        unsafe { std::slice::from_raw_parts(self.ring.parts(self.slot).as_ptr(), bytes) }
     }
 
     /// Offset of the payload in [`FrameRing::region`].

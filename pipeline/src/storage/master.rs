@@ -82,7 +82,7 @@ impl Master {
             per_frame.extend(columns.chain(omega.clone()));
             process(&entry, info)?;
             azint::write(&entry, info, layout, axes, facts)?;
-            let ledger = Ledger::create(&entry, format.frames as usize)?;
+            let ledger = Ledger::create(&entry, format.frames as usize, stream.parts as usize)?;
             file.flush()?;
             Ok((end_estimated, tomography, omega, ledger))
         };
@@ -112,6 +112,12 @@ impl Master {
     /// Rows in a chunk of a result curve.
     pub(super) fn block_rows(&self) -> u64 {
         self.results.block_rows()
+    }
+
+    /// Which packets a frame lacks, one bit each.
+    pub(super) fn write_missing(&mut self, frame: u64, bits: &[u8]) -> Result<(), StoreError> {
+        let written = self.ledger.write_missing(frame, bits);
+        written.at("writing the missing packets to", &self.path)
     }
 
     /// The reduced data.

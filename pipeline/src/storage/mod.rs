@@ -135,6 +135,8 @@ pub struct LedgerColumns<'a> {
     pub arrival_ns: &'a [u64],
     /// arrival to result, ns; 0 where there is none
     pub result_latency_ns: &'a [u32],
+    /// packets or modules that never came of a received frame
+    pub parts_missing: &'a [u32],
 }
 
 /// How a run ended.

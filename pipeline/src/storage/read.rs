@@ -224,5 +224,10 @@ pub fn read_ledger(path: &Path) -> Result<crate::ledger::Columns, StoreError> {
         storage: column("storage")?.read_raw().at(read, &master)?,
         arrival_ns: column("arrival")?.read_raw().at(read, &master)?,
         result_latency_ns: column("result_latency")?.read_raw().at(read, &master)?,
+        // Runs of earlier versions have none.
+        parts_missing: match group.dataset("parts_missing") {
+            Ok(column) => column.read_raw().at(read, &master)?,
+            Err(_) => Vec::new(),
+        },
     })
 }

@@ -231,6 +231,14 @@ impl RunWriter {
         self.master.results().write(result)
     }
 
+    /// Notes which packets of a frame never came, one bit each. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Hdf5`], [`StoreError::DiskFull`].
+    pub fn write_missing(&mut self, frame: u64, bits: &[u8]) -> Result<(), StoreError> {
+        self.master.write_missing(frame, bits)
+    }
+
     /// Takes the run back before its first frame: the folder is removed and its name is free again.
     ///
     /// # Errors
