@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Why a run cannot be armed or the appliance not started.
 #[derive(Debug, thiserror::Error)]
@@ -355,6 +356,7 @@ impl Appliance {
                 .unwrap_or_else(PoisonError::into_inner)
                 .as_ref()
                 .map(Emitter::handle),
+            metadata_wait: Duration::from_secs_f64(self.config.run.metadata_wait_s),
             warnings,
         };
         let run = run::arm(parts).map_err(ApplianceError::Start)?;

@@ -101,6 +101,9 @@ pub struct RunConfig {
     pub facility: String,
     /// Arm a run at start without waiting for `POST /runs`.
     pub autostart: bool,
+    /// Seconds after the last frame in which values by frame number are still taken (0 to 3600); a request that says
+    /// `"last": true` ends the wait. Without it they are taken until the files are closed.
+    pub metadata_wait_s: f64,
 }
 
 impl Default for RunConfig {
@@ -112,6 +115,7 @@ impl Default for RunConfig {
             instrument: "Fluxline".into(),
             facility: "unnamed source".into(),
             autostart: false,
+            metadata_wait_s: 0.0,
         }
     }
 }
@@ -486,6 +490,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        within("run.metadata_wait_s", self.run.metadata_wait_s, 0.0, 3600.0)?;
         within("ring.slots", self.ring.slots, 16, 65536)?;
         within("accelerator.batch_limit", self.accelerator.batch_limit, 1, 64)?;
         within("store.frames_per_file", self.store.frames_per_file, 1, 1_000_000)?;

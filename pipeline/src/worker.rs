@@ -311,14 +311,17 @@ impl Worker {
         self.angles.clear();
         for lease in &self.batch {
             let header = lease.header();
-            self.angles.push(header.angle_deg.get());
+            // An angle that came as metadata goes before the source's, if it is there by now.
+            let told = self.run.metadata.angle_deg(header.frame_number.get());
+            let angle_deg = told.unwrap_or(header.angle_deg.get());
+            self.angles.push(angle_deg);
             while let Some(mut candidate) = self.pool.pop_front() {
                 // Hub and writer have both let go when nobody else holds it.
                 if let Some(result) = Arc::get_mut(&mut candidate) {
                     result.frame_number = header.frame_number.get();
                     result.kind = header.frame_kind();
                     result.partial = header.is_partial();
-                    result.angle_deg = header.angle_deg.get();
+                    result.angle_deg = angle_deg;
                     result.arrival_time_ns = header.arrival_time_ns.get();
                     result.scalars.fill(f64::NAN);
                     self.results.push(candidate);

@@ -323,6 +323,7 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
         rdma_before: Default::default(),
         dectris_before: Default::default(),
         emit: None,
+        metadata_wait: Duration::ZERO,
         warnings: Vec::new(),
     };
     (run::arm(parts).unwrap(), ring, gate)

@@ -127,6 +127,30 @@ impl Pixels<'_> {
     }
 }
 
+/// Most numbers that are taken from an image's message.
+pub const NOTES_MAX: usize = 16;
+
+/// Numbers of an image's message, by the names that they have there. What is beyond the limit is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Notes<'m> {
+    values: [(&'m str, f64); NOTES_MAX],
+    used: usize,
+}
+
+impl<'m> Notes<'m> {
+    pub(super) fn add(&mut self, name: &'m str, value: f64) {
+        if let Some(place) = self.values.get_mut(self.used) {
+            *place = (name, value);
+            self.used += 1;
+        }
+    }
+
+    /// Name and value of each.
+    pub fn values(&self) -> &[(&'m str, f64)] {
+        &self.values[..self.used]
+    }
+}
+
 /// One image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Image<'m> {
@@ -136,6 +160,8 @@ pub struct Image<'m> {
     pub image_id: u64,
     /// start of the exposure, nanoseconds since the series began; 0 where the message does not say
     pub start_time_ns: u64,
+    /// other numbers of the message: times, and the numbers of its `user_data`
+    pub notes: Notes<'m>,
     /// the wanted channel
     pub pixels: Pixels<'m>,
 }

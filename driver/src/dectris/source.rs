@@ -11,7 +11,7 @@ use crate::clock::monotonic_ns;
 use crate::memory::{FrameRing, FrameSlot};
 use crate::source::{Arrival, FrameSource, SourceError, WhenFull};
 use frame::header::FLAG_DAMAGED;
-use frame::{Compression, FrameHeader, PixelType, Shape, StreamDescription, codec};
+use frame::{Compression, FrameHeader, Note, PixelType, Shape, StreamDescription, codec};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -223,6 +223,11 @@ fn fill(image: &Image<'_>, stream: &StreamDescription, epoch: u32, slot: &mut Fr
     }
     header.arrival_time_ns.set(monotonic_ns());
     *slot.header_mut() = header;
+    for (name, value) in image.notes.values() {
+        if let Some(note) = Note::new(name, *value) {
+            slot.note(note);
+        }
+    }
     placed.is_some()
 }
 

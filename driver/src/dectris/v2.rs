@@ -2,7 +2,9 @@
 //! 56500 for compressed byte strings). An image stays where it is: [`decode`] allocates for `start` only.
 
 use super::error::{DecodeError, Found};
-use super::message::{CHANNELS_MAX, IMAGES_MAX, Image, Message, PIXELS_MAX, Packing, Pixels, SeriesKey, Short, Start};
+use super::message::{
+    CHANNELS_MAX, IMAGES_MAX, Image, Message, Notes, PIXELS_MAX, Packing, Pixels, SeriesKey, Short, Start,
+};
 use super::reader::Reader;
 use frame::codec;
 use frame::{PixelType, Shape};
@@ -64,6 +66,7 @@ struct Fields<'m> {
     unique: Option<Short>,
     image_id: Option<u64>,
     start_time_ns: u64,
+    notes: Notes<'m>,
     pixels: Option<Pixels<'m>>,
     start: Option<Box<StartFields<'m>>>,
 }
@@ -94,6 +97,15 @@ impl<'m> Fields<'m> {
             "image_id" => self.image_id = Some(reader.number("image_id")?),
             "start_time" => self.start_time_ns = nanoseconds(reader, "start_time")?,
             "data" => self.pixels = data(reader, channel)?,
+            "real_time" if self.kind == Some("image") => {
+                let real_time_ns = nanoseconds(reader, "real_time")?;
+                self.notes.add("real_time_s", real_time_ns as f64 * 1e-9);
+            }
+            "stop_time" if self.kind == Some("image") => {
+                let stop_time_ns = nanoseconds(reader, "stop_time")?;
+                self.notes.add("stop_time_s", stop_time_ns as f64 * 1e-9);
+            }
+            "user_data" if self.kind == Some("image") => user_data(reader, &mut self.notes)?,
             // `type` comes first, so an image's other fields cost no more than stepping over them.
             _ if matches!(self.kind, Some("image" | "end")) => reader.skip("image")?,
             _ => self.start.get_or_insert_default().entry(reader, key)?,
@@ -122,6 +134,7 @@ impl<'m> Fields<'m> {
                     .image_id
                     .ok_or(DecodeError::missing("image_id", "the image's number"))?,
                 start_time_ns: self.start_time_ns,
+                notes: self.notes,
                 pixels: self
                     .pixels
                     .ok_or(DecodeError::missing("data", "the configured channel"))?,
@@ -145,6 +158,24 @@ fn nanoseconds(reader: &mut Reader<'_>, field: &'static str) -> Result<u64> {
         .checked_div(u128::from(denominator))
         .and_then(|ns| u64::try_from(ns).ok())
         .ok_or(DecodeError::new(field, Found::Number(denominator), expected))
+}
+
+/// The numbers of an image's `user_data`: a number alone, or those of a map. Anything else is stepped over.
+fn user_data<'m>(reader: &mut Reader<'m>, notes: &mut Notes<'m>) -> Result<()> {
+    if reader.is_number("user_data")? {
+        notes.add("user_data", reader.float("user_data")?);
+        return Ok(());
+    }
+    if !reader.is_map("user_data")? {
+        return reader.skip("user_data");
+    }
+    reader.map_within("user_data", |reader, key| {
+        match key {
+            Some(key) if reader.is_number("user_data")? => notes.add(key, reader.float("user_data")?),
+            _ => reader.skip("user_data")?,
+        }
+        Ok(())
+    })
 }
 
 /// The wanted channel of an image.

@@ -59,7 +59,8 @@ use super::counting::SlotCounts;
 use super::pages::{HugePages, PageSize};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use frame::header::{FLAG_DAMAGED, FLAG_PAYLOAD_CRC, HEADER_PAGE_BYTES};
-use frame::{Compression, FrameHeader, HostRegion, PixelType, Shape};
+use frame::note::{NOTES_MAX, NOTES_OFFSET};
+use frame::{Compression, FrameHeader, HostRegion, Note, PixelType, Shape};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,6 +101,11 @@ impl Inner {
     fn header(&self, slot: usize) -> NonNull<FrameHeader> {
         // SAFETY: `slot` is below the number of slots, so the header page lies in the mapping.
         unsafe { self.pages.start().add(slot * self.stride).cast() }
+    }
+
+    fn notes(&self, slot: usize) -> NonNull<Note> {
+        // SAFETY: as in `header`; the notes lie in the same page.
+        unsafe { self.pages.start().add(slot * self.stride + NOTES_OFFSET).cast() }
     }
 
     fn payload(&self, slot: usize) -> NonNull<u8> {
@@ -262,6 +268,18 @@ impl FrameSlot {
         unsafe { self.ring.header(self.slot).as_mut() }
     }
 
+    /// Adds a note to the header as it is now; false where there is no room.
+    pub fn note(&mut self, note: Note) -> bool {
+        let used = self.header_mut().notes.get() as usize;
+        if used >= NOTES_MAX {
+            return false;
+        }
+        // SAFETY: rule 2, as in `header_mut`; the notes lie behind the header in its page, which has room for NOTES_MAX.
+        unsafe { self.ring.notes(self.slot).add(used).write_unaligned(note) };
+        self.header_mut().notes.set(used as u32 + 1);
+        true
+    }
+
     /// The payload, to be written: the slot's whole capacity.
     pub fn payload_mut(&mut self) -> &mut [u8] {
         // SAFETY: rule 2, as in `header_mut`; the pages were touched when they were mapped.
@@ -306,6 +324,13 @@ impl FrameLease {
     pub fn header(&self) -> &FrameHeader {
         // SAFETY: rule 2: while a lease exists nobody writes the slot.
         unsafe { self.ring.header(self.slot).as_ref() }
+    }
+
+    /// The notes of the frame.
+    pub fn notes(&self) -> &[Note] {
+        let used = (self.header().notes.get() as usize).min(NOTES_MAX);
+        // SAFETY: rule 2, as in `header`; any bytes are a Note, which needs no alignment, and the page was mapped with zeros.
+        unsafe { std::slice::from_raw_parts(self.ring.notes(self.slot).as_ptr(), used) }
     }
 
     /// The payload: as many bytes as the header says, at most the slot's capacity.

@@ -19,6 +19,7 @@ pub(super) struct Ledger {
     storage: Dataset,
     arrival: Dataset,
     latency: Dataset,
+    missing: Dataset,
 }
 
 impl Ledger {
@@ -44,6 +45,12 @@ impl Ledger {
         let latency = group.column::<u32>("result_latency", frames, 0)?;
         nexus::attr_text(&latency, "units", "ns")?;
         nexus::attr_text(&latency, "meaning", "from arrival to result; 0: no result")?;
+        let missing = group.column::<u32>("missing_bytes", frames, 0)?;
+        nexus::attr_text(
+            &missing,
+            "meaning",
+            "bytes of the frame that never came and hold the mask value",
+        )?;
         Ok(Self {
             group,
             frame_state,
@@ -51,6 +58,7 @@ impl Ledger {
             storage,
             arrival,
             latency,
+            missing,
         })
     }
 
@@ -62,6 +70,7 @@ impl Ledger {
             columns.storage.len(),
             columns.arrival_ns.len(),
             columns.result_latency_ns.len(),
+            columns.missing_bytes.len(),
         ];
         if lengths.iter().any(|length| *length as u64 != frames) {
             return Err(StoreError::Description {
@@ -79,6 +88,7 @@ impl Ledger {
         self.storage.write_raw(columns.storage)?;
         self.arrival.write_raw(columns.arrival_ns)?;
         self.latency.write_raw(columns.result_latency_ns)?;
+        self.missing.write_raw(columns.missing_bytes)?;
         let group = self.group.group_ref();
         nexus::attr(group, "expected", &(columns.frame_state.len() as u64))?;
         let totals = [

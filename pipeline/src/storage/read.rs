@@ -218,11 +218,17 @@ pub fn read_ledger(path: &Path) -> Result<crate::ledger::Columns, StoreError> {
     let group = opened.group("entry/ledger").at("opening the ledger of", &master)?;
     let column = |name: &str| group.dataset(name).at("opening the ledger of", &master);
     let read = "reading the ledger of";
+    // Runs of earlier versions have no such column.
+    let missing_bytes = match group.link_exists("missing_bytes") {
+        true => column("missing_bytes")?.read_raw().at(read, &master)?,
+        false => Vec::new(),
+    };
     Ok(crate::ledger::Columns {
         frame_state: column("frame_state")?.read_raw().at(read, &master)?,
         analysis: column("analysis")?.read_raw().at(read, &master)?,
         storage: column("storage")?.read_raw().at(read, &master)?,
         arrival_ns: column("arrival")?.read_raw().at(read, &master)?,
         result_latency_ns: column("result_latency")?.read_raw().at(read, &master)?,
+        missing_bytes,
     })
 }

@@ -166,6 +166,7 @@ pub struct Books {
     storage: Vec<u8>,
     arrival_ns: Vec<u64>,
     latency_ns: Vec<u32>,
+    missing_bytes: Vec<u32>,
 }
 
 impl Books {
@@ -185,6 +186,7 @@ impl Books {
                 .map(|f| if there(&f) { 1000 * (f + 1) } else { 0 })
                 .collect(),
             latency_ns: (0..frames).map(|f| if there(&f) { 500 } else { 0 }).collect(),
+            missing_bytes: vec![0; frames as usize],
         }
     }
 
@@ -195,6 +197,7 @@ impl Books {
             storage: &self.storage,
             arrival_ns: &self.arrival_ns,
             result_latency_ns: &self.latency_ns,
+            missing_bytes: &self.missing_bytes,
         }
     }
 }
@@ -205,6 +208,7 @@ pub fn end(state: &str) -> RunEnd {
         end_time: "2026-11-22T23:31:00Z".parse().unwrap(),
         counts: serde_json::json!({ "expected": 1 }),
         summary: serde_json::json!({ "state": state }),
+        metadata: Vec::new(),
     }
 }
 
