@@ -199,6 +199,10 @@ impl<S: FrameSource> FrameSource for Faulty<S> {
     fn remarks(&self) -> Vec<String> {
         self.source.remarks()
     }
+
+    fn counts(&self) -> std::collections::BTreeMap<String, u64> {
+        self.source.counts()
+    }
 }
 
 #[cfg(test)]

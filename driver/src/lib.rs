@@ -2,6 +2,7 @@
 //!
 //! `unsafe` lives in [`memory`] and [`rdma`] only.
 
+pub mod assembly;
 pub mod clock;
 pub mod dectris;
 pub mod faults;

@@ -2,6 +2,7 @@
 
 use crate::memory::{FrameLease, FrameRing};
 use frame::StreamDescription;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What a source does when every slot of the ring is taken.
@@ -92,6 +93,10 @@ pub trait FrameSource: Send {
     fn remarks(&self) -> Vec<String> {
         Vec::new()
     }
+    /// what it has counted of its own, for the run's summary
+    fn counts(&self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
 }
 
 impl FrameSource for Box<dyn FrameSource> {
@@ -113,6 +118,10 @@ impl FrameSource for Box<dyn FrameSource> {
 
     fn remarks(&self) -> Vec<String> {
         self.as_ref().remarks()
+    }
+
+    fn counts(&self) -> BTreeMap<String, u64> {
+        self.as_ref().counts()
     }
 }
 

@@ -168,7 +168,7 @@ impl Worker {
             pool: (0..parts.results)
                 .map(|_| Arc::new(FrameResult::empty(parts.layout)))
                 .collect(),
-            scratch: codec::Scratch::default(),
+            scratch: codec::Scratch::warmed(stream.compression),
             // 1 µs to 100 s with three digits.
             latency: Histogram::new_with_bounds(1_000, 100_000_000_000, 3).map_err(|e| e.to_string())?,
             copies_seen: 0,
@@ -289,13 +289,15 @@ impl Worker {
         let (run, stager, scratch) = (&self.run, &mut self.stager, &mut self.scratch);
         self.batch.retain(|lease| {
             let header = lease.header();
-            let staged = if header.compression == Compression::None as u8 {
-                stager.add_in_region(lease.payload_offset()).map_err(|e| e.to_string())
-            } else {
-                let pixel_bytes = run.stream.pixel_type.bytes();
-                stager
-                    .add_decoded(|out| codec::decompress_with(lease.payload(), pixel_bytes, out, scratch))
-                    .map_err(|e| e.to_string())
+            let beneath = Compression::from_code(header.compression).and_then(codec::Beneath::of);
+            let staged = match beneath {
+                None => stager.add_in_region(lease.payload_offset()).map_err(|e| e.to_string()),
+                Some(beneath) => {
+                    let pixel_bytes = run.stream.pixel_type.bytes();
+                    stager
+                        .add_decoded(|out| codec::decompress(beneath, lease.payload(), pixel_bytes, out, scratch))
+                        .map_err(|e| e.to_string())
+                }
             };
             if let Err(reason) = &staged {
                 let number = header.frame_number.get();

@@ -63,6 +63,8 @@ pub enum Packing {
     None,
     /// bitshuffle and LZ4 as HDF5's filter 32008 frames them
     BitshuffleLz4,
+    /// bitshuffle and Zstandard, framed in the same way (stream V2)
+    BitshuffleZstd,
     /// LZ4 as HDF5's filter 32004 frames it (stream V2)
     Lz4Framed,
     /// one LZ4 block without a frame (stream V1)
@@ -105,7 +107,7 @@ impl Pixels<'_> {
         let size = |found: u64| DecodeError::new("data.size", Found::Number(found), "the bytes of one frame");
         match self.packing {
             Packing::None if self.bytes.len() != frame_bytes => Err(size(self.bytes.len() as u64)),
-            Packing::BitshuffleLz4 | Packing::Lz4Framed => {
+            Packing::BitshuffleLz4 | Packing::BitshuffleZstd | Packing::Lz4Framed => {
                 let declared = self.bytes.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
                 match declared {
                     Some(declared) if declared == frame_bytes as u64 => {}

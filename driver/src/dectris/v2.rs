@@ -249,7 +249,8 @@ fn raw_array<'m>(reader: &mut Reader<'m>, field: &'static str) -> Result<RawArra
         let element_bytes = reader.number(field)?;
         packing = match algorithm {
             "bslz4" if matches!(element_bytes, 1 | 2 | 4) => Packing::BitshuffleLz4,
-            "bslz4" => {
+            "bszstd" if matches!(element_bytes, 1 | 2 | 4) => Packing::BitshuffleZstd,
+            "bslz4" | "bszstd" => {
                 return Err(DecodeError::new(
                     field,
                     Found::Number(element_bytes),
@@ -257,9 +258,12 @@ fn raw_array<'m>(reader: &mut Reader<'m>, field: &'static str) -> Result<RawArra
                 ));
             }
             "lz4" => Packing::Lz4Framed,
-            other => return Err(DecodeError::new(field, Reader::found(other), "\"bslz4\" or \"lz4\"")),
+            other => {
+                let expected = "\"bslz4\", \"bszstd\" or \"lz4\"";
+                return Err(DecodeError::new(field, Reader::found(other), expected));
+            }
         };
-        if packing == Packing::BitshuffleLz4 && element_bytes as usize != element(tag) {
+        if packing != Packing::Lz4Framed && element_bytes as usize != element(tag) {
             let expected = "bitshuffle's element size to be that of a pixel";
             return Err(DecodeError::new(field, Found::Number(element_bytes), expected));
         }
@@ -509,6 +513,10 @@ fn unpacked<'m>(array: &RawArray<'m>, field: &'static str, bytes: usize) -> Resu
     match array.packing {
         Packing::BitshuffleLz4 => {
             codec::decompress_into(array.bytes, element(array.tag), &mut out).map_err(|_| broken)?
+        }
+        Packing::BitshuffleZstd => {
+            let (beneath, mut scratch) = (codec::Beneath::Zstd, codec::Scratch::default());
+            codec::decompress(beneath, array.bytes, element(array.tag), &mut out, &mut scratch).map_err(|_| broken)?
         }
         _ => codec::lz4_framed_into(array.bytes, &mut out).map_err(|_| broken)?,
     }

@@ -1,7 +1,7 @@
 //! Bitshuffle-LZ4 as the writer and the HDF5 filter use it.
 
 use frame::PixelType;
-use frame::codec::{CodecError, Scratch, compress, compress_bound};
+use frame::codec::{Beneath, CodecError, Scratch, compress, compress_bound};
 
 /// Compresses frames of one size into memory of its own, which is allocated once.
 #[derive(Debug)]
@@ -29,11 +29,19 @@ impl Compressor {
     }
 }
 
-/// Bytes that `chunk` announces; `None` where it is too short, or announces more than LZ4 can hold.
-pub(super) fn decompressed_bytes(chunk: &[u8]) -> Option<usize> {
+/// Bytes that `chunk` announces; `None` where it is too short, or announces more than it can hold.
+pub(super) fn decompressed_bytes(chunk: &[u8], beneath: Beneath) -> Option<usize> {
     let announced = u64::from_be_bytes(*chunk.first_chunk::<8>()?);
-    // LZ4 never expands more than 255 times: a larger number is a lie, and is refused before it is allocated.
-    let possible = (chunk.len() as u64).saturating_mul(255);
+    // A larger number is a lie, and is refused before it is allocated.
+    let possible = match beneath {
+        // LZ4 never expands more than 255 times.
+        Beneath::Lz4 => (chunk.len() as u64).saturating_mul(255),
+        // A block has at most as many bytes as the heading says, its length and 9 bytes of a Zstandard frame at least.
+        Beneath::Zstd => {
+            let block_bytes = u32::from_be_bytes(*chunk.get(8..)?.first_chunk::<4>()?).clamp(8192, 16 << 20);
+            (chunk.len() as u64 / 13 + 1).saturating_mul(block_bytes.into())
+        }
+    };
     usize::try_from(announced).ok().filter(|_| announced <= possible)
 }
 
@@ -46,10 +54,10 @@ mod tests {
         let pixels = vec![7u8; 4096];
         let mut compressor = Compressor::new(pixels.len(), PixelType::U16);
         let chunk = compressor.compress(&pixels).unwrap();
-        assert_eq!(decompressed_bytes(chunk), Some(4096));
+        assert_eq!(decompressed_bytes(chunk, Beneath::Lz4), Some(4096));
         let mut bomb = chunk.to_vec();
         bomb[..8].copy_from_slice(&(1u64 << 40).to_be_bytes());
-        assert_eq!(decompressed_bytes(&bomb), None);
-        assert_eq!(decompressed_bytes(&chunk[..7]), None);
+        assert_eq!(decompressed_bytes(&bomb, Beneath::Lz4), None);
+        assert_eq!(decompressed_bytes(&chunk[..7], Beneath::Zstd), None);
     }
 }

@@ -6,7 +6,7 @@ use super::error::{At, StoreError};
 use super::h5;
 use super::open;
 use super::run_json::RunRecord;
-use frame::codec::decompress_into;
+use frame::codec::{Beneath, Scratch, decompress};
 use frame::{PixelType, Shape};
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor};
 use std::fs::File;
@@ -51,15 +51,15 @@ pub fn read_frame(path: &Path, frame: u64) -> Result<(Vec<u8>, Shape, PixelType)
             Err(size(&file, found, frame_bytes))
         };
     }
-    let announced = codec::decompressed_bytes(&stored).unwrap_or(0);
+    let beneath = h5::beneath(&dataset).unwrap_or(Beneath::Lz4);
+    let announced = codec::decompressed_bytes(&stored, beneath).unwrap_or(0);
     if announced != frame_bytes {
         return Err(size(&file, announced, frame_bytes));
     }
     let mut pixels = vec![0; frame_bytes];
-    decompress_into(&stored, pixel_type.bytes(), &mut pixels).map_err(|source| StoreError::Codec {
-        frame,
-        doing: "decompressed",
-        source,
+    decompress(beneath, &stored, pixel_type.bytes(), &mut pixels, &mut Scratch::default()).map_err(|source| {
+        let doing = "decompressed";
+        StoreError::Codec { frame, doing, source }
     })?;
     Ok((pixels, shape, pixel_type))
 }
