@@ -139,6 +139,9 @@ pub struct Summary {
     /// frames sent on to other programs, and those that nobody took in time
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub emitted: BTreeMap<String, u64>,
+    /// what became of the modules where several sources make one frame
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub assembly: BTreeMap<String, u64>,
     /// values by frame number: which, and of how many frames
     #[serde(skip_serializing_if = "MetadataSummary::is_empty")]
     pub metadata: MetadataSummary,
@@ -233,6 +236,8 @@ pub struct ActiveRun {
     pub(crate) latency: Mutex<LatencyUs>,
     pub(crate) summary: Mutex<Option<Summary>>,
     pub(crate) warnings: Mutex<Vec<String>>,
+    /// what the source had counted of its own when it ended
+    pub(crate) source_counts: Mutex<BTreeMap<String, u64>>,
     pub(crate) queues: [AtomicU64; 2],
 }
 

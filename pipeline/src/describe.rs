@@ -2,7 +2,7 @@
 //! `docs/metrics.md`.
 
 use crate::config::{
-    AcceleratorConfig, CoresConfig, EmitConfig, FeedbackConfig, RecipeConfig, RingConfig, RunConfig, StoreConfig,
+    AcceleratorConfig, AssemblySection, CoresConfig, EmitConfig, FeedbackConfig, PlaceConfig, RecipeConfig, RingConfig, RunConfig, StoreConfig,
 };
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -102,6 +102,9 @@ pub fn configuration() -> String {
     section::<driver::replay::ReplayConfig>(&mut out, "[[source]]` with `kind = \"replay\"");
     section::<driver::rdma::RdmaConfig>(&mut out, "[[source]]` with `kind = \"rdma\"");
     section::<driver::dectris::DectrisConfig>(&mut out, "[[source]]` with `kind = \"dectris\"");
+    out.push_str("Where there are several `[[source]]`, each also has its place:\n\n");
+    section::<PlaceConfig>(&mut out, "[[source]]` beside `[assembly]");
+    section::<AssemblySection>(&mut out, "[assembly]");
     section::<driver::faults::FaultConfig>(&mut out, "[source.faults]");
     section::<AcceleratorConfig>(&mut out, "[accelerator]");
     section::<CoresConfig>(&mut out, "[cores]");

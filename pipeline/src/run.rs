@@ -162,6 +162,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         latency: Mutex::new(LatencyUs::default()),
         summary: Mutex::new(None),
         warnings: Mutex::new(Vec::new()),
+        source_counts: Mutex::default(),
         queues: Default::default(),
         datasets: parts.files.datasets(),
         mask,
@@ -238,6 +239,8 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         for remark in source.remarks() {
             run.degraded(remark);
         }
+        let counts = source.counts();
+        *run.source_counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
         received
     })?;
 
@@ -509,6 +512,11 @@ fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
         dectris: books.metrics.dectris.since(&books.dectris_before),
         emitted,
         metadata: active.metadata.summary(),
+        assembly: active
+            .source_counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone(),
         warnings: active.warnings(),
     };
     let closed = match writer {

@@ -509,6 +509,13 @@ fn unpacked<'m>(array: &RawArray<'m>, field: &'static str, bytes: usize) -> Resu
     if declared != bytes as u64 {
         return Err(wrong(declared as usize));
     }
+    let beneath = match array.packing {
+        Packing::BitshuffleZstd => codec::Beneath::Zstd,
+        _ => codec::Beneath::Lz4,
+    };
+    if !codec::plausible(beneath, array.bytes) {
+        return Err(broken);
+    }
     let mut out = vec![0; bytes];
     match array.packing {
         Packing::BitshuffleLz4 => {

@@ -326,6 +326,26 @@ pub fn decompress_rows(
     done
 }
 
+/// Whether a chunk can hold as many bytes as it declares: a larger number is a lie, to be refused before anything is
+/// allocated for it.
+pub fn plausible(beneath: Beneath, chunk: &[u8]) -> bool {
+    let Some(header) = chunk.first_chunk::<HEADER_BYTES>() else {
+        return false;
+    };
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = *header;
+    let (declared, block_bytes) = (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u32::from_be_bytes([i, j, k, l]));
+    let most = match beneath {
+        // LZ4 never expands more than 255 times.
+        Beneath::Lz4 => (chunk.len() as u64).saturating_mul(255),
+        // A block has at most as many bytes as the heading says, and takes its length and 9 bytes of a frame at least.
+        Beneath::Zstd => {
+            let blocks = chunk.len() as u64 / 13 + 1;
+            blocks.saturating_mul(u64::from(block_bytes).clamp(BLOCK_BYTES as u64, BLOCK_BYTES_MAX as u64))
+        }
+    };
+    declared <= most
+}
+
 /// A piece of a chunk.
 enum Block<'a> {
     /// bit planes of a block

@@ -1,7 +1,7 @@
 //! Bitshuffle-LZ4 as the writer and the HDF5 filter use it.
 
 use frame::PixelType;
-use frame::codec::{Beneath, CodecError, Scratch, compress, compress_bound};
+use frame::codec::{Beneath, CodecError, Scratch, compress, compress_bound, plausible};
 
 /// Compresses frames of one size into memory of its own, which is allocated once.
 #[derive(Debug)]
@@ -32,17 +32,7 @@ impl Compressor {
 /// Bytes that `chunk` announces; `None` where it is too short, or announces more than it can hold.
 pub(super) fn decompressed_bytes(chunk: &[u8], beneath: Beneath) -> Option<usize> {
     let announced = u64::from_be_bytes(*chunk.first_chunk::<8>()?);
-    // A larger number is a lie, and is refused before it is allocated.
-    let possible = match beneath {
-        // LZ4 never expands more than 255 times.
-        Beneath::Lz4 => (chunk.len() as u64).saturating_mul(255),
-        // A block has at most as many bytes as the heading says, its length and 9 bytes of a Zstandard frame at least.
-        Beneath::Zstd => {
-            let block_bytes = u32::from_be_bytes(*chunk.get(8..)?.first_chunk::<4>()?).clamp(8192, 16 << 20);
-            (chunk.len() as u64 / 13 + 1).saturating_mul(block_bytes.into())
-        }
-    };
-    usize::try_from(announced).ok().filter(|_| announced <= possible)
+    usize::try_from(announced).ok().filter(|_| plausible(beneath, chunk))
 }
 
 #[cfg(test)]
