@@ -617,15 +617,24 @@ impl Config {
             if self.source.len() == 1 && self.source[0].place.is_none() {
                 return Ok(());
             }
-            let expected = "one [[source]] without row and column, or an [assembly] that says how several make one frame";
+            let expected =
+                "one [[source]] without row and column, or an [assembly] that says how several make one frame";
             return Err(ConfigError::value("source", sources(), expected));
         };
         if !(2..=driver::assembly::PARTS_MAX).contains(&self.source.len()) {
-            return Err(ConfigError::value("source", sources(), "an [assembly] takes 2 to 16 of them"));
+            return Err(ConfigError::value(
+                "source",
+                sources(),
+                "an [assembly] takes 2 to 16 of them",
+            ));
         }
         if let Some(index) = self.source.iter().position(|source| source.place.is_none()) {
             let expected = "with an [assembly] every source needs row and column";
-            return Err(ConfigError::value("source.row", format!("(missing in source {index})"), expected));
+            return Err(ConfigError::value(
+                "source.row",
+                format!("(missing in source {index})"),
+                expected,
+            ));
         }
         within("assembly.rows", assembly.rows, 1, 65536)?;
         within("assembly.columns", assembly.columns, 1, 65536)?;

@@ -2,7 +2,8 @@
 //! `docs/metrics.md`.
 
 use crate::config::{
-    AcceleratorConfig, AssemblySection, CoresConfig, EmitConfig, FeedbackConfig, PlaceConfig, RecipeConfig, RingConfig, RunConfig, StoreConfig,
+    AcceleratorConfig, AssemblySection, CoresConfig, EmitConfig, FeedbackConfig, PlaceConfig, RecipeConfig, RingConfig,
+    RunConfig, StoreConfig,
 };
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;

@@ -194,7 +194,11 @@ impl Matcher {
 
     fn by_time(&mut self, first: First, time_ns: i64, tolerance_ns: u64, now_ns: u64) -> Placed {
         let First { part, number, .. } = first;
-        let near = |other: Option<i64>| other.map(|other| other.abs_diff(time_ns)).filter(|ns| *ns <= tolerance_ns);
+        let near = |other: Option<i64>| {
+            other
+                .map(|other| other.abs_diff(time_ns))
+                .filter(|ns| *ns <= tolerance_ns)
+        };
         let nearest = (0..self.open.len())
             .filter_map(|place| Some((near(self.at(place)?.time_ns)?, place)))
             .min();
@@ -220,7 +224,11 @@ impl Matcher {
             return joined;
         }
         if part == 0 && !self.free(number) {
-            return if self.is_closed(number) { Placed::Late } else { Placed::Unmatched };
+            return if self.is_closed(number) {
+                Placed::Late
+            } else {
+                Placed::Unmatched
+            };
         }
         // Only the first part knows the run's numbers; what others begin is numbered when it joins, or as the last pair
         // says.
@@ -339,11 +347,20 @@ mod tests {
         let mut matcher = Matcher::new(2, 10, Align::Number, WAIT, 4);
         assert_eq!(matcher.place(0, 3, 0, 0), Placed::New(0));
         assert_eq!(matcher.place(0, 3, 0, 0), Placed::Duplicate);
-        assert_eq!((matcher.due(WAIT - 1, false), matcher.due(WAIT, false)), (None, Some(0)));
+        assert_eq!(
+            (matcher.due(WAIT - 1, false), matcher.due(WAIT, false)),
+            (None, Some(0))
+        );
         assert_eq!(matcher.place(1, 3, 0, 5), Placed::Joins(0));
         assert_eq!(matcher.due(5, false), Some(0));
-        assert_eq!(matcher.close(0).map(|closed| (closed.frame, closed.missing)), Some((Some(3), 0)));
-        assert_eq!((matcher.place(1, 3, 0, 6), matcher.place(1, 10, 0, 6)), (Placed::Late, Placed::Unmatched));
+        assert_eq!(
+            matcher.close(0).map(|closed| (closed.frame, closed.missing)),
+            Some((Some(3), 0))
+        );
+        assert_eq!(
+            (matcher.place(1, 3, 0, 6), matcher.place(1, 10, 0, 6)),
+            (Placed::Late, Placed::Unmatched)
+        );
         assert_eq!(matcher.place(0, 4, 0, 10), Placed::New(0));
         matcher.ended(1);
         assert_eq!(matcher.due(10, false), Some(0));
@@ -360,16 +377,39 @@ mod tests {
         assert_eq!(matcher.place(0, 1, 2_000, 0), Placed::New(0));
         assert_eq!(matcher.place(1, 1, 1_002_010, 0), Placed::Joins(0));
         matcher.close(0);
-        assert_eq!(matcher.place(1, 2, 1_004_020, 0), Placed::New(0), "it is frame 3, its own 2");
+        assert_eq!(
+            matcher.place(1, 2, 1_004_020, 0),
+            Placed::New(0),
+            "it is frame 3, its own 2"
+        );
         assert_eq!(matcher.place(0, 3, 4_000, 0), Placed::Joins(0));
-        assert_eq!(matcher.close(0).map(|closed| (closed.frame, closed.missing)), Some((Some(3), 0)));
-        assert_eq!(matcher.place(1, 3, 1_005_000, 0), Placed::New(0), "frame 4 by the shift");
+        assert_eq!(
+            matcher.close(0).map(|closed| (closed.frame, closed.missing)),
+            Some((Some(3), 0))
+        );
+        assert_eq!(
+            matcher.place(1, 3, 1_005_000, 0),
+            Placed::New(0),
+            "frame 4 by the shift"
+        );
         assert_eq!(matcher.at(0).map(|open| open.frame), Some(4));
-        assert_eq!(matcher.place(0, 4, 5_060, 0), Placed::New(1), "too far away: another frame, and its number is known");
-        assert_eq!(matcher.close(0).map(|closed| closed.frame), Some(None), "which leaves none for the other");
+        assert_eq!(
+            matcher.place(0, 4, 5_060, 0),
+            Placed::New(1),
+            "too far away: another frame, and its number is known"
+        );
+        assert_eq!(
+            matcher.close(0).map(|closed| closed.frame),
+            Some(None),
+            "which leaves none for the other"
+        );
         assert_eq!(matcher.place(0, 5, 5_000, 0), Placed::Late);
         assert_eq!(matcher.place(1, 5, 1_009_000, 0), Placed::New(0));
-        assert_eq!(matcher.close(0).map(|closed| closed.frame), Some(Some(6)), "numbered as the last pair says");
+        assert_eq!(
+            matcher.close(0).map(|closed| closed.frame),
+            Some(Some(6)),
+            "numbered as the last pair says"
+        );
     }
 
     proptest! {

@@ -84,7 +84,11 @@ pub(super) fn merge(parts: &[Part], config: &AssemblyConfig) -> Result<Merged, S
         shape: whole,
         compression: Compression::None,
         payload_bytes_max: whole.pixels() * pixel_type.bytes(),
-        frames_expected: parts.iter().map(|p| p.source.stream().frames_expected).max().unwrap_or(0),
+        frames_expected: parts
+            .iter()
+            .map(|p| p.source.stream().frames_expected)
+            .max()
+            .unwrap_or(0),
         pausable: parts.iter().all(|part| part.source.stream().pausable),
         // The mask value must never count as a measured one.
         saturation_value: saturation.min_by(f64::total_cmp).or(largest),
@@ -115,7 +119,11 @@ fn check(index: usize, part: &Part, whole: Shape, first: &StreamDescription) -> 
     }
     if stream.pixel_type != first.pixel_type {
         let value = format!("{} of source {index}", stream.pixel_type.numpy_name());
-        return wrong("(pixel type)", value, format!("{}, as source 0", first.pixel_type.numpy_name()));
+        return wrong(
+            "(pixel type)",
+            value,
+            format!("{}, as source 0", first.pixel_type.numpy_name()),
+        );
     }
     Ok(())
 }
@@ -126,7 +134,9 @@ fn differences(index: usize, first: &StreamDescription, stream: &StreamDescripti
         if let (Some(one), Some(other)) = (one, other)
             && (one - other).abs() > 1e-6 * one.abs()
         {
-            remarks.push(format!("source {index} says {what} {other}, source 0 says {one}: taken is source 0's"));
+            remarks.push(format!(
+                "source {index} says {what} {other}, source 0 says {one}: taken is source 0's"
+            ));
         }
     };
     let (a, b) = (&first.detector, &stream.detector);
@@ -139,7 +149,9 @@ fn differences(index: usize, first: &StreamDescription, stream: &StreamDescripti
     let frames = |stream: &StreamDescription| Some(stream.frames_expected as f64);
     differ("number of frames", frames(first), frames(stream));
     if (first.darks, first.flats) != (stream.darks, stream.flats) {
-        remarks.push(format!("source {index} has other darks or flats than source 0: taken are source 0's"));
+        remarks.push(format!(
+            "source {index} has other darks or flats than source 0: taken are source 0's"
+        ));
     }
 }
 

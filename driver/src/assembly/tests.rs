@@ -64,7 +64,12 @@ impl FrameSource for Scripted {
         let shape = self.stream.shape;
         let pixels: Vec<u8> = (0..shape.pixels())
             .flat_map(|i| {
-                pixel(step.frame, self.row + i / shape.columns, self.column + i % shape.columns).to_le_bytes()
+                pixel(
+                    step.frame,
+                    self.row + i / shape.columns,
+                    self.column + i % shape.columns,
+                )
+                .to_le_bytes()
             })
             .collect();
         let (used, compression) = if self.packed {
@@ -152,7 +157,12 @@ fn assemble(parts: Vec<Part>, align: Align, wait_ms: u64) -> (Vec<Seen>, Assembl
                 let header = lease.header();
                 assert_eq!(header.epoch.get(), 7);
                 assert_eq!(header.is_partial(), header.missing_bytes.get() > 0);
-                let pixels = lease.payload().as_chunks::<2>().0.iter().map(|pixel| u16::from_le_bytes(*pixel));
+                let pixels = lease
+                    .payload()
+                    .as_chunks::<2>()
+                    .0
+                    .iter()
+                    .map(|pixel| u16::from_le_bytes(*pixel));
                 seen.push((header.frame_number.get(), header.missing_bytes.get(), pixels.collect()));
             }
             Arrival::End => break,
@@ -170,7 +180,8 @@ fn expected(frame: u64, there: &[(usize, usize, usize, usize)]) -> Vec<u16> {
         .map(|i| {
             let (row, column) = (i / WHOLE.columns, i % WHOLE.columns);
             let inside = there.iter().any(|(first_row, rows, first_column, columns)| {
-                (*first_row..first_row + rows).contains(&row) && (*first_column..first_column + columns).contains(&column)
+                (*first_row..first_row + rows).contains(&row)
+                    && (*first_column..first_column + columns).contains(&column)
             });
             if inside { pixel(frame, row, column) } else { u16::MAX }
         })
@@ -192,11 +203,17 @@ const RIGHT: (usize, usize, usize, usize) = (1, 10, 11, 9);
 fn modules_in_any_order_make_the_whole_bit_for_bit() {
     // Every two frames of one part swapped, three of the other turned round; one part packed.
     let swapped = (0..40).map(|i| step(i ^ 1)).collect();
-    let turned = (0..40).map(|i| step(if i < 39 { i / 3 * 3 + 2 - i % 3 } else { i })).collect();
+    let turned = (0..40)
+        .map(|i| step(if i < 39 { i / 3 * 3 + 2 - i % 3 } else { i }))
+        .collect();
     let (seen, counts, stream) = assemble(vec![left(swapped), right(turned)], Align::Number, 60_000);
     assert_eq!(seen.len(), 40);
     for (frame, missing, pixels) in &seen {
-        assert_eq!((*missing, pixels), (0, &expected(*frame, &[LEFT, RIGHT])), "frame {frame}");
+        assert_eq!(
+            (*missing, pixels),
+            (0, &expected(*frame, &[LEFT, RIGHT])),
+            "frame {frame}"
+        );
     }
     let expected = AssemblyCounts {
         placed: 80,
@@ -207,7 +224,11 @@ fn modules_in_any_order_make_the_whole_bit_for_bit() {
     let mask = stream.mask.unwrap();
     assert_eq!(mask.rejected_count(), WHOLE.pixels() - 12 * 9 - 10 * 9);
     assert!(mask.rejects(9) && !mask.rejects(8) && mask.rejects(11) && !mask.rejects(20 + 11));
-    assert_eq!(stream.saturation_value, Some(65535.0), "the mask value is never measured");
+    assert_eq!(
+        stream.saturation_value,
+        Some(65535.0),
+        "the mask value is never measured"
+    );
 }
 
 #[test]
@@ -219,7 +240,11 @@ fn full_rows_above_each_other_and_packed_are_decoded_into_place() {
     ];
     let (seen, ..) = assemble(parts, Align::Number, 60_000);
     for (frame, _, pixels) in &seen {
-        assert_eq!(pixels, &expected(*frame, &[(0, 5, 0, 20), (6, 6, 0, 20)]), "frame {frame}");
+        assert_eq!(
+            pixels,
+            &expected(*frame, &[(0, 5, 0, 20), (6, 6, 0, 20)]),
+            "frame {frame}"
+        );
     }
     assert_eq!(seen.len(), 10);
 }
@@ -248,7 +273,11 @@ fn a_module_that_comes_too_late_is_counted_and_changes_nothing() {
     others[3].damaged = true;
     others.push(step(0)); // once more
     let (seen, counts, _) = assemble(vec![left(others), right(late)], Align::Number, 200);
-    let partial: Vec<u64> = seen.iter().filter(|(_, missing, _)| *missing > 0).map(|(frame, ..)| *frame).collect();
+    let partial: Vec<u64> = seen
+        .iter()
+        .filter(|(_, missing, _)| *missing > 0)
+        .map(|(frame, ..)| *frame)
+        .collect();
     assert_eq!(seen.len(), 10);
     assert_eq!((counts.late + counts.duplicate, counts.damaged), (7, 1), "{counts:?}");
     assert_eq!(partial, [3, 4, 5, 6, 7, 8, 9]);
@@ -276,7 +305,11 @@ fn clocks_tell_which_modules_belong_together_where_numbers_do_not() {
     let (seen, counts, _) = assemble(parts, Align::Time { tolerance_ns: 1000 }, 500);
     assert_eq!((seen.len(), counts.missing, counts.unmatched), (20, 2, 0), "{counts:?}");
     for (frame, _, pixels) in &seen {
-        let there = if [3, 4].contains(frame) { vec![LEFT] } else { vec![LEFT, RIGHT] };
+        let there = if [3, 4].contains(frame) {
+            vec![LEFT]
+        } else {
+            vec![LEFT, RIGHT]
+        };
         assert_eq!(pixels, &expected(*frame, &there), "frame {frame}");
     }
 }
@@ -285,7 +318,10 @@ fn clocks_tell_which_modules_belong_together_where_numbers_do_not() {
 fn parts_that_overlap_or_stick_out_are_refused_with_their_place() {
     let overlap = || part(0, 8, Shape::new(10, 9), false, 1, Vec::new());
     let outside = || part(3, 11, Shape::new(10, 9), false, 1, Vec::new());
-    for (second, said) in [(overlap(), "does not cover"), (outside(), "within the assembly's 12x20")] {
+    for (second, said) in [
+        (overlap(), "does not cover"),
+        (outside(), "within the assembly's 12x20"),
+    ] {
         let config = AssemblyConfig {
             shape: WHOLE,
             wait: Duration::ZERO,

@@ -292,7 +292,11 @@ pub fn decompress_rows(
     scratch: &mut Scratch,
 ) -> Result<(), CodecError> {
     let bytes = rows * row_bytes;
-    let needed = if rows == 0 { 0 } else { (rows - 1) * stride_bytes + row_bytes };
+    let needed = if rows == 0 {
+        0
+    } else {
+        (rows - 1) * stride_bytes + row_bytes
+    };
     if out.len() < needed || stride_bytes < row_bytes || row_bytes == 0 {
         let found = out.len();
         return Err(CodecError::OutputTooSmall { found, needed });
@@ -333,7 +337,10 @@ pub fn plausible(beneath: Beneath, chunk: &[u8]) -> bool {
         return false;
     };
     let [a, b, c, d, e, f, g, h, i, j, k, l] = *header;
-    let (declared, block_bytes) = (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u32::from_be_bytes([i, j, k, l]));
+    let (declared, block_bytes) = (
+        u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        u32::from_be_bytes([i, j, k, l]),
+    );
     let most = match beneath {
         // LZ4 never expands more than 255 times.
         Beneath::Lz4 => (chunk.len() as u64).saturating_mul(255),
@@ -424,13 +431,7 @@ fn blocks(
 
 /// Decodes one Zstandard frame into `out`, which has exactly the block's size. A frame that declares another size is
 /// refused before it is decoded; one that declares none writes no further than `out`.
-fn zstd_block(
-    coded: &[u8],
-    out: &mut [u8],
-    context: &mut Zstd,
-    number: usize,
-    at: usize,
-) -> Result<(), CodecError> {
+fn zstd_block(coded: &[u8], out: &mut [u8], context: &mut Zstd, number: usize, at: usize) -> Result<(), CodecError> {
     let wrong = CodecError::Block {
         block: number,
         at,
@@ -625,7 +626,10 @@ mod tests {
             let _ = decode(&forged, &mut out);
             assert!(decode(&good[..at], &mut out).is_err());
         }
-        assert!(matches!(decode(&good, &mut out[..4096]), Err(CodecError::Size { declared: 8192, .. })));
+        assert!(matches!(
+            decode(&good, &mut out[..4096]),
+            Err(CodecError::Size { declared: 8192, .. })
+        ));
     }
 
     proptest! {

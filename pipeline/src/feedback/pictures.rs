@@ -26,8 +26,14 @@ pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Picture, String> {
         Compression::BitshuffleLz4 | Compression::BitshuffleZstd => {
             let beneath = codec::Beneath::of(compression).unwrap_or(codec::Beneath::Lz4);
             let mut bytes = vec![0; shape.pixels() * pixel_type.bytes()];
-            codec::decompress(beneath, payload, pixel_type.bytes(), &mut bytes, &mut codec::Scratch::default())
-                .map_err(|e| e.to_string())?;
+            codec::decompress(
+                beneath,
+                payload,
+                pixel_type.bytes(),
+                &mut bytes,
+                &mut codec::Scratch::default(),
+            )
+            .map_err(|e| e.to_string())?;
             bytes
         }
     };

@@ -216,7 +216,10 @@ fn create_frames(data: &Nx, frames: u64, format: &FrameFormat) -> Result<hdf5::D
     let Shape { rows, columns } = format.shape;
     let mut builder = nexus::empty_pixels(data.group_ref(), format.pixel_type);
     if let Some(beneath) = format.filter {
-        builder = builder.add_filter(h5::BITSHUFFLE_FILTER, &h5::bitshuffle_values(format.pixel_type, beneath));
+        builder = builder.add_filter(
+            h5::BITSHUFFLE_FILTER,
+            &h5::bitshuffle_values(format.pixel_type, beneath),
+        );
     }
     let extent = hdf5::SimpleExtents::fixed([frames as usize, rows, columns]);
     let dataset = builder

@@ -57,7 +57,14 @@ pub fn read_frame(path: &Path, frame: u64) -> Result<(Vec<u8>, Shape, PixelType)
         return Err(size(&file, announced, frame_bytes));
     }
     let mut pixels = vec![0; frame_bytes];
-    decompress(beneath, &stored, pixel_type.bytes(), &mut pixels, &mut Scratch::default()).map_err(|source| {
+    decompress(
+        beneath,
+        &stored,
+        pixel_type.bytes(),
+        &mut pixels,
+        &mut Scratch::default(),
+    )
+    .map_err(|source| {
         let doing = "decompressed";
         StoreError::Codec { frame, doing, source }
     })?;
