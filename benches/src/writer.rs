@@ -129,12 +129,14 @@ fn nexus_run(store: &Store, info: &RunInfo, stream: &StreamDescription, chunks: 
         storage: &ones,
         arrival_ns: &zeros,
         result_latency_ns: &latency,
+        missing_bytes: &latency,
     };
     let end = RunEnd {
         state: "complete".into(),
         end_time: "2026-01-01T00:01:00Z".parse()?,
         counts: serde_json::Value::Null,
         summary: serde_json::Value::Null,
+        metadata: Vec::new(),
     };
     Ok(writer.finish(&ledger, &[], &[], end)?)
 }

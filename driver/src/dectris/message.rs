@@ -199,6 +199,7 @@ pub struct Start {
 
 /// A message.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // an image in a box would be allocated, once a frame
 pub enum Message<'m> {
     /// a series begins
     Start(SeriesKey, Box<Start>),
