@@ -617,6 +617,10 @@ mod tests {
         let used = zstd_safe::compress(&mut bomb[..], &vec![0u8; 64 << 20], 3).unwrap();
         let refused = decode(&zstd_chunk(&raw, &bomb[..used]), &mut out).unwrap_err();
         assert!(matches!(refused, CodecError::Block { expected: 8192, .. }), "{refused}");
+        // A frame of half the block says so, and a block is never half decoded.
+        let mut short = vec![0; 1024];
+        let used = zstd_safe::compress(&mut short[..], &raw[..4096], 3).unwrap();
+        assert!(decode(&zstd_chunk(&raw, &short[..used]), &mut out).is_err());
         // Two frames in a row, which a simple decoder would write one behind the other.
         let twice = [&good[16..], &good[16..]].concat();
         assert!(decode(&zstd_chunk(&raw, &twice), &mut out).is_err());
