@@ -1,6 +1,9 @@
 //! The one TOML file of an appliance. An unknown key, a wrong unit or an impossible combination is an
 //! error that names the key, the value and what is allowed. `docs/configuration.md` is generated from here.
 
+mod assembly;
+
+pub use assembly::{AlignBy, AssemblySection, PlaceConfig};
 use driver::memory::PageSize;
 use driver::source::WhenFull;
 use schemars::JsonSchema;
@@ -308,19 +311,6 @@ pub struct SourceEntry {
     pub place: Option<PlaceConfig>,
 }
 
-/// `row`, `column` and `clock_offset_ns` of a `[[source]]`, beside the keys of its kind
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PlaceConfig {
-    /// Row of its first pixel in the assembled frame.
-    pub row: usize,
-    /// Column of its first pixel in the assembled frame.
-    pub column: usize,
-    /// Its clock minus the first source's, nanoseconds, for `align = "hardware_time"`; learned from the first pair of
-    /// modules where it is not given.
-    pub clock_offset_ns: Option<i64>,
-}
-
 impl TryFrom<toml::Table> for SourceEntry {
     type Error = String;
 
@@ -337,56 +327,6 @@ impl TryFrom<toml::Table> for SourceEntry {
         let source = SourceConfig::try_from(table)?;
         Ok(Self { source, place })
     }
-}
-
-/// How modules of one frame are known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AlignBy {
-    /// They have the same number.
-    FrameNumber,
-    /// Their times are nearest, within `tolerance_us`.
-    HardwareTime,
-}
-
-/// `[assembly]`
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AssemblySection {
-    /// Rows of the assembled frame.
-    pub rows: usize,
-    /// Columns of the assembled frame.
-    pub columns: usize,
-    /// Longest wait for the other modules of a frame, milliseconds (1 to 600000). Then it is handed on as partial, its
-    /// missing modules masked.
-    #[serde(default = "hundred")]
-    pub wait_ms: u64,
-    /// "frame_number" or "hardware_time": by what modules of one frame are known.
-    #[serde(default = "by_number")]
-    pub align: AlignBy,
-    /// Largest difference of hardware times of one frame, microseconds, above 0; less than half of the time from frame
-    /// to frame.
-    #[serde(default = "hundred_us")]
-    pub tolerance_us: f64,
-    /// Modules of one source that can be in memory at once, beside `ring.slots` (4 to 4096).
-    #[serde(default = "thirty_two")]
-    pub part_slots: usize,
-}
-
-fn hundred() -> u64 {
-    100
-}
-
-fn by_number() -> AlignBy {
-    AlignBy::FrameNumber
-}
-
-fn hundred_us() -> f64 {
-    100.0
-}
-
-fn thirty_two() -> usize {
-    32
 }
 
 /// `[accelerator]`
@@ -588,7 +528,7 @@ impl Config {
         within("accelerator.batch_limit", self.accelerator.batch_limit, 1, 64)?;
         within("store.frames_per_file", self.store.frames_per_file, 1, 1_000_000)?;
         within("feedback.results_kept", self.feedback.results_kept, 16, 65536)?;
-        self.check_assembly()?;
+        assembly::check(self)?;
         if self.emit.dectris.is_some() {
             within(
                 "emit.queue_frames",
@@ -609,38 +549,6 @@ impl Config {
         }
         self.check_cores()?;
         self.check_listen()
-    }
-
-    fn check_assembly(&self) -> Result<(), ConfigError> {
-        let sources = || format!("{} sources", self.source.len());
-        let Some(assembly) = &self.assembly else {
-            if self.source.len() == 1 && self.source[0].place.is_none() {
-                return Ok(());
-            }
-            let expected =
-                "one [[source]] without row and column, or an [assembly] that says how several make one frame";
-            return Err(ConfigError::value("source", sources(), expected));
-        };
-        if !(2..=driver::assembly::PARTS_MAX).contains(&self.source.len()) {
-            return Err(ConfigError::value(
-                "source",
-                sources(),
-                "an [assembly] takes 2 to 16 of them",
-            ));
-        }
-        if let Some(index) = self.source.iter().position(|source| source.place.is_none()) {
-            let expected = "with an [assembly] every source needs row and column";
-            return Err(ConfigError::value(
-                "source.row",
-                format!("(missing in source {index})"),
-                expected,
-            ));
-        }
-        within("assembly.rows", assembly.rows, 1, 65536)?;
-        within("assembly.columns", assembly.columns, 1, 65536)?;
-        within("assembly.wait_ms", assembly.wait_ms, 1, 600_000)?;
-        within("assembly.tolerance_us", assembly.tolerance_us, 1e-3, 1e9)?;
-        within("assembly.part_slots", assembly.part_slots, 4, 4096)
     }
 
     fn check_cores(&self) -> Result<(), ConfigError> {
