@@ -180,16 +180,16 @@ def typed(frame, packing):
             chunk = file.create_dataset("d", data=frame, chunks=frame.shape, **hdf5plugin.LZ4())
             file.flush()
             data = cbor2.CBORTag(56500, ["lz4", 0, chunk.id.read_direct_chunk((0, 0))[1]])
-    if packing == "bslz4":
+    if packing in ("bslz4", "bszstd"):
         with h5py.File("packed", "w", driver="core", backing_store=False) as file:
-            chunk = file.create_dataset("d", data=frame, chunks=frame.shape, **hdf5plugin.Bitshuffle(cname="lz4"))
+            chunk = file.create_dataset("d", data=frame, chunks=frame.shape, **hdf5plugin.Bitshuffle(cname=packing[2:]))
             file.flush()
-            data = cbor2.CBORTag(56500, ["bslz4", frame.itemsize, chunk.id.read_direct_chunk((0, 0))[1]])
+            data = cbor2.CBORTag(56500, [packing, frame.itemsize, chunk.id.read_direct_chunk((0, 0))[1]])
     return cbor2.CBORTag(40, [list(frame.shape), cbor2.CBORTag(tag, data)])
 
 
 def send_mixed(address, path):
-    """Two channels; the second holds the file's frames, one after another plain, LZ4 and bitshuffle-LZ4."""
+    """Two channels; the second holds the file's frames, one after another plain and in all three packings."""
     with h5py.File(path) as file:
         data = file["data"][()]
     socket = push(address)
@@ -202,7 +202,7 @@ def send_mixed(address, path):
     }))
     for index, frame in enumerate(data):
         other = typed(np.zeros_like(frame), "none")
-        wanted = typed(frame, ("none", "lz4", "bslz4")[index % 3])
+        wanted = typed(frame, ("none", "lz4", "bslz4", "bszstd")[index % 4])
         socket.send(cbor2.dumps({
             "type": "image", **series, "image_id": index, "start_time": [index, 10], "real_time": [1, 10],
             "stop_time": [index + 1, 10],
