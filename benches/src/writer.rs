@@ -132,12 +132,14 @@ fn nexus_run(store: &Store, info: &RunInfo, stream: &StreamDescription, chunks: 
         arrival_ns: &zeros,
         result_latency_ns: &latency,
         parts_missing: &missing,
+        missing_bytes: &missing,
     };
     let end = RunEnd {
         state: "complete".into(),
         end_time: "2026-01-01T00:01:00Z".parse()?,
         counts: serde_json::Value::Null,
         summary: serde_json::Value::Null,
+        metadata: Vec::new(),
     };
     Ok(writer.finish(&ledger, &[], &[], end)?)
 }

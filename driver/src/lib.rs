@@ -2,6 +2,7 @@
 //!
 //! `unsafe` lives in [`memory`], [`net`] and [`rdma`] only.
 
+pub mod assembly;
 pub mod clock;
 pub mod dectris;
 pub mod faults;

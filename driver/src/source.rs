@@ -2,6 +2,7 @@
 
 use crate::memory::{FrameLease, FrameRing};
 use frame::StreamDescription;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What a source does when every slot of the ring is taken.
@@ -95,6 +96,10 @@ pub trait FrameSource: Send {
     fn remarks(&self) -> Vec<String> {
         Vec::new()
     }
+    /// what it has counted of its own, for the run's summary
+    fn counts(&self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
 }
 
 impl FrameSource for Box<dyn FrameSource> {
@@ -116,6 +121,10 @@ impl FrameSource for Box<dyn FrameSource> {
 
     fn remarks(&self) -> Vec<String> {
         self.as_ref().remarks()
+    }
+
+    fn counts(&self) -> BTreeMap<String, u64> {
+        self.as_ref().counts()
     }
 }
 

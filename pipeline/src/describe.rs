@@ -2,7 +2,8 @@
 //! `docs/metrics.md`.
 
 use crate::config::{
-    AcceleratorConfig, CoresConfig, EmitConfig, FeedbackConfig, RecipeConfig, RingConfig, RunConfig, StoreConfig,
+    AcceleratorConfig, AssemblySection, CoresConfig, EmitConfig, FeedbackConfig, PlaceConfig, RecipeConfig, RingConfig,
+    RunConfig, StoreConfig,
 };
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -104,6 +105,9 @@ pub fn configuration() -> String {
     section::<driver::dectris::DectrisConfig>(&mut out, "[[source]]` with `kind = \"dectris\"");
     section::<driver::udp::UdpConfig>(&mut out, "[[source]]` with `kind = \"udp\"");
     section::<driver::udp::PartConfig>(&mut out, "[[source.part]]` with `kind = \"udp\"");
+    out.push_str("Where there are several `[[source]]`, each also has its place:\n\n");
+    section::<PlaceConfig>(&mut out, "[[source]]` beside `[assembly]");
+    section::<AssemblySection>(&mut out, "[assembly]");
     section::<driver::faults::FaultConfig>(&mut out, "[source.faults]");
     section::<AcceleratorConfig>(&mut out, "[accelerator]");
     section::<CoresConfig>(&mut out, "[cores]");

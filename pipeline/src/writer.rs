@@ -146,6 +146,7 @@ impl Writer {
             end_time: jiff::Timestamp::now(),
             counts: serde_json::json!(summary.frames),
             summary: serde_json::json!(summary),
+            metadata: run.metadata.for_file(),
         };
         let files = self
             .files

@@ -588,6 +588,7 @@ impl Assembly {
         header.detector_time_ns.set(frame.times[0].saturating_mul(100));
         header.parts_expected.set(packets as u32);
         header.parts_missing.set(missing as u32);
+        header.missing_bytes.set((missing * layout.payload_bytes) as u32);
         header.arrival_time_ns.set(now_ns);
         if missing > 0 {
             header.flags = FLAG_PARTIAL;

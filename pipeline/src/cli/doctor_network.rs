@@ -18,35 +18,43 @@ const MTU_GOOD: usize = 9000;
 /// What the kernel allows, and what the sources of a configuration find there.
 pub(super) fn network(config: Option<&Path>) -> Result<Vec<Finding>, Failure> {
     let config = config.map(Config::load).transpose()?;
-    let source = config.as_ref().map(|config| &config.source[0]);
-    let wanted = match source {
-        Some(SourceConfig::Udp(udp)) => udp.udp.receive_buffer_bytes,
-        _ => RECEIVE_BYTES_STREAM,
+    let sources = || {
+        config
+            .iter()
+            .flat_map(|config| &config.source)
+            .map(|entry| &entry.source)
     };
+    let wanted = |source: &SourceConfig| match source {
+        SourceConfig::Udp(udp) => udp.udp.receive_buffer_bytes,
+        _ => 0,
+    };
+    let wanted = sources().map(wanted).max().unwrap_or(0).max(RECEIVE_BYTES_STREAM);
     let mut findings = vec![
         limit("rmem_max", "bytes for a socket", wanted),
         limit("netdev_max_backlog", "packets for a core", BACKLOG_PACKETS),
     ];
-    match source {
-        Some(SourceConfig::Udp(udp)) => {
-            let payload = driver::udp::Layout::new(&udp.udp).map_or(0, |layout| layout.payload_bytes);
-            let addresses = udp.udp.socket_addresses().unwrap_or_default();
-            findings.extend(
-                addresses
+    for source in sources() {
+        match source {
+            SourceConfig::Udp(udp) => {
+                let payload = driver::udp::Layout::new(&udp.udp).map_or(0, |layout| layout.payload_bytes);
+                let addresses = udp.udp.socket_addresses().unwrap_or_default();
+                findings.extend(
+                    addresses
+                        .iter()
+                        .flat_map(|one| interface(one.ip(), HEADERS_BYTES + payload)),
+                );
+            }
+            SourceConfig::Dectris(dectris) => {
+                // The interface is the one that a packet to the detector would leave by.
+                let detectors = dectris
+                    .dectris
+                    .addresses
                     .iter()
-                    .flat_map(|one| interface(one.ip(), HEADERS_BYTES + payload)),
-            );
+                    .filter_map(|one| one.strip_prefix("tcp://")?.parse().ok());
+                findings.extend(detectors.filter_map(way_to).flat_map(|own| interface(own, MTU_GOOD)));
+            }
+            _ => {}
         }
-        Some(SourceConfig::Dectris(dectris)) => {
-            // The interface is the one that a packet to the detector would leave by.
-            let detectors = dectris
-                .dectris
-                .addresses
-                .iter()
-                .filter_map(|one| one.strip_prefix("tcp://")?.parse().ok());
-            findings.extend(detectors.filter_map(way_to).flat_map(|own| interface(own, MTU_GOOD)));
-        }
-        _ => {}
     }
     Ok(findings)
 }

@@ -20,7 +20,8 @@ pub(super) struct Ledger {
     storage: Dataset,
     arrival: Dataset,
     latency: Dataset,
-    missing: Dataset,
+    parts_missing: Dataset,
+    missing_bytes: Dataset,
     /// one bit per packet, where frames come in packets
     bits: Option<RowWriter<u8>>,
 }
@@ -48,9 +49,9 @@ impl Ledger {
         let latency = group.column::<u32>("result_latency", frames, 0)?;
         nexus::attr_text(&latency, "units", "ns")?;
         nexus::attr_text(&latency, "meaning", "from arrival to result; 0: no result")?;
-        let missing = group.column::<u32>("parts_missing", frames, 0)?;
+        let parts_missing = group.column::<u32>("parts_missing", frames, 0)?;
         nexus::attr_text(
-            &missing,
+            &parts_missing,
             "meaning",
             "packets or modules that never came; their pixels hold the mask value",
         )?;
@@ -76,6 +77,12 @@ impl Ledger {
                 Some(RowWriter::new(dataset)?)
             }
         };
+        let missing_bytes = group.column::<u32>("missing_bytes", frames, 0)?;
+        nexus::attr_text(
+            &missing_bytes,
+            "meaning",
+            "bytes of the frame that never came and hold the mask value",
+        )?;
         Ok(Self {
             group,
             frame_state,
@@ -83,7 +90,8 @@ impl Ledger {
             storage,
             arrival,
             latency,
-            missing,
+            parts_missing,
+            missing_bytes,
             bits,
         })
     }
@@ -105,6 +113,7 @@ impl Ledger {
             columns.arrival_ns.len(),
             columns.result_latency_ns.len(),
             columns.parts_missing.len(),
+            columns.missing_bytes.len(),
         ];
         if lengths.iter().any(|length| *length as u64 != frames) {
             return Err(StoreError::Description {
@@ -122,7 +131,8 @@ impl Ledger {
         self.storage.write_raw(columns.storage)?;
         self.arrival.write_raw(columns.arrival_ns)?;
         self.latency.write_raw(columns.result_latency_ns)?;
-        self.missing.write_raw(columns.parts_missing)?;
+        self.parts_missing.write_raw(columns.parts_missing)?;
+        self.missing_bytes.write_raw(columns.missing_bytes)?;
         let group = self.group.group_ref();
         nexus::attr(group, "expected", &(columns.frame_state.len() as u64))?;
         let totals = [

@@ -168,6 +168,7 @@ pub struct Books {
     arrival_ns: Vec<u64>,
     latency_ns: Vec<u32>,
     parts_missing: Vec<u32>,
+    missing_bytes: Vec<u32>,
 }
 
 impl Books {
@@ -188,6 +189,7 @@ impl Books {
                 .collect(),
             latency_ns: (0..frames).map(|f| if there(&f) { 500 } else { 0 }).collect(),
             parts_missing: vec![0; frames as usize],
+            missing_bytes: vec![0; frames as usize],
         }
     }
 
@@ -199,6 +201,7 @@ impl Books {
             arrival_ns: &self.arrival_ns,
             result_latency_ns: &self.latency_ns,
             parts_missing: &self.parts_missing,
+            missing_bytes: &self.missing_bytes,
         }
     }
 }
@@ -209,6 +212,7 @@ pub fn end(state: &str) -> RunEnd {
         end_time: "2026-11-22T23:31:00Z".parse().unwrap(),
         counts: serde_json::json!({ "expected": 1 }),
         summary: serde_json::json!({ "state": state }),
+        metadata: Vec::new(),
     }
 }
 
