@@ -1,9 +1,7 @@
 //! Marks the threads and the stretch of time in which a frame is on its way: nothing is allocated there.
 //! A test replaces the global allocator with one that counts what [`active`] threads ask for.
 
-use crossbeam_channel::Receiver;
 use std::cell::Cell;
-use std::time::Duration;
 
 thread_local! {
     static ACTIVE: Cell<bool> = const { Cell::new(false) };
@@ -29,10 +27,4 @@ impl Drop for Guard {
     fn drop(&mut self) {
         ACTIVE.with(|active| active.set(false));
     }
-}
-
-/// Waits once on an empty queue: the channel makes this thread's place in its list of waiters at the first wait.
-pub fn warm<T>(queue: &Receiver<T>) {
-    // Nothing is sent before the threads are let go. A shorter wait would end before it takes its place.
-    let _ = queue.recv_timeout(Duration::from_millis(50));
 }

@@ -216,7 +216,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
     let (barrier, core) = (go.clone(), cores.writer);
     let writer = spawn("write", move || {
         crate::cores::pin(core);
-        data_plane::warm(&writer.queue);
+        driver::memory::warm(&writer.queue);
         barrier.wait();
         writer.write();
         writer

@@ -179,7 +179,7 @@ impl Worker {
 
     /// Touches what would otherwise be made at first use.
     pub fn warm(&mut self) {
-        data_plane::warm(&self.work);
+        driver::memory::warm(&self.work);
     }
 
     /// Works until the source has ended; returns the latencies, ns.

@@ -201,7 +201,7 @@ impl FrameRing {
     /// Makes this thread's place among those that wait for a slot, so that a later wait allocates nothing.
     pub fn warm_thread(&self) {
         let all: Vec<FrameSlot> = std::iter::from_fn(|| self.try_slot()).collect();
-        drop(self.slot_within(Duration::from_millis(50)));
+        warm(&self.0.take);
         drop(all);
     }
 
@@ -403,6 +403,22 @@ impl std::fmt::Debug for FrameLease {
             self.slot,
             self.header().frame_number.get()
         )
+    }
+}
+
+/// Waits on an empty queue for a moment: the channel makes this thread's place in its list of waiters at the first wait.
+///
+/// A wait with a deadline may pass it while it still spins, on a busy machine, and then makes no place.
+pub fn warm<T>(queue: &Receiver<T>) {
+    let moment = crossbeam_channel::after(Duration::from_millis(20));
+    let mut either = crossbeam_channel::Select::new();
+    either.recv(queue);
+    let end = either.recv(&moment);
+    let ready = either.select();
+    if ready.index() == end {
+        let _ = ready.recv(&moment);
+    } else {
+        let _ = ready.recv(queue);
     }
 }
 
