@@ -227,15 +227,24 @@ fn a_tomography_sharpens_and_repeats_bit_for_bit_whatever_the_order() {
     );
 }
 
-/// The final slices' bytes, as `h5dump` would find them.
+/// The final slices' bytes, as h5py finds them.
 fn slice_bytes(master: &str) -> Vec<u8> {
-    let Some(python) = fluxline_tests::python("slice_bytes") else {
+    bytes_of(
+        master,
+        "g=h['entry/results/images']\n  b=b''.join(g[k][k][()].tobytes() for k in sorted(g))",
+    )
+}
+
+/// What two lines of Python find in a file `h`, in `b`.
+fn bytes_of(master: &str, finding: &str) -> Vec<u8> {
+    let Some(python) = fluxline_tests::python("bytes_of") else {
         return Vec::new();
     };
-    let script = "import h5py,sys\nwith h5py.File(sys.argv[1]) as h:\n  g=h['entry/results/images']\n  \
-                  sys.stdout.buffer.write(b''.join(g[k][k][()].tobytes() for k in sorted(g)))";
+    let script = format!(
+        "import h5py,hdf5plugin,sys\nwith h5py.File(sys.argv[1]) as h:\n  {finding}\n  sys.stdout.buffer.write(b)"
+    );
     let output = std::process::Command::new(python)
-        .args(["-c", script, master])
+        .args(["-c", &script, master])
         .output()
         .expect("python");
     assert!(
@@ -244,6 +253,31 @@ fn slice_bytes(master: &str) -> Vec<u8> {
         String::from_utf8_lossy(&output.stderr)
     );
     output.stdout
+}
+
+#[test]
+fn without_operations_frames_are_recorded_as_they_come() {
+    let folder = folder("recorded");
+    let source = "scene = \"diffraction\"\ndetector = \"custom\"\nrows = 130\ncolumns = 170\nframes = 60\nrate_hz = 0.0\n\
+                  distinct = 7\ncompressed = true\n";
+    let nothing = "[recipe.none]\ntechnique = \"diffraction\"\noperations = []\n";
+    let frames: Vec<Vec<u8>> = [nothing, STATISTICS]
+        .iter()
+        .map(|recipe| {
+            let summary = once(&configuration(&folder, source, recipe, ""));
+            closes(&summary["frames"], &summary["outcomes"]);
+            assert_eq!(
+                (&summary["state"], &summary["outcomes"]["synced"]),
+                (&object!("complete"), &object!(60))
+            );
+            bytes_of(
+                summary["files"][0].as_str().expect("a file"),
+                "b=h['entry/data/data'][()].tobytes()",
+            )
+        })
+        .collect();
+    assert!(frames[0] == frames[1], "the same frames, analysed or not");
+    assert!(frames[0].is_empty() || frames[0].iter().any(|byte| *byte > 0));
 }
 
 #[test]

@@ -485,7 +485,7 @@ impl Default for EmitConfig {
 pub struct RecipeConfig {
     /// Technique: one of the folders of `pipeline/src/recipes`.
     pub technique: String,
-    /// Operations in order; each may have a table `[recipe.NAME.OPERATION]`.
+    /// Operations in order; each may have a table `[recipe.NAME.OPERATION]`. None of diffraction's: frames are recorded as they come.
     pub operations: Vec<String>,
     /// Parameters of the operations, by operation name.
     #[serde(flatten)]

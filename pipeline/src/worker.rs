@@ -249,10 +249,11 @@ impl Worker {
 
     fn one_batch(&mut self) {
         let started = monotonic_ns();
-        let staged = self.stager.begin().map_err(|e| e.to_string());
-        if staged.is_ok() {
-            self.stage();
-        }
+        // Without operations frames are recorded as they come: nobody needs their pixels.
+        let staged = match self.operations.is_empty() {
+            true => Ok(()),
+            false => self.stager.begin().map_err(|e| e.to_string()).map(|()| self.stage()),
+        };
         if self.batch.is_empty() {
             return;
         }
@@ -337,8 +338,23 @@ impl Worker {
 
     /// Runs the recipe; gives the results back to the pool, to be taken again when everybody has let go.
     fn analyse(&mut self) -> Result<(), String> {
+        let outcome = self.operate();
+        let now = monotonic_ns();
+        for result in &mut self.results {
+            if let Some(result) = Arc::get_mut(result) {
+                result.result_time_ns = now;
+            }
+            self.pool.push_back(result.clone());
+        }
+        outcome
+    }
+
+    fn operate(&mut self) -> Result<(), String> {
+        if self.operations.is_empty() {
+            return Ok(());
+        }
         let frames = self.stager.finish(&self.queue).map_err(|e| e.to_string());
-        let outcome = frames.and_then(|frames| {
+        frames.and_then(|frames| {
             let kind = self
                 .batch
                 .first()
@@ -356,15 +372,7 @@ impl Worker {
                 .iter_mut()
                 .try_for_each(|operation| operation.push(&mut batch))
                 .map_err(|e| e.to_string())
-        });
-        let now = monotonic_ns();
-        for result in &mut self.results {
-            if let Some(result) = Arc::get_mut(result) {
-                result.result_time_ns = now;
-            }
-            self.pool.push_back(result.clone());
-        }
-        outcome
+        })
     }
 
     fn snapshot_if_due(&mut self) {

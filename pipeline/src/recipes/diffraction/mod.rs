@@ -57,8 +57,8 @@ impl Technique for Diffraction {
             .iter()
             .map(|o| OPERATIONS.iter().position(|known| known == o))
             .collect();
-        if places.is_empty() || !places.is_sorted_by(|a, b| a < b) {
-            let expected = format!("some of {OPERATIONS:?}, each once and in this order");
+        if !places.is_sorted_by(|a, b| a < b) {
+            let expected = format!("some of {OPERATIONS:?}, each once and in this order, or none, to record only");
             return Err(ConfigError::value(
                 format!("recipe.{name}.operations"),
                 format!("{:?}", config.operations),
