@@ -3,7 +3,7 @@
 use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
 use crate::ledger::{Ledger, Outcomes};
-use crate::recipes::Snapshot;
+use crate::recipes::{Counter, Snapshot};
 use crate::storage::RunInfo;
 use crossbeam_queue::ArrayQueue;
 use driver::memory::FrameLease;
@@ -228,6 +228,7 @@ pub struct ActiveRun {
     pub(crate) summary: Mutex<Option<Summary>>,
     pub(crate) warnings: Mutex<Vec<String>>,
     pub(crate) queues: [AtomicU64; 2],
+    pub(crate) counters: Vec<(&'static str, Counter)>,
 }
 
 impl ActiveRun {

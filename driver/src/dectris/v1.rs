@@ -214,7 +214,7 @@ fn start(parts: &[&[u8]], detail: Option<&str>) -> Result<Start> {
 fn array(start: &mut Start, head: &ArrayHead<'_>, bytes: &[u8]) -> Result<()> {
     let (values, expected) = (bytes.as_chunks::<4>().0, "as many values as its shape has");
     let count = head.shape.0.checked_mul(head.shape.1);
-    if count != Some(values.len() as u64) || bytes.len() % 4 != 0 {
+    if count != Some(values.len() as u64) || !bytes.len().is_multiple_of(4) {
         return Err(DecodeError::new(
             "header array",
             Found::Pair(head.shape.0, head.shape.1),
@@ -264,9 +264,7 @@ fn configuration(start: &mut Start, configuration: serde_json::Map<String, Value
         None => None,
     };
     if let Some(images) = whole("nimages") {
-        let images = images
-            .checked_mul(whole("ntrigger").unwrap_or(1).max(1))
-            .unwrap_or(u64::MAX);
+        let images = images.saturating_mul(whole("ntrigger").unwrap_or(1).max(1));
         if !(1..=IMAGES_MAX).contains(&images) {
             return Err(DecodeError::new(
                 "nimages",
