@@ -9,8 +9,10 @@ on one core because its CPU algorithms do; Fluxline uses what the OpenCL device 
 """
 
 import argparse
+import glob
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -360,7 +362,121 @@ def stream(_, rounds, __):
                       f"({min(ratios):.2f} to {max(ratios):.2f}) of its rate |", flush=True)
 
 
-PARTS = {"stream": stream, "azimuthal": azimuthal, "spots": spots, "backprojection": backprojection, "codec": codec, "writer": writer, "latency": latency}
+UDP_CONFIG = """
+[ring]
+slots = 1024
+allow_transparent = true
+[[source]]
+kind = "udp"
+addresses = ["10.78.0.2:50300"]
+frames = {frames}
+silence_timeout_s = 1.0
+settle_s = 0.0
+[store]
+path = "{store}"
+compress = false
+[feedback]
+listen = "127.0.0.1:32300"
+[recipe.bench]
+technique = "diffraction"
+operations = {operations}
+"""
+
+
+class Link:
+    """Two network namespaces and a veth pair between them, MTU 9000."""
+
+    def __enter__(self):
+        self.names = [f"fl-bench-{side}-{os.getpid()}" for side in "sr"]
+        sender, receiver = self.names
+        try:
+            for words in (f"netns add {sender}", f"netns add {receiver}",
+                          f"-n {sender} link add d0 mtu 9000 type veth peer name d0 mtu 9000 netns {receiver}",
+                          f"-n {sender} addr add 10.78.0.1/24 dev d0", f"-n {receiver} addr add 10.78.0.2/24 dev d0",
+                          f"-n {sender} link set d0 up", f"-n {receiver} link set d0 up", f"-n {receiver} link set lo up"):
+                subprocess.run(["ip", *words.split()], check=True)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for name in self.names:
+            subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
+
+    def start(self, side, *command):
+        return subprocess.Popen(["ip", "netns", "exec", self.names[side], *command], stdout=subprocess.PIPE, text=True,
+                                stderr=subprocess.DEVNULL)
+
+
+def highest(attempt):
+    """The highest rate at which `attempt` loses nothing: as fast as the sender goes, else by halving between rates."""
+    rate, lost = attempt(0)
+    if lost == 0:
+        return rate
+    low, high = 0.0, rate
+    for _ in range(6):
+        middle = (low + high) / 2
+        rate, lost = attempt(middle)
+        low, high = (max(low, rate), high) if lost == 0 else (low, middle)
+    return low
+
+
+def udp(_, rounds, __):
+    """Packets of a JUNGFRAU module over a veth pair: the highest rate without loss, beside a bare recvmmsg loop's."""
+    frames, packets_a_frame = 3000, 128
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="bench-store-") as folder, Link() as link:
+        simulation, config = os.path.join(folder, "simulate.toml"), os.path.join(folder, "bench.toml")
+        with open(simulation, "w", encoding="utf-8") as file:
+            file.write(f'scene = "diffraction"\ndetector = "custom"\nrows = 512\ncolumns = 1024\nframes = {frames}\n'
+                       'rate_hz = 0.0\ndistinct = 8\n')
+
+        def send(rate):
+            sender = link.start(0, FLUXLINE, "emulate", "--json", "--udp", "10.78.0.2:50300", "--simulate", simulation,
+                                "--rate", f"{rate:.1f}")
+            report = json.loads(sender.communicate()[0])
+            return frames / report["seconds"], report["packets"]
+
+        def bare(rate):
+            receiver = link.start(1, sys.executable, os.path.join(ROOT, "benches/recvmmsg.py"), "10.78.0.2", "50300",
+                                  str(frames * packets_a_frame), "8240")
+            receiver.stdout.readline()
+            sent, packets = send(rate)
+            return sent, packets - int(receiver.stdout.read())
+
+        def fluxline(rate):
+            store = tempfile.mkdtemp(dir=folder)
+            with open(config, "w", encoding="utf-8") as file:
+                file.write(UDP_CONFIG.format(frames=frames, store=store, operations=operations))
+                if "azimuthal" in operations:
+                    file.write("[recipe.bench.azimuthal]\nbins = 1000\n")
+            run = link.start(1, FLUXLINE, "run", "--once", config, "--json")
+            while not glob.glob(f"{store}/*/*/state.jsonl"):
+                if run.poll() is not None:
+                    sys.exit("a run with a UDP source was not armed")
+                time.sleep(0.05)
+            time.sleep(0.5)
+            sent, packets = send(rate)
+            summary = json.loads(run.communicate()[0])
+            shutil.rmtree(store)
+            # A frame that was received and could not be kept is lost as well.
+            kept = summary["frames"]["complete"] * packets_a_frame
+            return sent, packets - min(kept, summary["udp"]["placed"])
+
+        for operations in ('["statistics"]', '["correct", "statistics", "azimuthal"]'):
+            ours, bares = [], []
+            for _ in range(rounds):
+                bares.append(highest(bare))
+                ours.append(highest(fluxline))
+            ratios = [own / limit for own, limit in zip(ours, bares)]
+            gigabytes = 512 * 1024 * 2 / 1e9
+            print(f"| UDP, JUNGFRAU module, {operations.count(',') + 1} operations, stored as it comes | {statistics.median(ours):.0f}/s, "
+                  f"{statistics.median(ours) * gigabytes:.2f} GB/s | bare recvmmsg | {statistics.median(bares):.0f}/s, "
+                  f"{statistics.median(bares) * gigabytes:.2f} GB/s | Fluxline has **{statistics.median(ratios):.2f}** "
+                  f"({min(ratios):.2f} to {max(ratios):.2f}) of its rate |", flush=True)
+
+
+PARTS = {"stream": stream, "udp": udp, "azimuthal": azimuthal, "spots": spots, "backprojection": backprojection, "codec": codec, "writer": writer, "latency": latency}
 
 
 def main():
@@ -372,7 +488,7 @@ def main():
     unknown = [name for name in arguments.only.split(",") if name not in PARTS]
     if unknown:
         parser.error(f"--only {unknown[0]}: there is {', '.join(PARTS)}")
-    ours = Ours() if set(arguments.only.split(",")) - {"stream", "spots"} else None
+    ours = Ours() if set(arguments.only.split(",")) - {"stream", "udp", "spots"} else None
     load = os.getloadavg()[0]
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown")

@@ -171,6 +171,14 @@ fn channels_and_packings_that_others_send() {
     assert_eq!(summary["outcomes"]["done"], 12, "{summary}");
     check(&python, "dectris_stream.py", &["same", &file, master(&summary)]);
     check(&python, "dectris_stream.py", &["angles", master(&summary), "5", "0.5"]);
+    check(&python, "dectris_stream.py", &["metadata", master(&summary)]);
+    let columns = &summary["metadata"]["columns"];
+    assert_eq!(columns["I0"]["frames"], 4, "{summary}");
+    assert_eq!(
+        columns["hardware_time_ns"],
+        object!({ "frames": 11, "unit": "ns" }),
+        "image 0 began at 0"
+    );
     sender.output();
     // Without a choice the error names what is there.
     let second = address();

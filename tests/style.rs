@@ -33,6 +33,7 @@ fn unsafe_lives_where_the_design_allows_it() {
         "frame/src/codec/mod.rs",
         "frame/src/region.rs",
         "driver/src/memory/mod.rs",
+        "driver/src/net/mod.rs",
         "driver/src/rdma/mod.rs",
         "kernels/src/host_memory.rs",
         "pipeline/src/storage/h5.rs",

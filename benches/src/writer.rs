@@ -49,6 +49,7 @@ fn stream(shape: Shape, frames: usize, payload_bytes_max: usize) -> StreamDescri
         angles_deg: Vec::new(),
         kinds: Vec::new(),
         pausable: true,
+        parts: 0,
         saturation_value: None,
         mask: None,
         detector: Default::default(),
@@ -123,18 +124,22 @@ fn nexus_run(store: &Store, info: &RunInfo, stream: &StreamDescription, chunks: 
         writer.write_frame(&header, chunk)?;
     }
     let (ones, zeros, latency) = (vec![1u8; frames], vec![1u64; frames], vec![1u32; frames]);
+    let missing = vec![0u32; frames];
     let ledger = LedgerColumns {
         frame_state: &ones,
         analysis: &ones,
         storage: &ones,
         arrival_ns: &zeros,
         result_latency_ns: &latency,
+        parts_missing: &missing,
+        missing_bytes: &missing,
     };
     let end = RunEnd {
         state: "complete".into(),
         end_time: "2026-01-01T00:01:00Z".parse()?,
         counts: serde_json::Value::Null,
         summary: serde_json::Value::Null,
+        metadata: Vec::new(),
     };
     Ok(writer.finish(&ledger, &[], &[], end)?)
 }

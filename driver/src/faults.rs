@@ -123,6 +123,8 @@ impl<S: FrameSource> Faulty<S> {
     fn changed(&mut self, lease: &FrameLease, ring: &FrameRing) -> Option<FrameLease> {
         let mut slot = ring.slot_within(Duration::from_millis(20))?;
         *slot.header_mut() = *lease.header();
+        slot.header_mut().notes.set(0);
+        lease.notes().iter().all(|note| slot.note(*note));
         let payload = lease.payload();
         slot.payload_mut()[..payload.len()].copy_from_slice(payload);
         let place = (self.random.next_u64() % payload.len().max(1) as u64) as usize;
@@ -196,6 +198,10 @@ impl<S: FrameSource> FrameSource for Faulty<S> {
 
     fn remarks(&self) -> Vec<String> {
         self.source.remarks()
+    }
+
+    fn counts(&self) -> std::collections::BTreeMap<String, u64> {
+        self.source.counts()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::memory::{FrameLease, FrameRing};
 use frame::StreamDescription;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What a source does when every slot of the ring is taken.
@@ -74,6 +75,9 @@ pub enum SourceError {
     /// a DECTRIS stream
     #[error(transparent)]
     Dectris(#[from] crate::dectris::DectrisError),
+    /// packets over UDP
+    #[error(transparent)]
+    Udp(#[from] crate::udp::UdpError),
 }
 
 /// A source of frames. [`FrameSource::arm`] does everything slow; afterwards [`FrameSource::next`] allocates nothing.
@@ -91,6 +95,10 @@ pub trait FrameSource: Send {
     /// what somebody should know of how the frames ended; when no more will come
     fn remarks(&self) -> Vec<String> {
         Vec::new()
+    }
+    /// what it has counted of its own, for the run's summary
+    fn counts(&self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
     }
 }
 
@@ -113,6 +121,10 @@ impl FrameSource for Box<dyn FrameSource> {
 
     fn remarks(&self) -> Vec<String> {
         self.as_ref().remarks()
+    }
+
+    fn counts(&self) -> BTreeMap<String, u64> {
+        self.as_ref().counts()
     }
 }
 

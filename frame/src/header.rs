@@ -12,9 +12,10 @@
 //!   16  u64   frame number            72  f64   angle, degrees (NaN: none)
 //!   24  u64   index at its origin     80  u32   parts expected
 //!   32  u64   detector time, ns       84  u32   parts missing
-//!   40  u64   arrival time, ns        88  36×u8 reserved, zero
-//!   48  u64   payload bytes          124  u32   header CRC32C (0: none)
-//!   56  u32   rows
+//!   40  u64   arrival time, ns        88  u32   bytes missing, once decompressed
+//!   48  u64   payload bytes           92  u32   notes behind the header
+//!   56  u32   rows                    96  28×u8 reserved, zero
+//!                                    124  u32   header CRC32C (0: none)
 //! ```
 
 use crate::pixel::{Compression, PixelType, Shape};
@@ -112,8 +113,12 @@ pub struct FrameHeader {
     pub parts_expected: U32,
     /// of these, how many never came
     pub parts_missing: U32,
+    /// bytes of the frame, once decompressed, that never came and hold the mask value
+    pub missing_bytes: U32,
+    /// [`crate::Note`]s in the header's page; 0 on the wire
+    pub notes: U32,
     /// zero
-    pub reserved: [u8; 36],
+    pub reserved: [u8; 28],
     /// CRC32C of the 124 bytes before; 0 where the sender computes none
     pub header_crc32c: U32,
 }
@@ -188,7 +193,9 @@ impl FrameHeader {
             angle_deg: F64::new(f64::NAN),
             parts_expected: U32::ZERO,
             parts_missing: U32::ZERO,
-            reserved: [0; 36],
+            missing_bytes: U32::ZERO,
+            notes: U32::ZERO,
+            reserved: [0; 28],
             header_crc32c: U32::ZERO,
         }
     }

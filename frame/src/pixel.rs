@@ -144,6 +144,8 @@ pub enum Compression {
     None = 0,
     /// HDF5 filter 32008 with LZ4: 8-byte big-endian size, 4-byte big-endian block size, blocks
     BitshuffleLz4 = 1,
+    /// HDF5 filter 32008 with Zstandard: the same framing; decoded only
+    BitshuffleZstd = 2,
 }
 
 impl Compression {
@@ -152,6 +154,7 @@ impl Compression {
         match code {
             0 => Some(Compression::None),
             1 => Some(Compression::BitshuffleLz4),
+            2 => Some(Compression::BitshuffleZstd),
             _ => None,
         }
     }

@@ -30,6 +30,8 @@ pub struct StreamDescription {
     pub kinds: Vec<crate::FrameKind>,
     /// whether the source can be made to wait (a file, a simulator) or frames are lost when the ring is full
     pub pausable: bool,
+    /// packets or modules that make a frame; 0 where frames come as one
+    pub parts: u32,
     /// pixels at or above this value are saturated
     pub saturation_value: Option<f64>,
     /// the source's own mask

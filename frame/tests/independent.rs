@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
-use frame::codec::{Scratch, compress, compress_bound, decompress_into};
+use frame::codec::{Beneath, Scratch, compress, compress_bound, decompress, decompress_into, decompress_rows};
 use frame::geometry::Unit;
 use frame::{Shape, poni};
 use std::path::{Path, PathBuf};
@@ -65,6 +65,64 @@ fn chunks_are_those_of_hdf5plugin_byte_for_byte() {
         let mut back = vec![0xaa; raw.len()];
         decompress_into(&theirs, pixel_bytes, &mut back).unwrap();
         assert!(back == raw, "{}: their chunk decodes to other pixels", case.display());
+    }
+}
+
+#[test]
+fn bitshuffle_zstandard_of_hdf5plugin_comes_back_byte_for_byte() {
+    let Some(folder) = answers("zstd") else { return };
+    let found = cases(&folder.0, "chunk");
+    assert_eq!(found.len(), 6 * 13);
+    let mut scratch = Scratch::default();
+    for case in found {
+        let read = |ending| std::fs::read(case.with_extension(ending)).unwrap();
+        let (raw, theirs) = (read("raw"), read("chunk"));
+        let pixel_bytes = String::from_utf8(read("bytes")).unwrap().parse().unwrap();
+        let mut back = vec![0xaa; raw.len()];
+        decompress(Beneath::Zstd, &theirs, pixel_bytes, &mut back, &mut scratch).unwrap();
+        assert!(back == raw, "{}: decodes to other pixels", case.display());
+        // The same into a larger frame, one row of seven pixels after another where that goes.
+        let row_bytes = if raw.len() % (7 * pixel_bytes) == 0 {
+            7 * pixel_bytes
+        } else {
+            raw.len()
+        };
+        let (rows, stride) = (raw.len() / row_bytes, row_bytes + 3 * pixel_bytes);
+        let mut wide = vec![0x55; rows * stride];
+        decompress_rows(
+            Beneath::Zstd,
+            &theirs,
+            pixel_bytes,
+            (rows, row_bytes),
+            &mut wide,
+            stride,
+            &mut scratch,
+        )
+        .unwrap();
+        for (row, line) in wide.chunks(stride).enumerate() {
+            assert!(
+                line[..row_bytes] == raw[row * row_bytes..][..row_bytes],
+                "{} row {row}",
+                case.display()
+            );
+            assert!(
+                line[row_bytes..].iter().all(|byte| *byte == 0x55),
+                "what lies between rows is untouched"
+            );
+        }
+        // Cut short, forged or of the other kind: refused.
+        let lz4 = decompress(Beneath::Lz4, &theirs, pixel_bytes, &mut back, &mut scratch);
+        assert!(lz4.is_err() || raw.len() < 8 * pixel_bytes, "{}", case.display());
+        assert!(
+            decompress(
+                Beneath::Zstd,
+                &theirs[..theirs.len() - 1],
+                pixel_bytes,
+                &mut back,
+                &mut scratch
+            )
+            .is_err()
+        );
     }
 }
 

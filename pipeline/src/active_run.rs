@@ -2,6 +2,7 @@
 
 use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
+use crate::frame_metadata::{FrameMetadata, MetadataSummary};
 use crate::ledger::{Ledger, Outcomes};
 use crate::recipes::{Counter, Snapshot};
 use crate::storage::RunInfo;
@@ -14,7 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// State of a run while it is in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -135,9 +136,18 @@ pub struct Summary {
     /// what a DECTRIS source counted during the run; nothing that is 0
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub dectris: BTreeMap<String, u64>,
+    /// what a UDP source counted during the run; nothing that is 0
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub udp: BTreeMap<String, u64>,
     /// frames sent on to other programs, and those that nobody took in time
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub emitted: BTreeMap<String, u64>,
+    /// what became of the modules where several sources make one frame
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub assembly: BTreeMap<String, u64>,
+    /// values by frame number: which, and of how many frames
+    #[serde(skip_serializing_if = "MetadataSummary::is_empty")]
+    pub metadata: MetadataSummary,
     /// what somebody should know
     pub warnings: Vec<String>,
 }
@@ -201,6 +211,8 @@ pub struct ActiveRun {
     pub datasets: Vec<crate::storage::DatasetInfo>,
     /// frame by frame
     pub ledger: Ledger,
+    /// values by frame number that came with the stream or by HTTP
+    pub metadata: Arc<FrameMetadata>,
     /// tracker counts
     pub counts: LiveCounts,
     /// results for consumers
@@ -227,6 +239,8 @@ pub struct ActiveRun {
     pub(crate) latency: Mutex<LatencyUs>,
     pub(crate) summary: Mutex<Option<Summary>>,
     pub(crate) warnings: Mutex<Vec<String>>,
+    /// what the source had counted of its own when it ended
+    pub(crate) source_counts: Mutex<BTreeMap<String, u64>>,
     pub(crate) queues: [AtomicU64; 2],
     pub(crate) counters: Vec<(&'static str, Counter)>,
 }

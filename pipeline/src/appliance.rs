@@ -2,13 +2,14 @@
 //! interface both drive this.
 
 use crate::active_run::{ActiveRun, Summary};
-use crate::config::{Config, ConfigError, SourceConfig};
+use crate::config::{AlignBy, Config, ConfigError, SourceConfig};
 use crate::cores::Cores;
 use crate::emit::Emitter;
 use crate::metrics::Metrics;
 use crate::recipes::{self, RecipeError, Setup};
 use crate::run::{self, Run, RunParts};
 use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig};
+use driver::assembly::{Align, Assembly, AssemblyConfig, Part};
 use driver::dectris::{DectrisSource, Parked};
 use driver::faults::Faulty;
 use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
@@ -16,12 +17,14 @@ use driver::rdma::RdmaSource;
 use driver::replay::Replay;
 use driver::simulate::Simulate;
 use driver::source::{FrameSource, SourceError};
+use driver::udp::UdpSource;
 use frame::StreamDescription;
 use kernels::{Accelerator, MemoryMode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Why a run cannot be armed or the appliance not started.
 #[derive(Debug, thiserror::Error)]
@@ -107,20 +110,57 @@ pub struct Appliance {
     slot: Mutex<Slot>,
     /// held while a run is armed
     arming: Mutex<()>,
-    /// the socket of a detector's stream between runs
-    parked: Parked,
+    /// the sockets of detectors' streams between runs, one per source
+    parked: Vec<Parked>,
     /// where frames are sent on to
     emitter: Mutex<Option<Emitter>>,
 }
 
-/// The source of a configuration, opened. What it counts goes to `metrics`; the socket of a DECTRIS stream is the one
-/// in `parked`, if there is one.
+/// The source of a configuration, opened: its one source, or its several ones together. The socket of a DECTRIS stream is
+/// the one in `parked`.
 pub fn open_source(
     config: &Config,
     metrics: &Metrics,
+    parked: &[Parked],
+) -> Result<Box<dyn FrameSource>, ApplianceError> {
+    let open = |index: usize| open_part(config, index, metrics, &parked[index]);
+    let Some(section) = &config.assembly else {
+        return open(0);
+    };
+    let parts = config.source.iter().enumerate().map(|(index, entry)| {
+        let place = entry.place.as_ref();
+        Ok(Part {
+            source: open(index)?,
+            row: place.map_or(0, |place| place.row),
+            column: place.map_or(0, |place| place.column),
+            clock_offset_ns: place.and_then(|place| place.clock_offset_ns),
+        })
+    });
+    let parts = parts.collect::<Result<Vec<_>, ApplianceError>>()?;
+    let align = match section.align {
+        AlignBy::FrameNumber => Align::Number,
+        AlignBy::HardwareTime => Align::Time {
+            tolerance_ns: (section.tolerance_us * 1e3) as u64,
+        },
+    };
+    let assembly = AssemblyConfig {
+        shape: frame::Shape::new(section.rows, section.columns),
+        wait: Duration::from_millis(section.wait_ms),
+        align,
+        part_slots: section.part_slots,
+        when_full: config.ring.when_full.into(),
+    };
+    Ok(Box::new(Assembly::new(parts, assembly)?))
+}
+
+/// One source of a configuration, opened. What it counts goes to `metrics`.
+fn open_part(
+    config: &Config,
+    index: usize,
+    metrics: &Metrics,
     parked: &Parked,
 ) -> Result<Box<dyn FrameSource>, ApplianceError> {
-    let (source, faults): (Box<dyn FrameSource>, _) = match &config.source[0] {
+    let (source, faults): (Box<dyn FrameSource>, _) = match &config.source[index].source {
         SourceConfig::Simulate(s) => (Box::new(Simulate::new(s.simulate.clone())?), &s.faults),
         SourceConfig::Replay(r) => {
             let path = config.resolve(&r.path);
@@ -135,8 +175,16 @@ pub fn open_source(
             (Box::new(source), &r.faults)
         }
         SourceConfig::Dectris(d) => {
-            let counters = metrics.dectris.counters().clone();
+            // Of several streams the first one's counts are the process's: they are totals, and cannot be added up.
+            let counters = match index {
+                0 => metrics.dectris.counters().clone(),
+                _ => Arc::default(),
+            };
             (Box::new(DectrisSource::new(&d.dectris, counters, parked)?), &d.faults)
+        }
+        SourceConfig::Udp(u) => {
+            let counters = metrics.udp.counters().clone();
+            (Box::new(UdpSource::new(&u.udp, counters)?), &u.faults)
         }
     };
     Ok(match faults {
@@ -168,7 +216,9 @@ impl Appliance {
             None => None,
         };
         let text = serde_json::to_string(&config).map_err(|e| ApplianceError::Start(e.to_string()))?;
+        let parked = config.source.iter().map(|_| Parked::default()).collect();
         let appliance = Appliance {
+            parked,
             config_sha256: hex(&Sha256::digest(text.as_bytes())),
             config,
             accelerator,
@@ -181,7 +231,6 @@ impl Appliance {
                 epoch: 0,
             }),
             arming: Mutex::new(()),
-            parked: Parked::default(),
             emitter: Mutex::new(emitter),
         };
         appliance.show_state("idle");
@@ -190,8 +239,10 @@ impl Appliance {
 
     /// Connects to a detector's stream, so that a series which begins before a run is armed waits for it.
     pub fn connect(&self) -> Result<(), ApplianceError> {
-        if let SourceConfig::Dectris(source) = &self.config.source[0] {
-            self.parked.connect(&source.dectris)?;
+        for (entry, parked) in self.config.source.iter().zip(&self.parked) {
+            if let SourceConfig::Dectris(source) = &entry.source {
+                parked.connect(&source.dectris)?;
+            }
         }
         Ok(())
     }
@@ -267,6 +318,7 @@ impl Appliance {
         };
         let rdma_before = self.metrics.rdma.values();
         let dectris_before = self.metrics.dectris.values();
+        let udp_before = self.metrics.udp.values();
         // A source may wait here for its sender, and a device compile its kernels below; whoever asks for the state
         // meanwhile gets it.
         source.arm(epoch)?;
@@ -349,12 +401,14 @@ impl Appliance {
             metrics: self.metrics.clone(),
             rdma_before,
             dectris_before,
+            udp_before,
             emit: self
                 .emitter
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .as_ref()
                 .map(Emitter::handle),
+            metadata_wait: Duration::from_secs_f64(self.config.run.metadata_wait_s),
             warnings,
         };
         let run = run::arm(parts).map_err(ApplianceError::Start)?;

@@ -1,6 +1,9 @@
 //! The one TOML file of an appliance. An unknown key, a wrong unit or an impossible combination is an
 //! error that names the key, the value and what is allowed. `docs/configuration.md` is generated from here.
 
+mod assembly;
+
+pub use assembly::{AlignBy, AssemblySection, PlaceConfig};
 use driver::memory::PageSize;
 use driver::source::WhenFull;
 use schemars::JsonSchema;
@@ -60,9 +63,11 @@ pub struct Config {
     /// Memory that frames arrive in.
     #[serde(default)]
     pub ring: RingConfig,
-    /// Where frames come from. This version takes exactly one source.
+    /// Where frames come from. Several make one frame together, as `[assembly]` says.
     #[schemars(with = "Vec<BTreeMap<String, serde_json::Value>>")]
-    pub source: Vec<SourceConfig>,
+    pub source: Vec<SourceEntry>,
+    /// How several sources make one frame.
+    pub assembly: Option<AssemblySection>,
     /// The device that computes.
     #[serde(default)]
     pub accelerator: AcceleratorConfig,
@@ -101,6 +106,9 @@ pub struct RunConfig {
     pub facility: String,
     /// Arm a run at start without waiting for `POST /runs`.
     pub autostart: bool,
+    /// Seconds after the last frame in which values by frame number are still taken (0 to 3600); a request that says
+    /// `"last": true` ends the wait. Without it they are taken until the files are closed.
+    pub metadata_wait_s: f64,
 }
 
 impl Default for RunConfig {
@@ -112,6 +120,7 @@ impl Default for RunConfig {
             instrument: "Fluxline".into(),
             facility: "unnamed source".into(),
             autostart: false,
+            metadata_wait_s: 0.0,
         }
     }
 }
@@ -199,6 +208,8 @@ pub enum SourceConfig {
     Rdma(Box<RdmaSourceConfig>),
     /// The stream of a DECTRIS detector.
     Dectris(Box<DectrisSourceConfig>),
+    /// Packets of a JUNGFRAU or EIGER.
+    Udp(Box<UdpSourceConfig>),
 }
 
 /// `[[source]]` with `kind = "simulate"`
@@ -239,8 +250,17 @@ pub struct DectrisSourceConfig {
     pub faults: Option<driver::faults::FaultConfig>,
 }
 
+/// `[[source]]` with `kind = "udp"`
+#[derive(Clone, Debug, Serialize)]
+pub struct UdpSourceConfig {
+    /// Which detector, and how its packets are taken.
+    pub udp: driver::udp::UdpConfig,
+    /// Seeded faults on the way.
+    pub faults: Option<driver::faults::FaultConfig>,
+}
+
 /// The kinds of sources, for messages.
-const KINDS: &str = "\"simulate\", \"replay\", \"rdma\" or \"dectris\"";
+const KINDS: &str = "\"simulate\", \"replay\", \"rdma\", \"dectris\" or \"udp\"";
 
 impl TryFrom<toml::Table> for SourceConfig {
     type Error = String;
@@ -287,8 +307,43 @@ impl TryFrom<toml::Table> for SourceConfig {
                 dectris.check().map_err(|e| e.to_string())?;
                 Ok(Self::Dectris(Box::new(DectrisSourceConfig { dectris, faults })))
             }
+            Some("udp") => {
+                let udp: driver::udp::UdpConfig = toml::Value::Table(table)
+                    .try_into()
+                    .map_err(|e| format!("source: {e}"))?;
+                udp.check().map_err(|e| e.to_string())?;
+                Ok(Self::Udp(Box::new(UdpSourceConfig { udp, faults })))
+            }
             _ => Err(format!("source.kind = {kind}: {KINDS}")),
         }
+    }
+}
+
+/// One `[[source]]`: what it is, and its place where there are several.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "toml::Table")]
+pub struct SourceEntry {
+    /// What it is.
+    pub source: SourceConfig,
+    /// Where its frames lie in the assembled ones.
+    pub place: Option<PlaceConfig>,
+}
+
+impl TryFrom<toml::Table> for SourceEntry {
+    type Error = String;
+
+    fn try_from(mut table: toml::Table) -> Result<Self, String> {
+        let keys = ["row", "column", "clock_offset_ns"];
+        let place: toml::Table = keys
+            .into_iter()
+            .filter_map(|key| Some((key.to_string(), table.remove(key)?)))
+            .collect();
+        let place = match place.is_empty() {
+            true => None,
+            false => Some(place.try_into().map_err(|e| format!("source: {e}"))?),
+        };
+        let source = SourceConfig::try_from(table)?;
+        Ok(Self { source, place })
     }
 }
 
@@ -486,18 +541,12 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        within("run.metadata_wait_s", self.run.metadata_wait_s, 0.0, 3600.0)?;
         within("ring.slots", self.ring.slots, 16, 65536)?;
         within("accelerator.batch_limit", self.accelerator.batch_limit, 1, 64)?;
         within("store.frames_per_file", self.store.frames_per_file, 1, 1_000_000)?;
         within("feedback.results_kept", self.feedback.results_kept, 16, 65536)?;
-        if self.source.len() != 1 {
-            let expected = "this version takes exactly one [[source]]";
-            return Err(ConfigError::value(
-                "source",
-                format!("{} sources", self.source.len()),
-                expected,
-            ));
-        }
+        assembly::check(self)?;
         if self.emit.dectris.is_some() {
             within(
                 "emit.queue_frames",

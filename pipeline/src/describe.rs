@@ -2,7 +2,8 @@
 //! `docs/metrics.md`.
 
 use crate::config::{
-    AcceleratorConfig, CoresConfig, EmitConfig, FeedbackConfig, RecipeConfig, RingConfig, RunConfig, StoreConfig,
+    AcceleratorConfig, AssemblySection, CoresConfig, EmitConfig, FeedbackConfig, PlaceConfig, RecipeConfig, RingConfig,
+    RunConfig, StoreConfig,
 };
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -96,12 +97,17 @@ pub fn configuration() -> String {
     );
     section::<RunConfig>(&mut out, "[run]");
     section::<RingConfig>(&mut out, "[ring]");
-    out.push_str("`[[source]]` begins with `kind`: `\"simulate\"`, `\"replay\"`, `\"rdma\"` or `\"dectris\"`. A table `[source.faults]` injects seeded faults.\n\n");
+    out.push_str("`[[source]]` begins with `kind`: `\"simulate\"`, `\"replay\"`, `\"rdma\"`, `\"dectris\"` or `\"udp\"`. A table `[source.faults]` injects seeded faults.\n\n");
     section::<driver::simulate::SimulateConfig>(&mut out, "[[source]]` with `kind = \"simulate\"");
     out.push_str("`path` names the file; the other keys are\n\n");
     section::<driver::replay::ReplayConfig>(&mut out, "[[source]]` with `kind = \"replay\"");
     section::<driver::rdma::RdmaConfig>(&mut out, "[[source]]` with `kind = \"rdma\"");
     section::<driver::dectris::DectrisConfig>(&mut out, "[[source]]` with `kind = \"dectris\"");
+    section::<driver::udp::UdpConfig>(&mut out, "[[source]]` with `kind = \"udp\"");
+    section::<driver::udp::PartConfig>(&mut out, "[[source.part]]` with `kind = \"udp\"");
+    out.push_str("Where there are several `[[source]]`, each also has its place:\n\n");
+    section::<PlaceConfig>(&mut out, "[[source]]` beside `[assembly]");
+    section::<AssemblySection>(&mut out, "[assembly]");
     section::<driver::faults::FaultConfig>(&mut out, "[source.faults]");
     section::<AcceleratorConfig>(&mut out, "[accelerator]");
     section::<CoresConfig>(&mut out, "[cores]");

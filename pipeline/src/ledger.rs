@@ -64,6 +64,10 @@ pub struct Entry {
     pub arrival_us: Option<u64>,
     /// arrival to result, µs
     pub result_latency_us: Option<u32>,
+    /// packets or modules that never came
+    pub parts_missing: u32,
+    /// bytes of the frame, once decompressed, that never came and hold the mask value
+    pub missing_bytes: u32,
 }
 
 /// Totals of the second and third outcome.
@@ -94,6 +98,8 @@ pub struct Ledger {
     storage: Box<[AtomicU8]>,
     arrival_ns: Box<[AtomicU64]>,
     latency_ns: Box<[AtomicU32]>,
+    parts_missing: Box<[AtomicU32]>,
+    missing_bytes: Box<[AtomicU32]>,
     received: AtomicU64,
     analysed: [AtomicU64; 4],
     stored: [AtomicU64; 4],
@@ -113,6 +119,8 @@ impl Ledger {
             storage: column(expected, || AtomicU8::new(0)),
             arrival_ns: column(expected, || AtomicU64::new(0)),
             latency_ns: column(expected, || AtomicU32::new(0)),
+            parts_missing: column(expected, || AtomicU32::new(0)),
+            missing_bytes: column(expected, || AtomicU32::new(0)),
             received: AtomicU64::new(0),
             analysed: Default::default(),
             stored: Default::default(),
@@ -132,6 +140,16 @@ impl Ledger {
             self.arrival_ns[index].store(arrival_ns.saturating_sub(self.start_ns).max(1), Relaxed);
             self.received.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Packets or modules that a received frame lacks. Called by the receiving thread.
+    pub fn parts_missing(&self, frame: u64, parts: u32) {
+        self.parts_missing[frame as usize].store(parts, Relaxed);
+    }
+
+    /// So many bytes of a partial frame never came.
+    pub fn missing(&self, frame: u64, bytes: u32) {
+        self.missing_bytes[frame as usize].store(bytes, Relaxed);
     }
 
     /// Analysis has ended for a received frame. Called once per received frame.
@@ -186,6 +204,8 @@ impl Ledger {
             storage: STORAGE[self.storage[index].load(Relaxed) as usize & 3],
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
+            parts_missing: self.parts_missing[index].load(Relaxed),
+            missing_bytes: self.missing_bytes[index].load(Relaxed),
         })
     }
 
@@ -209,6 +229,8 @@ impl Ledger {
             storage: self.storage.iter().map(|v| v.load(Relaxed)).collect(),
             arrival_ns: self.arrival_ns.iter().map(|v| v.load(Relaxed)).collect(),
             result_latency_ns: self.latency_ns.iter().map(|v| v.load(Relaxed)).collect(),
+            parts_missing: self.parts_missing.iter().map(|v| v.load(Relaxed)).collect(),
+            missing_bytes: self.missing_bytes.iter().map(|v| v.load(Relaxed)).collect(),
         }
     }
 }
@@ -226,6 +248,10 @@ pub struct Columns {
     pub arrival_ns: Vec<u64>,
     /// arrival to result, ns; 0 where there is none
     pub result_latency_ns: Vec<u32>,
+    /// packets or modules that never came of a received frame
+    pub parts_missing: Vec<u32>,
+    /// bytes that never came
+    pub missing_bytes: Vec<u32>,
 }
 
 impl Columns {
@@ -237,6 +263,8 @@ impl Columns {
             storage: &self.storage,
             arrival_ns: &self.arrival_ns,
             result_latency_ns: &self.result_latency_ns,
+            parts_missing: &self.parts_missing,
+            missing_bytes: &self.missing_bytes,
         }
     }
 }

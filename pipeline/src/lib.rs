@@ -10,6 +10,7 @@ pub mod data_plane;
 pub mod describe;
 pub mod emit;
 pub mod feedback;
+pub mod frame_metadata;
 pub mod ledger;
 pub mod metrics;
 pub mod recipes;

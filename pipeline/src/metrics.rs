@@ -69,6 +69,8 @@ pub struct Metrics {
     pub rdma: RdmaMetrics,
     /// what DECTRIS sources count
     pub dectris: DectrisMetrics,
+    /// what UDP sources count
+    pub udp: UdpMetrics,
     /// frames sent on to other programs
     pub emitted: IntCounterVec,
     build: IntGauge,
@@ -99,6 +101,57 @@ impl DectrisMetrics {
 
     /// Where sources count.
     pub fn counters(&self) -> &Arc<driver::dectris::Counters> {
+        &self.counters
+    }
+
+    /// Every value by name.
+    pub fn values(&self) -> BTreeMap<String, u64> {
+        let all = self.counters.all();
+        all.map(|(name, _, value)| (name.to_string(), value)).collect()
+    }
+
+    /// What was counted since, where it is not 0.
+    pub fn since(&self, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+        let mut values = self.values();
+        for (name, value) in &mut values {
+            *value = value.saturating_sub(before.get(name).copied().unwrap_or(0));
+        }
+        values.retain(|_, value| *value > 0);
+        values
+    }
+
+    fn show(&self) {
+        for (name, _, value) in self.counters.all() {
+            self.values.with_label_values(&[name]).set(value as i64);
+        }
+    }
+}
+
+/// What UDP sources count, shown as it is when somebody looks.
+#[derive(Clone)]
+pub struct UdpMetrics {
+    counters: Arc<driver::udp::Counters>,
+    values: IntGaugeVec,
+}
+
+impl UdpMetrics {
+    fn new(m: &Maker) -> prometheus::Result<Self> {
+        let counters = Arc::new(driver::udp::Counters::default());
+        let names: Vec<&str> = counters.all().map(|(name, ..)| name).collect();
+        Ok(Self {
+            values: m.gauges(
+                "fluxline_udp",
+                "Packets of UDP sources, counted: received, placed, of these moved; missing from frames, duplicate, late, without \
+                 room, stray, beyond the run; bad by size, version, detector, part or number; dropped by the kernel",
+                "what",
+                &names,
+            )?,
+            counters,
+        })
+    }
+
+    /// Where sources count.
+    pub fn counters(&self) -> &Arc<driver::udp::Counters> {
         &self.counters
     }
 
@@ -328,6 +381,7 @@ impl Metrics {
             ))?,
             rdma: RdmaMetrics::new(&m)?,
             dectris: DectrisMetrics::new(&m)?,
+            udp: UdpMetrics::new(&m)?,
             emitted: m.counters(
                 "fluxline_emitted_frames_total",
                 "Frames sent on to other programs; dropped: nobody took them in time",
@@ -357,6 +411,7 @@ impl Metrics {
     pub fn text(&self) -> Result<String, prometheus::Error> {
         self.rdma.show();
         self.dectris.show();
+        self.udp.show();
         let mut out = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         Ok(String::from_utf8_lossy(&out).into_owned())

@@ -15,6 +15,7 @@ use crate::data_plane;
 use crate::emit::EmitHandle;
 use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
+use crate::frame_metadata::FrameMetadata;
 use crate::ledger::{Analysis, Ledger, Outcomes};
 use crate::metrics::Metrics;
 use crate::recipes::{Counter, Prepared, Technique};
@@ -84,8 +85,12 @@ pub struct RunParts {
     pub rdma_before: BTreeMap<String, u64>,
     /// what DECTRIS sources had counted before the run was armed
     pub dectris_before: BTreeMap<String, u64>,
+    /// what UDP sources had counted before the run was armed
+    pub udp_before: BTreeMap<String, u64>,
     /// where frames are sent on to
     pub emit: Option<EmitHandle>,
+    /// how long values by frame number may follow the last frame
+    pub metadata_wait: Duration,
     /// what somebody should know already
     pub warnings: Vec<String>,
 }
@@ -101,6 +106,7 @@ pub struct Run {
     feedback: JoinHandle<()>,
     books: Books,
     device: String,
+    metadata_wait: Duration,
 }
 
 /// Makes the run's queues and threads. When it returns, every thread has touched all that it needs and
@@ -139,10 +145,12 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
     let (to_writer, for_writer) = bounded::<ToWriter>(2 * slots + worker_count * results_per_worker);
     let (to_hub, for_hub) = bounded::<Arc<FrameResult>>(hub_capacity);
 
+    let metadata = Arc::new(FrameMetadata::new(stream.frames_expected));
     let active = Arc::new(ActiveRun {
         ledger: Ledger::new(stream.frames_expected, monotonic_ns()),
+        metadata: metadata.clone(),
         counts: LiveCounts::expecting(stream.frames_expected),
-        hub: FeedbackHub::new(layout.clone(), parts.results_kept),
+        hub: FeedbackHub::new(layout.clone(), parts.results_kept, metadata),
         events: EventLog::default(),
         latest: ArrayQueue::new(1),
         snapshot: Mutex::new(snapshot),
@@ -158,6 +166,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         latency: Mutex::new(LatencyUs::default()),
         summary: Mutex::new(None),
         warnings: Mutex::new(Vec::new()),
+        source_counts: Mutex::default(),
         queues: Default::default(),
         counters,
         datasets: parts.files.datasets(),
@@ -236,6 +245,8 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         for remark in source.remarks() {
             run.degraded(remark);
         }
+        let counts = source.counts();
+        *run.source_counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
         received
     })?;
 
@@ -252,12 +263,14 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         writer,
         feedback,
         device: accelerator.info().name.clone(),
+        metadata_wait: parts.metadata_wait,
         books: Books {
             active,
             queues: (to_work, for_writer),
             ring,
             rdma_before: parts.rdma_before,
             dectris_before: parts.dectris_before,
+            udp_before: parts.udp_before,
             emit: parts.emit,
             metrics,
             seen: Seen::default(),
@@ -346,6 +359,14 @@ fn take(
     run.last_ns.store(arrival_ns, Relaxed);
     run.bytes.fetch_add(header.payload_bytes.get(), Relaxed);
     run.ledger.receipt(number, state, arrival_ns);
+    run.ledger.parts_missing(number, header.parts_missing.get());
+    if state == FrameState::Partial {
+        run.ledger.missing(number, header.missing_bytes.get());
+    }
+    run.metadata.hardware_time(number, header.detector_time_ns.get());
+    for note in lease.notes() {
+        run.metadata.note(number, note);
+    }
     // Those that this one has overtaken by too much go first: who needs frames in order never waits for them.
     settle_lost(run, tracker, outlets);
     if state == FrameState::Corrupt {
@@ -396,6 +417,7 @@ impl Run {
         let mut next_progress = started + Duration::from_secs(1);
         while !(self.receiver.is_finished() && self.workers.iter().all(JoinHandle::is_finished)) {
             self.books.carry_over();
+            active.metadata.drain();
             if !said_first && active.state() == RunState::Recording {
                 said_first = true;
                 active.events.add("first_frame", json!({}));
@@ -406,12 +428,37 @@ impl Run {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        finish(self, started)
+        let ended = Ended {
+            stopped: active.stopping(),
+            aborted: active.abort.load(SeqCst),
+        };
+        active.set_state(RunState::Finishing);
+        if !ended.aborted {
+            self.wait_for_metadata();
+        }
+        finish(self, started, ended)
+    }
+
+    /// The last frame has come: values may follow it for as long as the configuration says, until somebody says that
+    /// those were the last ones, or wants the run to end.
+    fn wait_for_metadata(&self) {
+        let until = Instant::now() + self.metadata_wait;
+        let asked = self.active.stopping();
+        while Instant::now() < until && !self.active.metadata.last() && self.active.stopping() == asked {
+            self.active.metadata.drain();
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
+/// How the frames ended.
+struct Ended {
+    stopped: bool,
+    aborted: bool,
+}
+
 /// Waits for every thread, closes the files and the books.
-fn finish(run: Run, started: Instant) -> Summary {
+fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
     let Run {
         active,
         receiver,
@@ -422,7 +469,6 @@ fn finish(run: Run, started: Instant) -> Summary {
         device,
         ..
     } = run;
-    active.set_state(RunState::Finishing);
     let mut failed = match receiver.join() {
         Ok(received) => received.err(),
         Err(_) => Some("the receiving thread panicked".to_string()),
@@ -450,7 +496,7 @@ fn finish(run: Run, started: Instant) -> Summary {
     let failed = failed.or_else(|| incomplete(&active, results_failed));
     // The hub ends when the workers have hung up.
     let _ = feedback.join();
-    let state = match (&failed, active.abort.load(SeqCst), active.stopping()) {
+    let state = match (&failed, ended.aborted, ended.stopped) {
         (Some(_), ..) => RunState::Failed,
         (None, true, _) => RunState::Aborted,
         (None, false, true) => RunState::Stopped,
@@ -459,6 +505,7 @@ fn finish(run: Run, started: Instant) -> Summary {
     if let Some(error) = &failed {
         active.degraded(error.clone());
     }
+    active.metadata.seal();
     let mut summary = Summary {
         run: active.info.id.clone(),
         state: state.name(),
@@ -473,7 +520,14 @@ fn finish(run: Run, started: Instant) -> Summary {
         device_copies: active.copies.load(Relaxed),
         rdma: books.metrics.rdma.since(&books.rdma_before),
         dectris: books.metrics.dectris.since(&books.dectris_before),
+        udp: books.metrics.udp.since(&books.udp_before),
         emitted,
+        metadata: active.metadata.summary(),
+        assembly: active
+            .source_counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone(),
         warnings: active.warnings(),
     };
     let closed = match writer {
@@ -555,6 +609,8 @@ struct Books {
     rdma_before: BTreeMap<String, u64>,
     /// what DECTRIS sources had counted before the run
     dectris_before: BTreeMap<String, u64>,
+    /// what UDP sources had counted before the run
+    udp_before: BTreeMap<String, u64>,
     emit: Option<EmitHandle>,
 }
 

@@ -168,7 +168,7 @@ impl Worker {
             pool: (0..parts.results)
                 .map(|_| Arc::new(FrameResult::empty(parts.layout)))
                 .collect(),
-            scratch: codec::Scratch::default(),
+            scratch: codec::Scratch::warmed(stream.compression),
             // 1 µs to 100 s with three digits.
             latency: Histogram::new_with_bounds(1_000, 100_000_000_000, 3).map_err(|e| e.to_string())?,
             copies_seen: 0,
@@ -290,13 +290,15 @@ impl Worker {
         let (run, stager, scratch, to_writer) = (&self.run, &mut self.stager, &mut self.scratch, &self.to_writer);
         self.batch.retain(|lease| {
             let header = lease.header();
-            let staged = if header.compression == Compression::None as u8 {
-                stager.add_in_region(lease.payload_offset()).map_err(|e| e.to_string())
-            } else {
-                let pixel_bytes = run.stream.pixel_type.bytes();
-                stager
-                    .add_decoded(|out| codec::decompress_with(lease.payload(), pixel_bytes, out, scratch))
-                    .map_err(|e| e.to_string())
+            let beneath = Compression::from_code(header.compression).and_then(codec::Beneath::of);
+            let staged = match beneath {
+                None => stager.add_in_region(lease.payload_offset()).map_err(|e| e.to_string()),
+                Some(beneath) => {
+                    let pixel_bytes = run.stream.pixel_type.bytes();
+                    stager
+                        .add_decoded(|out| codec::decompress(beneath, lease.payload(), pixel_bytes, out, scratch))
+                        .map_err(|e| e.to_string())
+                }
             };
             if let Err(reason) = &staged {
                 let number = header.frame_number.get();
@@ -313,7 +315,10 @@ impl Worker {
         self.angles.clear();
         for lease in &self.batch {
             let header = lease.header();
-            self.angles.push(header.angle_deg.get());
+            // An angle that came as metadata goes before the source's, if it is there by now.
+            let told = self.run.metadata.angle_deg(header.frame_number.get());
+            let angle_deg = told.unwrap_or(header.angle_deg.get());
+            self.angles.push(angle_deg);
             while let Some(mut candidate) = self.pool.pop_front() {
                 // Hub and writer have both let go when nobody else holds it.
                 if let Some(result) = Arc::get_mut(&mut candidate) {
@@ -321,7 +326,7 @@ impl Worker {
                     result.kind = header.frame_kind();
                     result.partial = header.is_partial();
                     result.vetoed = false;
-                    result.angle_deg = header.angle_deg.get();
+                    result.angle_deg = angle_deg;
                     result.arrival_time_ns = header.arrival_time_ns.get();
                     result.scalars.fill(f64::NAN);
                     self.results.push(candidate);

@@ -146,6 +146,12 @@ impl Writer {
                 self.complain(&error);
             }
         }
+        let missing = lease.parts_missing();
+        if !missing.is_empty()
+            && let Err(error) = self.files.write_missing(number, missing)
+        {
+            self.complain(&error);
+        }
         self.metrics.write_seconds.observe(started.elapsed().as_secs_f64());
     }
 
@@ -193,6 +199,7 @@ impl Writer {
             end_time: jiff::Timestamp::now(),
             counts: serde_json::json!(summary.frames),
             summary: serde_json::json!(summary),
+            metadata: run.metadata.for_file(),
         };
         let files = self
             .files

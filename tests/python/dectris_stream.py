@@ -180,16 +180,16 @@ def typed(frame, packing):
             chunk = file.create_dataset("d", data=frame, chunks=frame.shape, **hdf5plugin.LZ4())
             file.flush()
             data = cbor2.CBORTag(56500, ["lz4", 0, chunk.id.read_direct_chunk((0, 0))[1]])
-    if packing == "bslz4":
+    if packing in ("bslz4", "bszstd"):
         with h5py.File("packed", "w", driver="core", backing_store=False) as file:
-            chunk = file.create_dataset("d", data=frame, chunks=frame.shape, **hdf5plugin.Bitshuffle(cname="lz4"))
+            chunk = file.create_dataset("d", data=frame, chunks=frame.shape, **hdf5plugin.Bitshuffle(cname=packing[2:]))
             file.flush()
-            data = cbor2.CBORTag(56500, ["bslz4", frame.itemsize, chunk.id.read_direct_chunk((0, 0))[1]])
+            data = cbor2.CBORTag(56500, [packing, frame.itemsize, chunk.id.read_direct_chunk((0, 0))[1]])
     return cbor2.CBORTag(40, [list(frame.shape), cbor2.CBORTag(tag, data)])
 
 
 def send_mixed(address, path):
-    """Two channels; the second holds the file's frames, one after another plain, LZ4 and bitshuffle-LZ4."""
+    """Two channels; the second holds the file's frames, one after another plain and in all three packings."""
     with h5py.File(path) as file:
         data = file["data"][()]
     socket = push(address)
@@ -202,10 +202,12 @@ def send_mixed(address, path):
     }))
     for index, frame in enumerate(data):
         other = typed(np.zeros_like(frame), "none")
-        wanted = typed(frame, ("none", "lz4", "bslz4")[index % 3])
+        wanted = typed(frame, ("none", "lz4", "bslz4", "bszstd")[index % 4])
         socket.send(cbor2.dumps({
             "type": "image", **series, "image_id": index, "start_time": [index, 10], "real_time": [1, 10],
-            "user_data": "of the image", "data": {"threshold_1": other, "threshold_2": wanted},
+            "stop_time": [index + 1, 10],
+            "user_data": ("of the image", {"I0": 100.5 + index, "sam x": -index, "why": {"deep": [1]}, 7: 8}, 3)[index % 3],
+            "data": {"threshold_1": other, "threshold_2": wanted},
         }))
     socket.send(cbor2.dumps({"type": "end", **series}))
     socket.close()
@@ -216,6 +218,25 @@ def angles(master, first, increment):
         omega = file["entry/sample/transformations/omega"][()]
     assert np.allclose(omega, float(first) + float(increment) * np.arange(len(omega))), omega
     print(f"{len(omega)} angles")
+
+
+def metadata(master):
+    """What `send_mixed` says of single images is in the file under the images' numbers."""
+    with h5py.File(master) as file:
+        group = file["entry/frame_metadata"]
+        found = {name: group[name][()] for name in group}
+        assert group.attrs["NX_class"] == "NXcollection", dict(group.attrs)
+        assert group["hardware_time_ns"].attrs["units"] == "ns"
+    assert set(found) == {"hardware_time_ns", "real_time_s", "stop_time_s", "I0", "sam_x", "user_data"}, found
+    frames = np.arange(len(found["I0"]))
+    assert found["hardware_time_ns"].dtype == np.uint64
+    assert np.array_equal(found["hardware_time_ns"], frames * 100_000_000)
+    assert np.allclose(found["real_time_s"], 0.1) and np.allclose(found["stop_time_s"], (frames + 1) / 10)
+    there = frames % 3 == 1
+    assert np.array_equal(found["I0"][there], 100.5 + frames[there]) and np.isnan(found["I0"][~there]).all()
+    assert np.array_equal(found["sam_x"][there], -frames[there])
+    assert np.array_equal(np.isfinite(found["user_data"]), frames % 3 == 2)
+    print(f"{len(frames)} frames with metadata")
 
 
 def send_minimal_v1(address, path):
@@ -267,7 +288,7 @@ def send_rubbish(address, path):
 
 
 CHECKS = {check.__name__: check for check in (
-    check_real, send_real, make, same, receive_v2, receive_v1, send_mixed, angles, send_minimal_v1, send_rubbish)}
+    check_real, send_real, make, same, receive_v2, receive_v1, send_mixed, angles, metadata, send_minimal_v1, send_rubbish)}
 
 if __name__ == "__main__":
     CHECKS[sys.argv[1]](*sys.argv[2:])

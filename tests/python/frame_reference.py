@@ -23,10 +23,10 @@ def path(name):
     return os.path.join(FOLDER, name)
 
 
-def chunk(name, pixels):
+def chunk(name, pixels, **options):
     with h5py.File(path("chunk.h5"), "w") as file:
-        data = file.create_dataset("data", data=pixels, chunks=pixels.shape,
-                                   compression=hdf5plugin.Bitshuffle(cname="lz4"))
+        options = hdf5plugin.Bitshuffle(**(options or {"cname": "lz4"}))
+        data = file.create_dataset("data", data=pixels, chunks=pixels.shape, compression=options)
         skipped, stored = data.id.read_direct_chunk((0,) * pixels.ndim)
         assert skipped == 0, f"{name}: HDF5 did not apply the filter"
     pixels.tofile(path(name + ".raw"))
@@ -53,6 +53,21 @@ def codec():
             chunk(f"{kind}_negative", random.integers(-300, 300, (123, 457)).astype(dtype))
 
 
+def zstd():
+    """As `codec`, with Zstandard beneath."""
+    random = np.random.default_rng(11)
+    for kind in ("u1", "u2", "u4", "i2", "i4", "f4"):
+        dtype = np.dtype("<" + kind)
+        for count in (1, 7, 8, 9, 127, 129, 2047, 2049, 8193, 300_007):
+            chunk(f"{kind}_{count}", random.poisson(3.0, count).astype(dtype), cname="zstd")
+        noise = random.integers(0, 256, 512 * 515 * dtype.itemsize, dtype=np.uint8)
+        chunk(f"{kind}_incompressible", noise.view(dtype), cname="zstd", clevel=1)
+        chunk(f"{kind}_constant", np.full((514, 1030), 77, dtype), cname="zstd", clevel=19)
+        gaps = random.poisson(0.05, (1065, 1030)).astype(dtype)
+        gaps[514:551] = -1 if kind[0] != "u" else np.iinfo(dtype).max
+        chunk(f"{kind}_module", gaps, cname="zstd", nelems=4096)
+
+
 def geometry():
     shape = (61, 83)
     poses = {"straight": (0.0, 0.0, 0.0), "tilted": (0.31, -0.22, 0.6), "steep": (-1.1, 0.7, 2.5), "back": (0.2, 2.0, -1.0)}
@@ -70,4 +85,4 @@ def geometry():
             ai.polarization(shape, 0.9, path=None).astype("<f8").tofile(path(name + ".polarization"))
 
 
-{"codec": codec, "geometry": geometry}[sys.argv[1]]()
+{"codec": codec, "zstd": zstd, "geometry": geometry}[sys.argv[1]]()

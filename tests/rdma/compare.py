@@ -13,7 +13,7 @@ import hdf5plugin  # noqa: F401  decodes bitshuffle
 import numpy
 
 # What says when and under which name a run took place.
-OWN = {"date", "end_time", "end_time_estimated", "start_time", "entry_identifier", "arrival", "result_latency", "title"}
+OWN = {"date", "hardware_time_ns", "end_time", "end_time_estimated", "start_time", "entry_identifier", "arrival", "result_latency", "title"}
 
 
 def master(store):

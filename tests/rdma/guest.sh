@@ -77,6 +77,7 @@ technique = "tomography"
 operations = ["correct", "backproject"]
 [recipe.ct.backproject]
 rotation_axis_px = 295.5
+vertical = false
 END
 }
 
@@ -85,8 +86,9 @@ receive() { # case source-lines ring-lines
   configure "$1" "kind = \"rdma\"
 listen = \"$address:$port\"
 token_file = \"$folder/token\"
+connect_timeout_s = 150.0
 $2" "$3"
-  # It ends by itself: connect_timeout_s and sender_timeout_s bound it.
+  # It ends by itself: connect_timeout_s and sender_timeout_s bound it. Programs start slowly under emulation.
   "$fluxline" run --once --json "$folder/$1.toml" >"$folder/$1.json" 2>"$folder/$1.log" &
   receiver=$!
 }
@@ -94,15 +96,15 @@ $2" "$3"
 send() { # case arguments; `scene` names other frames than the usual ones
   name=$1
   shift
-  timeout 300 "$fluxline" emulate --rdma "$address:$port" --simulate "${scene:-$folder/frames.toml}" --token-file "$folder/token" \
-    --json "$@" >"$folder/$name.sent" 2>"$folder/$name.sender"
+  timeout "${patience:-300}" "$fluxline" emulate --rdma "$address:$port" --simulate "${scene:-$folder/frames.toml}" --token-file "$folder/token" \
+    --connect-timeout 150 --json "$@" >"$folder/$name.sent" 2>"$folder/$name.sender"
 }
 
 refused() { # case words arguments
   name=$1 words=$2
   shift 2
-  if timeout 60 "$fluxline" emulate --rdma "$address:$port" --simulate "$folder/frames.toml" \
-    --token-file "$folder/token" "$@" >"$folder/refused" 2>&1; then
+  if timeout 100 "$fluxline" emulate --rdma "$address:$port" --simulate "$folder/frames.toml" \
+    --connect-timeout 80 --token-file "$folder/token" "$@" >"$folder/refused" 2>&1; then
     fail "$name: a sender was taken that should have been refused ($words)"
   fi
   grep -q "$words" "$folder/refused" || fail "$name: expected \"$words\", the sender says: $(tail -n 1 "$folder/refused")"
@@ -119,12 +121,27 @@ ended() { # case: waits for the receiver, and checks what is true of every run
   same "$1" not_ready 0
 }
 
+armed() { # case: waits until its sender is there and the run has begun
+  for _ in $(seq 600); do
+    [ -d "$folder/store/$1/commissioning" ] && return
+    sleep 0.1
+  done
+  fail "$1: the run has not begun"
+}
+
 same() { # case name expected
   [ "$(value "$1" "$2")" = "$3" ] || fail "$1: $2 is $(value "$1" "$2"), expected $3"
 }
 
 least() { # case name least
   [ "$(value "$1" "$2")" -ge "$3" ] || fail "$1: $2 is $(value "$1" "$2"), expected at least $3"
+}
+
+case_doctor() { # what it says of a device
+  "$fluxline" doctor --store "$folder" >"$folder/doctor.said" 2>&1
+  for words in "active, MTU" "arrive in host memory" "NUMA node" "ECN"; do
+    grep -q "$words" "$folder/doctor.said" || fail "doctor: nothing about \"$words\""
+  done
 }
 
 # The same scan without RDMA, for comparison.
@@ -211,6 +228,29 @@ case_broken() { # the queue pair is forced into the error state, again and again
   echo "    $lost lost at $(value broken broken) breaks; slots again after $(reported broken longest_break_s) s at most"
 }
 
+case_breaks() { # the same BREAKS times, with small frames; for a soak, and only where it is asked for
+  breaks=${BREAKS:-1000}
+  sed "s/512/64/; s/512/64/; s/frames = 200/frames = $((5 * breaks))/" "$folder/frames.toml" >"$folder/breaks.toml.scene"
+  scene="$folder/breaks.toml.scene"
+  patience=3000
+  receive breaks "" ""
+  while kill -0 "$receiver" 2>/dev/null; do
+    echo "$(ls "/proc/$receiver/fd" | wc -l) $(ls "/proc/$receiver/task" | wc -l) $(awk '/VmRSS/ { print $2 }' "/proc/$receiver/status")"
+    sleep 5
+  done >"$folder/breaks.seen" 2>/dev/null &
+  send breaks --fault queue-pair-error --fault-after 5 || fail "breaks: the sender failed: $(tail -n 1 "$folder/breaks.sender")"
+  unset scene patience
+  ended breaks
+  least breaks epochs $((breaks - 10))
+  same breaks violations 0
+  lost=$(value breaks lost)
+  [ "$lost" -le "$(reported breaks in_doubt)" ] || fail "breaks: $lost lost, $(reported breaks in_doubt) were in doubt"
+  early=$(sed -n 4p "$folder/breaks.seen") late=$(grep -E '^[0-9]+ [0-9]+ [0-9]+$' "$folder/breaks.seen" | tail -n 2 | head -n 1)
+  echo "    $(value breaks broken) breaks, $lost lost; slots again after $(reported breaks longest_break_s) s at most"
+  echo "    files, threads, KiB resident: $early, later $late"
+  [ "${late%% *}" -le $((${early%% *} + 4)) ] || fail "breaks: files are left behind"
+}
+
 case_refusals() { # strangers and those that ask for too much; then a good one
   receive refusals "frame_bytes_max = 1000000" ""
   refused token "the token is not the receiver's" --fault wrong-token
@@ -236,9 +276,9 @@ case_stale() { # headers of another epoch are counted and let go
 
 case_second() { # while one sends, another is refused; where two are allowed it is taken
   receive second "" ""
-  send second --rate 50 &
+  send second --rate 20 &
   first=$!
-  sleep 2
+  armed second
   refused second "takes 1 senders at once"
   wait "$first" || fail "second: the first sender failed"
   ended second
@@ -258,7 +298,7 @@ case_slow() { # the receiver stands still for a while and the sender cannot wait
   receive slow "" 'when_full = "drop"'
   send slow --drop --slots 16 --rate 40 &
   first=$!
-  for _ in $(seq 600); do [ -d "$folder/store/slow" ] && break; sleep 0.1; done # armed
+  armed slow
   sleep 1
   kill -STOP "$receiver"
   sleep 3
@@ -374,8 +414,7 @@ rate_hz = 0.0
 distinct = 8
 checksum = true
 END
-"$fluxline" doctor --store "$folder" >"$folder/doctor" 2>&1
-all="plain scan events real killed gone broken refusals stale second slow detector reliable_detector overrun minimal rate latency none"
+all="doctor plain scan events real killed gone broken refusals stale second slow detector reliable_detector overrun minimal rate latency none"
 for case in ${*:-$all}; do
   bad=0
   began=$(date +%s)

@@ -109,6 +109,7 @@ pub(super) fn describe(
             angles_deg: angles(&start.axes, images),
             kinds: Vec::new(),
             pausable: false,
+            parts: 0,
             saturation_value: start.saturation_value,
             mask,
             detector,

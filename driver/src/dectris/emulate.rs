@@ -200,7 +200,7 @@ impl Emulator {
                     .and_then(|part| part.len().checked_sub(payload_bytes).map(|at| &mut part[at..])),
                 _ => parts.get_mut(2).map(Vec::as_mut_slice),
             };
-            let packed = header.compression == Compression::BitshuffleLz4 as u8;
+            let packed = header.compression != Compression::None as u8;
             match payload.and_then(|payload| payload.first_chunk_mut::<8>()) {
                 Some(size) if packed && self.random.next_u64() & 1 == 0 => {
                     *size = bits.to_be_bytes();

@@ -2,6 +2,7 @@
 
 use super::config::Version;
 use super::message::{SeriesKey, Short};
+use frame::codec;
 use frame::{Compression, FrameHeader, PixelType, StreamDescription};
 use minicbor::data::Tag;
 use minicbor::encode::Encoder;
@@ -224,8 +225,13 @@ impl SeriesEncoder {
         encoder.str("stop_time")?.array(2)?.u64(stop)?.u64(TICKS)?;
         encoder.str("data")?.map(1)?.str(CHANNEL)?;
         dimensions(encoder, stream)?.tag(Tag::new(array_tag(stream.pixel_type)))?;
-        if header.compression == Compression::BitshuffleLz4 as u8 {
-            encoder.tag(Tag::new(56500))?.array(3)?.str("bslz4")?;
+        let algorithm = match Compression::from_code(header.compression) {
+            Some(Compression::BitshuffleLz4) => Some("bslz4"),
+            Some(Compression::BitshuffleZstd) => Some("bszstd"),
+            _ => None,
+        };
+        if let Some(algorithm) = algorithm {
+            encoder.tag(Tag::new(56500))?.array(3)?.str(algorithm)?;
             encoder.u64(stream.pixel_type.bytes() as u64)?;
         }
         // The head of a byte string; its bytes follow.
@@ -297,6 +303,18 @@ impl SeriesEncoder {
         (start, stop): (u64, u64),
     ) -> Vec<Vec<u8>> {
         let bits = 8 * stream.pixel_type.bytes();
+        // Stream V1 has no name for Zstandard. A payload that cannot be unpacked goes as it is, and is refused there.
+        let mut plain = Vec::new();
+        let payload = if header.compression == Compression::BitshuffleZstd as u8 {
+            plain.resize(stream.frame_bytes(), 0);
+            let (beneath, scratch) = (codec::Beneath::Zstd, &mut codec::Scratch::default());
+            match codec::decompress(beneath, payload, stream.pixel_type.bytes(), &mut plain, scratch) {
+                Ok(()) => &plain[..],
+                Err(_) => payload,
+            }
+        } else {
+            payload
+        };
         let packed = header.compression == Compression::BitshuffleLz4 as u8;
         let encoding = if packed { format!("bs{bits}-lz4<") } else { "<".into() };
         let head = serde_json::json!({

@@ -63,6 +63,8 @@ pub enum Packing {
     None,
     /// bitshuffle and LZ4 as HDF5's filter 32008 frames them
     BitshuffleLz4,
+    /// bitshuffle and Zstandard, framed in the same way (stream V2)
+    BitshuffleZstd,
     /// LZ4 as HDF5's filter 32004 frames it (stream V2)
     Lz4Framed,
     /// one LZ4 block without a frame (stream V1)
@@ -105,7 +107,7 @@ impl Pixels<'_> {
         let size = |found: u64| DecodeError::new("data.size", Found::Number(found), "the bytes of one frame");
         match self.packing {
             Packing::None if self.bytes.len() != frame_bytes => Err(size(self.bytes.len() as u64)),
-            Packing::BitshuffleLz4 | Packing::Lz4Framed => {
+            Packing::BitshuffleLz4 | Packing::BitshuffleZstd | Packing::Lz4Framed => {
                 let declared = self.bytes.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
                 match declared {
                     Some(declared) if declared == frame_bytes as u64 => {}
@@ -127,6 +129,30 @@ impl Pixels<'_> {
     }
 }
 
+/// Most numbers that are taken from an image's message.
+pub const NOTES_MAX: usize = 16;
+
+/// Numbers of an image's message, by the names that they have there. What is beyond the limit is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Notes<'m> {
+    values: [(&'m str, f64); NOTES_MAX],
+    used: usize,
+}
+
+impl<'m> Notes<'m> {
+    pub(super) fn add(&mut self, name: &'m str, value: f64) {
+        if let Some(place) = self.values.get_mut(self.used) {
+            *place = (name, value);
+            self.used += 1;
+        }
+    }
+
+    /// Name and value of each.
+    pub fn values(&self) -> &[(&'m str, f64)] {
+        &self.values[..self.used]
+    }
+}
+
 /// One image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Image<'m> {
@@ -136,6 +162,8 @@ pub struct Image<'m> {
     pub image_id: u64,
     /// start of the exposure, nanoseconds since the series began; 0 where the message does not say
     pub start_time_ns: u64,
+    /// other numbers of the message: times, and the numbers of its `user_data`
+    pub notes: Notes<'m>,
     /// the wanted channel
     pub pixels: Pixels<'m>,
 }
@@ -171,6 +199,7 @@ pub struct Start {
 
 /// A message.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // an image in a box would be allocated, once a frame
 pub enum Message<'m> {
     /// a series begins
     Start(SeriesKey, Box<Start>),

@@ -103,6 +103,39 @@ impl<'m> Reader<'m> {
         })
     }
 
+    /// The entries of a map whose keys may be anything; a key that is no text is `None`.
+    pub(super) fn map_within(
+        &mut self,
+        field: &'static str,
+        mut each: impl FnMut(&mut Self, Option<&'m str>) -> Result<()>,
+    ) -> Result<()> {
+        let length = self.take(field, "a map", |decoder| decoder.map())?;
+        self.repeat(field, length, |reader| {
+            let key = match reader.kind(field)? {
+                Type::String => Some(reader.take(field, "a text as key", |decoder| decoder.str())?),
+                _ => {
+                    reader.skip(field)?;
+                    None
+                }
+            };
+            each(reader, key)
+        })
+    }
+
+    /// Whether the next value is a number.
+    pub(super) fn is_number(&mut self, field: &'static str) -> Result<bool> {
+        let kind = self.kind(field)?;
+        Ok(matches!(
+            kind,
+            Type::U8 | Type::U16 | Type::U32 | Type::U64 | Type::I8 | Type::I16 | Type::I32 | Type::I64 | Type::Int
+        ) || matches!(kind, Type::F16 | Type::F32 | Type::F64))
+    }
+
+    /// Whether the next value is a map.
+    pub(super) fn is_map(&mut self, field: &'static str) -> Result<bool> {
+        Ok(matches!(self.kind(field)?, Type::Map | Type::MapIndef))
+    }
+
     fn repeat(
         &mut self,
         field: &'static str,

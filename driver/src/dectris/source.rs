@@ -11,7 +11,7 @@ use crate::clock::monotonic_ns;
 use crate::memory::{FrameRing, FrameSlot};
 use crate::source::{Arrival, FrameSource, SourceError, WhenFull};
 use frame::header::FLAG_DAMAGED;
-use frame::{Compression, FrameHeader, PixelType, Shape, StreamDescription, codec};
+use frame::{Compression, FrameHeader, Note, PixelType, Shape, StreamDescription, codec};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ pub struct DectrisSource {
     /// the last message is an image that found no slot
     waiting: bool,
     over: Option<Over>,
+    scratch: codec::Scratch,
 }
 
 impl DectrisSource {
@@ -45,6 +46,7 @@ impl DectrisSource {
             epoch: 0,
             waiting: false,
             over: None,
+            scratch: codec::Scratch::warmed(Compression::BitshuffleZstd),
         })
     }
 
@@ -164,6 +166,7 @@ fn unknown(config: &DectrisConfig) -> StreamDescription {
         angles_deg: Vec::new(),
         kinds: Vec::new(),
         pausable: false,
+        parts: 0,
         saturation_value: None,
         mask: None,
         detector: Default::default(),
@@ -173,7 +176,12 @@ fn unknown(config: &DectrisConfig) -> StreamDescription {
 
 /// Puts an image's bytes into a slot, once: as they came where the pipeline reads that, else unpacked on the way.
 /// Returns the bytes used and how they are packed now; `None` where they cannot be a frame of the series.
-fn place(image: &Image<'_>, stream: &StreamDescription, slot: &mut FrameSlot) -> Option<(usize, Compression)> {
+fn place(
+    image: &Image<'_>,
+    stream: &StreamDescription,
+    slot: &mut FrameSlot,
+    scratch: &mut codec::Scratch,
+) -> Option<(usize, Compression)> {
     let pixels = &image.pixels;
     pixels.check(stream.shape, stream.pixel_type).ok()?;
     let frame_bytes = stream.frame_bytes();
@@ -189,6 +197,12 @@ fn place(image: &Image<'_>, stream: &StreamDescription, slot: &mut FrameSlot) ->
             };
             Some((pixels.bytes.len(), compression))
         }
+        Packing::BitshuffleZstd => {
+            // Whether a series is packed so, only its images say: the files are made before, for LZ4.
+            let (beneath, out) = (codec::Beneath::Zstd, room.get_mut(..frame_bytes)?);
+            codec::decompress(beneath, pixels.bytes, stream.pixel_type.bytes(), out, scratch).ok()?;
+            Some((frame_bytes, Compression::None))
+        }
         Packing::Lz4Framed => {
             codec::lz4_framed_into(pixels.bytes, room.get_mut(..frame_bytes)?).ok()?;
             Some((frame_bytes, Compression::None))
@@ -201,8 +215,14 @@ fn place(image: &Image<'_>, stream: &StreamDescription, slot: &mut FrameSlot) ->
 }
 
 /// Header and payload of an image.
-fn fill(image: &Image<'_>, stream: &StreamDescription, epoch: u32, slot: &mut FrameSlot) -> bool {
-    let placed = place(image, stream, slot);
+fn fill(
+    image: &Image<'_>,
+    stream: &StreamDescription,
+    epoch: u32,
+    slot: &mut FrameSlot,
+    scratch: &mut codec::Scratch,
+) -> bool {
+    let placed = place(image, stream, slot, scratch);
     let (bytes, compression) = placed.unwrap_or_else(|| {
         // The bytes are kept as they came, for a look at them.
         let kept = image.pixels.bytes.len().min(slot.payload_mut().len());
@@ -223,6 +243,11 @@ fn fill(image: &Image<'_>, stream: &StreamDescription, epoch: u32, slot: &mut Fr
     }
     header.arrival_time_ns.set(monotonic_ns());
     *slot.header_mut() = header;
+    for (name, value) in image.notes.values() {
+        if let Some(note) = Note::new(name, *value) {
+            slot.note(note);
+        }
+    }
     placed.is_some()
 }
 
@@ -266,7 +291,7 @@ impl FrameSource for DectrisSource {
                         self.waiting = slot.is_none() && when_full == WhenFull::Wait;
                         arrival = match slot {
                             Some(mut slot) => {
-                                if !fill(&image, &self.stream, self.epoch, &mut slot) {
+                                if !fill(&image, &self.stream, self.epoch, &mut slot, &mut self.scratch) {
                                     count(&self.counters.damaged);
                                 }
                                 Arrival::Frame(slot.publish())

@@ -25,6 +25,7 @@ fn stream(pixel_type: PixelType) -> StreamDescription {
         angles_deg: (0..7).map(|i| 10.0 + 0.5 * f64::from(i)).collect(),
         kinds: Vec::new(),
         pausable: false,
+        parts: 0,
         saturation_value: Some(60_000.0),
         mask: Some(mask),
         detector: DetectorDescription {
@@ -221,7 +222,8 @@ fn wrong_messages_are_refused_with_field_and_limit() {
         .concat();
         complaint(&message(&[("data", &array)]))
     };
-    assert!(bad(b"\x83\x66bszstd\x02\x40").contains("\"bszstd\": expected \"bslz4\" or \"lz4\""));
+    assert!(bad(b"\x83\x64trpx\x02\x40").contains("\"trpx\": expected \"bslz4\", \"bszstd\" or \"lz4\""));
+    assert!(bad(b"\x83\x66bszstd\x04\x40").contains("that of a pixel"));
     assert!(bad(b"\x83\x65bslz4\x04\x40").contains("that of a pixel"));
     assert!(bad(b"\x82\x65bslz4\x02").contains("[algorithm, element size, bytes]"));
 }

@@ -14,7 +14,7 @@
 //! ```
 
 use super::error::{DecodeError, Found};
-use super::message::{IMAGES_MAX, Image, Message, PIXELS_MAX, Packing, Pixels, SeriesKey, Short, Start};
+use super::message::{IMAGES_MAX, Image, Message, Notes, PIXELS_MAX, Packing, Pixels, SeriesKey, Short, Start};
 use frame::{PixelType, Shape};
 use serde::Deserialize;
 use serde_json::Value;
@@ -60,6 +60,8 @@ struct ArrayHead<'m> {
 struct Times {
     #[serde(default)]
     start_time: f64,
+    stop_time: Option<f64>,
+    real_time: Option<f64>,
 }
 
 fn json<'m, T: Deserialize<'m>>(part: &'m [u8], most: usize, field: &'static str) -> Result<T> {
@@ -119,14 +121,21 @@ fn image<'m>(parts: &[&'m [u8]], series: SeriesKey, image_id: u64) -> Result<Mes
         ));
     }
     let pixel_type = pixel_type(&head.pixel_type)?;
-    let start_time_ns = match rest.first() {
-        Some(part) => json::<Times>(part, HEAD_BYTES_MAX, "part 4")?.start_time,
-        None => 0.0,
-    };
+    let (mut start_time_ns, mut notes) = (0.0, Notes::default());
+    if let Some(part) = rest.first() {
+        let times: Times = json(part, HEAD_BYTES_MAX, "part 4")?;
+        start_time_ns = times.start_time;
+        for (name, time_ns) in [("real_time_s", times.real_time), ("stop_time_s", times.stop_time)] {
+            if let Some(time_ns) = time_ns {
+                notes.add(name, time_ns * 1e-9);
+            }
+        }
+    }
     Ok(Message::Image(Image {
         series,
         image_id,
         start_time_ns: start_time_ns.max(0.0) as u64,
+        notes,
         pixels: Pixels {
             shape: shape(head.shape)?,
             pixel_type,

@@ -2,7 +2,9 @@
 //! 56500 for compressed byte strings). An image stays where it is: [`decode`] allocates for `start` only.
 
 use super::error::{DecodeError, Found};
-use super::message::{CHANNELS_MAX, IMAGES_MAX, Image, Message, PIXELS_MAX, Packing, Pixels, SeriesKey, Short, Start};
+use super::message::{
+    CHANNELS_MAX, IMAGES_MAX, Image, Message, Notes, PIXELS_MAX, Packing, Pixels, SeriesKey, Short, Start,
+};
 use super::reader::Reader;
 use frame::codec;
 use frame::{PixelType, Shape};
@@ -64,6 +66,7 @@ struct Fields<'m> {
     unique: Option<Short>,
     image_id: Option<u64>,
     start_time_ns: u64,
+    notes: Notes<'m>,
     pixels: Option<Pixels<'m>>,
     start: Option<Box<StartFields<'m>>>,
 }
@@ -94,6 +97,15 @@ impl<'m> Fields<'m> {
             "image_id" => self.image_id = Some(reader.number("image_id")?),
             "start_time" => self.start_time_ns = nanoseconds(reader, "start_time")?,
             "data" => self.pixels = data(reader, channel)?,
+            "real_time" if self.kind == Some("image") => {
+                let real_time_ns = nanoseconds(reader, "real_time")?;
+                self.notes.add("real_time_s", real_time_ns as f64 * 1e-9);
+            }
+            "stop_time" if self.kind == Some("image") => {
+                let stop_time_ns = nanoseconds(reader, "stop_time")?;
+                self.notes.add("stop_time_s", stop_time_ns as f64 * 1e-9);
+            }
+            "user_data" if self.kind == Some("image") => user_data(reader, &mut self.notes)?,
             // `type` comes first, so an image's other fields cost no more than stepping over them.
             _ if matches!(self.kind, Some("image" | "end")) => reader.skip("image")?,
             _ => self.start.get_or_insert_default().entry(reader, key)?,
@@ -122,6 +134,7 @@ impl<'m> Fields<'m> {
                     .image_id
                     .ok_or(DecodeError::missing("image_id", "the image's number"))?,
                 start_time_ns: self.start_time_ns,
+                notes: self.notes,
                 pixels: self
                     .pixels
                     .ok_or(DecodeError::missing("data", "the configured channel"))?,
@@ -145,6 +158,24 @@ fn nanoseconds(reader: &mut Reader<'_>, field: &'static str) -> Result<u64> {
         .checked_div(u128::from(denominator))
         .and_then(|ns| u64::try_from(ns).ok())
         .ok_or(DecodeError::new(field, Found::Number(denominator), expected))
+}
+
+/// The numbers of an image's `user_data`: a number alone, or those of a map. Anything else is stepped over.
+fn user_data<'m>(reader: &mut Reader<'m>, notes: &mut Notes<'m>) -> Result<()> {
+    if reader.is_number("user_data")? {
+        notes.add("user_data", reader.float("user_data")?);
+        return Ok(());
+    }
+    if !reader.is_map("user_data")? {
+        return reader.skip("user_data");
+    }
+    reader.map_within("user_data", |reader, key| {
+        match key {
+            Some(key) if reader.is_number("user_data")? => notes.add(key, reader.float("user_data")?),
+            _ => reader.skip("user_data")?,
+        }
+        Ok(())
+    })
 }
 
 /// The wanted channel of an image.
@@ -218,7 +249,8 @@ fn raw_array<'m>(reader: &mut Reader<'m>, field: &'static str) -> Result<RawArra
         let element_bytes = reader.number(field)?;
         packing = match algorithm {
             "bslz4" if matches!(element_bytes, 1 | 2 | 4) => Packing::BitshuffleLz4,
-            "bslz4" => {
+            "bszstd" if matches!(element_bytes, 1 | 2 | 4) => Packing::BitshuffleZstd,
+            "bslz4" | "bszstd" => {
                 return Err(DecodeError::new(
                     field,
                     Found::Number(element_bytes),
@@ -226,9 +258,12 @@ fn raw_array<'m>(reader: &mut Reader<'m>, field: &'static str) -> Result<RawArra
                 ));
             }
             "lz4" => Packing::Lz4Framed,
-            other => return Err(DecodeError::new(field, Reader::found(other), "\"bslz4\" or \"lz4\"")),
+            other => {
+                let expected = "\"bslz4\", \"bszstd\" or \"lz4\"";
+                return Err(DecodeError::new(field, Reader::found(other), expected));
+            }
         };
-        if packing == Packing::BitshuffleLz4 && element_bytes as usize != element(tag) {
+        if packing != Packing::Lz4Framed && element_bytes as usize != element(tag) {
             let expected = "bitshuffle's element size to be that of a pixel";
             return Err(DecodeError::new(field, Found::Number(element_bytes), expected));
         }
@@ -474,10 +509,21 @@ fn unpacked<'m>(array: &RawArray<'m>, field: &'static str, bytes: usize) -> Resu
     if declared != bytes as u64 {
         return Err(wrong(declared as usize));
     }
+    let beneath = match array.packing {
+        Packing::BitshuffleZstd => codec::Beneath::Zstd,
+        _ => codec::Beneath::Lz4,
+    };
+    if !codec::plausible(beneath, array.bytes) {
+        return Err(broken);
+    }
     let mut out = vec![0; bytes];
     match array.packing {
         Packing::BitshuffleLz4 => {
             codec::decompress_into(array.bytes, element(array.tag), &mut out).map_err(|_| broken)?
+        }
+        Packing::BitshuffleZstd => {
+            let (beneath, mut scratch) = (codec::Beneath::Zstd, codec::Scratch::default());
+            codec::decompress(beneath, array.bytes, element(array.tag), &mut out, &mut scratch).map_err(|_| broken)?
         }
         _ => codec::lz4_framed_into(array.bytes, &mut out).map_err(|_| broken)?,
     }

@@ -14,4 +14,4 @@ mod ring;
 
 pub use counting::SlotCounts;
 pub use pages::{HugePages, MemoryError, PageSize, PagesConfig, free_pages};
-pub use ring::{FrameLease, FrameRing, FrameSlot, RingError};
+pub use ring::{FrameLease, FrameRing, FrameSlot, PARTS_BYTES, RingError};

@@ -59,7 +59,8 @@ use super::counting::SlotCounts;
 use super::pages::{HugePages, PageSize};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use frame::header::{FLAG_DAMAGED, FLAG_PAYLOAD_CRC, HEADER_PAGE_BYTES};
-use frame::{Compression, FrameHeader, HostRegion, PixelType, Shape};
+use frame::note::{NOTES_END, NOTES_MAX, NOTES_OFFSET};
+use frame::{Compression, FrameHeader, HostRegion, Note, PixelType, Shape};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,6 +88,9 @@ pub enum RingError {
     },
 }
 
+/// Bytes at the end of a header's page, behind the notes: a bit for each part that a frame may come in.
+pub const PARTS_BYTES: usize = HEADER_PAGE_BYTES - NOTES_END;
+
 struct Inner {
     pages: Arc<HugePages>,
     stride: usize,
@@ -102,9 +106,19 @@ impl Inner {
         unsafe { self.pages.start().add(slot * self.stride).cast() }
     }
 
+    fn notes(&self, slot: usize) -> NonNull<Note> {
+        // SAFETY: as in `header`; the notes lie in the same page.
+        unsafe { self.pages.start().add(slot * self.stride + NOTES_OFFSET).cast() }
+    }
+
     fn payload(&self, slot: usize) -> NonNull<u8> {
         // SAFETY: as in `header`; the payload lies behind the header page, in the same stride.
         unsafe { self.pages.start().add(slot * self.stride + HEADER_PAGE_BYTES) }
+    }
+
+    fn parts(&self, slot: usize) -> NonNull<u8> {
+        // SAFETY: as in `header`; the bytes lie in the same page.
+        unsafe { self.pages.start().add(slot * self.stride + NOTES_END) }
     }
 
     fn give_back(&self, slot: usize) {
@@ -262,10 +276,28 @@ impl FrameSlot {
         unsafe { self.ring.header(self.slot).as_mut() }
     }
 
+    /// Adds a note to the header as it is now; false where there is no room.
+    pub fn note(&mut self, note: Note) -> bool {
+        let used = self.header_mut().notes.get() as usize;
+        if used >= NOTES_MAX {
+            return false;
+        }
+        // SAFETY: rule 2, as in `header_mut`; the notes lie behind the header in its page, which has room for NOTES_MAX.
+        unsafe { self.ring.notes(self.slot).add(used).write_unaligned(note) };
+        self.header_mut().notes.set(used as u32 + 1);
+        true
+    }
+
     /// The payload, to be written: the slot's whole capacity.
     pub fn payload_mut(&mut self) -> &mut [u8] {
         // SAFETY: rule 2, as in `header_mut`; the pages were touched when they were mapped.
         unsafe { std::slice::from_raw_parts_mut(self.ring.payload(self.slot).as_ptr(), self.ring.payload_bytes) }
+    }
+
+    /// Room for one bit per part of the frame, in the header's page; see [`FrameLease::parts_missing`].
+    pub fn parts_mut(&mut self) -> &mut [u8] {
+        // SAFETY: rule 2, as in `header_mut`; PARTS_BYTES end with the page, which was zeroed when mapped.
+        unsafe { std::slice::from_raw_parts_mut(self.ring.parts(self.slot).as_ptr(), PARTS_BYTES) }
     }
 
     /// Ends writing: the frame can be read and shared from now on.
@@ -308,11 +340,27 @@ impl FrameLease {
         unsafe { self.ring.header(self.slot).as_ref() }
     }
 
+    /// The notes of the frame.
+    pub fn notes(&self) -> &[Note] {
+        let used = (self.header().notes.get() as usize).min(NOTES_MAX);
+        // SAFETY: rule 2, as in `header`; any bytes are a Note, which needs no alignment, and the page was mapped with zeros.
+        unsafe { std::slice::from_raw_parts(self.ring.notes(self.slot).as_ptr(), used) }
+    }
+
     /// The payload: as many bytes as the header says, at most the slot's capacity.
     pub fn payload(&self) -> &[u8] {
         let bytes = (self.header().payload_bytes.get() as usize).min(self.ring.payload_bytes);
         // SAFETY: rule 2, as in `header`; `bytes` stays in the slot.
         unsafe { std::slice::from_raw_parts(self.ring.payload(self.slot).as_ptr(), bytes) }
+    }
+
+    /// One bit per part of the frame, lowest first: 1 where it never came. Empty where the frame is whole.
+    pub fn parts_missing(&self) -> &[u8] {
+        let header = self.header();
+        let bytes = (header.parts_expected.get() as usize).div_ceil(8).min(PARTS_BYTES);
+        let bytes = if header.parts_missing.get() == 0 { 0 } else { bytes };
+        // SAFETY: rule 2, as in `header`; `bytes` stays in the header's page.
+        unsafe { std::slice::from_raw_parts(self.ring.parts(self.slot).as_ptr(), bytes) }
     }
 
     /// Offset of the payload in [`FrameRing::region`].

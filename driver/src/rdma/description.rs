@@ -163,6 +163,7 @@ impl Description {
             angles_deg: self.angles_deg.iter().map(|angle| angle.unwrap_or(f64::NAN)).collect(),
             kinds,
             pausable: self.pausable,
+            parts: 0,
             saturation_value: self.saturation_value,
             mask: values(&self.mask, shape.pixels() as u64).and_then(|bits| PixelMask::from_bits(shape, bits).ok()),
             detector: self.detector.clone(),

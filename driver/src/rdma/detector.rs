@@ -564,6 +564,7 @@ impl Detector {
         let dry = std::mem::take(&mut seat.dry);
         let header = slot.header_mut();
         header.arrival_time_ns.set(monotonic_ns());
+        header.notes.set(0); // none travel behind the header
         let whole = done.bytes as u64 == HEADER_BYTES as u64 + header.payload_bytes.get();
         let (Opcode::Received, Some(sequence), true) = (done.opcode, done.immediate, whole) else {
             // Bytes of another frame may lie behind a short one: it is not handed on.

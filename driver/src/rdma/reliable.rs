@@ -321,6 +321,7 @@ impl Reliable {
         count(&self.counters.announced);
         let header = slot.header_mut();
         header.arrival_time_ns.set(monotonic_ns());
+        header.notes.set(0); // none travel behind the header
         if header.epoch.get() != self.epoch {
             count(&self.counters.stale);
         }

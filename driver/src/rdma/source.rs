@@ -131,6 +131,7 @@ fn unknown(config: &Checked) -> StreamDescription {
         angles_deg: Vec::new(),
         kinds: Vec::new(),
         pausable: false,
+        parts: 0,
         saturation_value: None,
         mask: None,
         detector: Default::default(),

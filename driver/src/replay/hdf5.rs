@@ -6,6 +6,7 @@ use super::stack::{MEMORY_BYTES_MAX, Place, Stack, Store, blank};
 use super::tiff::too_large;
 use super::{Content, Planned};
 use crate::source::SourceError;
+use frame::codec::Beneath;
 use frame::{Compression, FrameKind, PixelMask, PixelType, Shape, StreamDescription, codec};
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor};
 use hdf5::{Dataset, File, Group};
@@ -477,8 +478,9 @@ impl Reader<'_> {
         };
         let filters = dataset.filters();
         let coded = match &filters[..] {
-            [] => false,
-            [hdf5::filters::Filter::User(BITSHUFFLE, values)] if values.get(4) == Some(&2) => true,
+            [] => None,
+            [hdf5::filters::Filter::User(BITSHUFFLE, values)] if values.get(4) == Some(&2) => Some(Beneath::Lz4),
+            [hdf5::filters::Filter::User(BITSHUFFLE, values)] if values.get(4) == Some(&3) => Some(Beneath::Zstd),
             _ => return Ok(None),
         };
         let Some(chunk) = dataset.chunk() else {
@@ -494,7 +496,7 @@ impl Reader<'_> {
         };
         let per_frame = chunk.iter().rev().take(2).eq(dataset.shape().iter().rev().take(2))
             && chunk.iter().rev().skip(2).all(|n| *n == 1);
-        if !per_frame && !coded {
+        if !per_frame && coded.is_none() {
             return Ok(None);
         }
         let file = std::fs::File::open(&path).map_err(unreadable)?;
@@ -515,17 +517,15 @@ impl Reader<'_> {
                     bytes: chunk.size as usize,
                 };
             }
-            let compression = if coded {
-                Compression::BitshuffleLz4
-            } else {
-                Compression::None
+            let compression = match coded {
+                Some(Beneath::Lz4) => Compression::BitshuffleLz4,
+                Some(Beneath::Zstd) => Compression::BitshuffleZstd,
+                None => Compression::None,
             };
             return Ok(Some(stack(compression, places, file)));
         }
-        if !coded {
-            return Ok(None);
-        }
-        self.assemble(dataset, &chunk, &chunks, &file, shape, pixel_type)
+        let Some(beneath) = coded else { return Ok(None) };
+        self.assemble(dataset, &chunk, &chunks, &file, (shape, pixel_type), beneath)
             .map(Some)
     }
 
@@ -537,8 +537,8 @@ impl Reader<'_> {
         chunk: &[usize],
         chunks: &[hdf5::dataset::ChunkInfo],
         file: &std::fs::File,
-        shape: Shape,
-        pixel_type: PixelType,
+        (shape, pixel_type): (Shape, PixelType),
+        beneath: Beneath,
     ) -> Result<Stack, SourceError> {
         use std::os::unix::fs::FileExt;
         let (dims, pixel_bytes) = (dataset.shape(), pixel_type.bytes());
@@ -546,14 +546,14 @@ impl Reader<'_> {
         if bytes as u64 > MEMORY_BYTES_MAX {
             return Err(too_large(self.path, bytes as u64));
         }
-        let mut all = vec![0; bytes];
+        let (mut all, mut scratch) = (vec![0; bytes], codec::Scratch::default());
         let mut plain = vec![0; chunk.iter().product::<usize>() * pixel_bytes];
         for info in chunks {
             let mut coded = vec![0; info.size as usize];
             file.read_exact_at(&mut coded, info.addr)
                 .map_err(|error| self.wrong(error.to_string(), "a whole file"))?;
-            codec::decompress_into(&coded, pixel_bytes, &mut plain)
-                .map_err(|error| self.wrong(format!("a chunk of {}: {error}", dataset.name()), "bitshuffle-LZ4"))?;
+            codec::decompress(beneath, &coded, pixel_bytes, &mut plain, &mut scratch)
+                .map_err(|error| self.wrong(format!("a chunk of {}: {error}", dataset.name()), "bitshuffle"))?;
             copy_chunk(&plain, chunk, &info.offset, &mut all, &dims, pixel_bytes);
         }
         Ok(Stack::in_memory(shape, pixel_type, all))

@@ -91,6 +91,7 @@ pub(super) fn blank(origin: String) -> StreamDescription {
         angles_deg: Vec::new(),
         kinds: Vec::new(),
         pausable: true,
+        parts: 0,
         saturation_value: None,
         mask: None,
         detector: frame::stream::DetectorDescription::default(),

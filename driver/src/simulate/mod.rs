@@ -305,6 +305,7 @@ fn describe(config: &SimulateConfig, origin: &str, shape: Shape, frames_expected
         angles_deg: Vec::new(),
         kinds: Vec::new(),
         pausable: true,
+        parts: 0,
         saturation_value: None,
         mask: None,
         detector: frame::stream::DetectorDescription::default(),

@@ -1,10 +1,10 @@
-//! Bitshuffle-LZ4, byte-identical with HDF5 filter 32008 (bitshuffle; Masui et al. 2015, Astronomy and
+//! Bitshuffle-LZ4 both ways and bitshuffle-Zstandard in, byte-identical with HDF5 filter 32008 (bitshuffle; Masui et al. 2015, Astronomy and
 //! Computing 12:181).
 //!
 //! ```text
 //! u64 BE  bytes once decompressed
 //! u32 BE  bytes of a block once decompressed
-//! then, block by block:  u32 BE compressed bytes | LZ4 of the block's bit planes
+//! then, block by block:  u32 BE compressed bytes | LZ4 block, or Zstandard frame, of the block's bit planes
 //! then the last elements, fewer than 8, as they are
 //! ```
 //!
@@ -100,17 +100,59 @@ pub enum CodecError {
 #[derive(Clone, Debug)]
 pub struct Scratch {
     block: Vec<u8>,
+    plain: Vec<u8>,
+    zstd: Zstd,
+}
+
+/// The memory of the Zstandard decoder, made when the first such block is decoded.
+#[derive(Default)]
+struct Zstd(Option<zstd_safe::DCtx<'static>>);
+
+impl Zstd {
+    fn context(&mut self) -> &mut zstd_safe::DCtx<'static> {
+        self.0.get_or_insert_with(zstd_safe::DCtx::create)
+    }
+}
+
+impl Clone for Zstd {
+    fn clone(&self) -> Self {
+        Self(None)
+    }
+}
+
+impl std::fmt::Debug for Zstd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Zstd")
+    }
 }
 
 impl Default for Scratch {
     fn default() -> Self {
         Self {
             block: vec![0; BLOCK_BYTES_MAX.min(1 << 20)],
+            plain: vec![0; BLOCK_BYTES],
+            zstd: Zstd::default(),
         }
     }
 }
 
 impl Scratch {
+    /// For payloads of `compression`: makes now what its decoder would make at the first frame.
+    pub fn warmed(compression: crate::Compression) -> Self {
+        let mut scratch = Self::default();
+        if Beneath::of(compression) == Some(Beneath::Zstd) {
+            scratch.zstd.context();
+        }
+        scratch
+    }
+
+    fn parts(&mut self, bytes: usize) -> (&mut [u8], &mut Zstd) {
+        if self.block.len() < bytes {
+            self.block.resize(bytes, 0);
+        }
+        (&mut self.block[..bytes], &mut self.zstd)
+    }
+
     fn block(&mut self, bytes: usize) -> &mut [u8] {
         // Grows once, for files with unusually large blocks.
         if self.block.len() < bytes {
@@ -188,6 +230,26 @@ pub fn compress(raw: &[u8], pixel_bytes: usize, out: &mut [u8], scratch: &mut Sc
     Ok(at + rest.len())
 }
 
+/// What lies beneath the bitshuffle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beneath {
+    /// LZ4 blocks
+    Lz4,
+    /// Zstandard frames, one a block
+    Zstd,
+}
+
+impl Beneath {
+    /// Of a payload that is bitshuffled; `None` of one that is not.
+    pub fn of(compression: crate::Compression) -> Option<Beneath> {
+        match compression {
+            crate::Compression::None => None,
+            crate::Compression::BitshuffleLz4 => Some(Beneath::Lz4),
+            crate::Compression::BitshuffleZstd => Some(Beneath::Zstd),
+        }
+    }
+}
+
 /// Decodes a chunk into `out`, which has exactly the frame's size.
 pub fn decompress_into(chunk: &[u8], pixel_bytes: usize, out: &mut [u8]) -> Result<(), CodecError> {
     decompress_with(chunk, pixel_bytes, out, &mut Scratch::default())
@@ -200,7 +262,115 @@ pub fn decompress_with(
     out: &mut [u8],
     scratch: &mut Scratch,
 ) -> Result<(), CodecError> {
-    check(pixel_bytes, out.len())?;
+    decompress(Beneath::Lz4, chunk, pixel_bytes, out, scratch)
+}
+
+/// Decodes a chunk of either kind into `out`, which has exactly the frame's size.
+pub fn decompress(
+    beneath: Beneath,
+    chunk: &[u8],
+    pixel_bytes: usize,
+    out: &mut [u8],
+    scratch: &mut Scratch,
+) -> Result<(), CodecError> {
+    let bytes = out.len();
+    blocks(beneath, chunk, pixel_bytes, bytes, scratch, |at, block| match block {
+        Block::Planes(planes) => bitshuffle::unshuffle(planes, pixel_bytes, &mut out[at..at + planes.len()]),
+        Block::Rest(rest) => out[at..].copy_from_slice(rest),
+    })
+}
+
+/// Decodes a chunk of `rows` rows of `row_bytes` each to a place in a larger frame: the first row goes to the start of
+/// `out`, each next one `stride_bytes` behind. A block is decoded where the processor keeps it and then written once.
+pub fn decompress_rows(
+    beneath: Beneath,
+    chunk: &[u8],
+    pixel_bytes: usize,
+    (rows, row_bytes): (usize, usize),
+    out: &mut [u8],
+    stride_bytes: usize,
+    scratch: &mut Scratch,
+) -> Result<(), CodecError> {
+    let bytes = rows * row_bytes;
+    let needed = if rows == 0 {
+        0
+    } else {
+        (rows - 1) * stride_bytes + row_bytes
+    };
+    if out.len() < needed || stride_bytes < row_bytes || row_bytes == 0 {
+        let found = out.len();
+        return Err(CodecError::OutputTooSmall { found, needed });
+    }
+    if stride_bytes == row_bytes {
+        return decompress(beneath, chunk, pixel_bytes, &mut out[..bytes], scratch);
+    }
+    let mut plain = std::mem::take(&mut scratch.plain);
+    let mut scatter = |mut at: usize, mut from: &[u8]| {
+        while !from.is_empty() {
+            let (row, column) = (at / row_bytes, at % row_bytes);
+            let (now, later) = from.split_at(from.len().min(row_bytes - column));
+            let to = row * stride_bytes + column;
+            out[to..to + now.len()].copy_from_slice(now);
+            at += now.len();
+            from = later;
+        }
+    };
+    let done = blocks(beneath, chunk, pixel_bytes, bytes, scratch, |at, block| match block {
+        Block::Planes(planes) => {
+            if plain.len() < planes.len() {
+                plain.resize(planes.len(), 0);
+            }
+            let pixels = &mut plain[..planes.len()];
+            bitshuffle::unshuffle(planes, pixel_bytes, pixels);
+            scatter(at, pixels);
+        }
+        Block::Rest(rest) => scatter(at, rest),
+    });
+    scratch.plain = plain;
+    done
+}
+
+/// Whether a chunk can hold as many bytes as it declares: a larger number is a lie, to be refused before anything is
+/// allocated for it.
+pub fn plausible(beneath: Beneath, chunk: &[u8]) -> bool {
+    let Some(header) = chunk.first_chunk::<HEADER_BYTES>() else {
+        return false;
+    };
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = *header;
+    let (declared, block_bytes) = (
+        u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        u32::from_be_bytes([i, j, k, l]),
+    );
+    let most = match beneath {
+        // LZ4 never expands more than 255 times.
+        Beneath::Lz4 => (chunk.len() as u64).saturating_mul(255),
+        // A block has at most as many bytes as the heading says, and takes its length and 9 bytes of a frame at least.
+        Beneath::Zstd => {
+            let blocks = chunk.len() as u64 / 13 + 1;
+            blocks.saturating_mul(u64::from(block_bytes).clamp(BLOCK_BYTES as u64, BLOCK_BYTES_MAX as u64))
+        }
+    };
+    declared <= most
+}
+
+/// A piece of a chunk.
+enum Block<'a> {
+    /// bit planes of a block
+    Planes(&'a [u8]),
+    /// the last pixels, as they are
+    Rest(&'a [u8]),
+}
+
+/// Walks through a chunk of `bytes` once decoded: every size is checked before anything is decoded into.
+fn blocks(
+    beneath: Beneath,
+    chunk: &[u8],
+    pixel_bytes: usize,
+    bytes: usize,
+    scratch: &mut Scratch,
+    mut each: impl FnMut(usize, Block<'_>),
+) -> Result<(), CodecError> {
+    check(pixel_bytes, bytes)?;
     let truncated = |needed| CodecError::Truncated {
         bytes: chunk.len(),
         needed,
@@ -209,10 +379,10 @@ pub fn decompress_with(
     let declared = u64::from_be_bytes([
         header[0], header[1], header[2], header[3], header[4], header[5], header[6], header[7],
     ]);
-    if declared != out.len() as u64 {
+    if declared != bytes as u64 {
         return Err(CodecError::Size {
             declared,
-            expected: out.len() as u64,
+            expected: bytes as u64,
         });
     }
     let multiple = 8 * pixel_bytes;
@@ -227,9 +397,10 @@ pub fn decompress_with(
             limit: BLOCK_BYTES_MAX,
         });
     }
-    let whole = out.len() / multiple * multiple;
-    let mut at = HEADER_BYTES;
-    for (number, block) in out[..whole].chunks_mut(block_bytes).enumerate() {
+    let whole = bytes / multiple * multiple;
+    let (mut at, mut done, mut number) = (HEADER_BYTES, 0, 0);
+    while done < whole {
+        let expected = block_bytes.min(whole - done);
         let length = chunk
             .get(at..at + 4)
             .and_then(|b| b.first_chunk::<4>())
@@ -239,32 +410,42 @@ pub fn decompress_with(
             .get(at + 4..)
             .and_then(|rest| rest.get(..length))
             .ok_or(truncated(at + 4 + length))?;
-        let planes = scratch.block(block.len());
-        // SAFETY: both pointers are valid for the lengths given; the safe decoder stays within them whatever it reads.
-        let decoded = unsafe {
-            lz4_sys::LZ4_decompress_safe(
-                coded.as_ptr().cast::<c_char>(),
-                planes.as_mut_ptr().cast::<c_char>(),
-                coded.len().min(i32::MAX as usize) as i32,
-                planes.len() as i32,
-            )
-        };
-        if decoded != planes.len() as i32 {
-            return Err(CodecError::Block {
-                block: number,
-                at,
-                expected: block.len(),
-            });
+        let (planes, zstd) = scratch.parts(expected);
+        match beneath {
+            Beneath::Lz4 => lz4_block(coded, planes, number, at)?,
+            Beneath::Zstd => zstd_block(coded, planes, zstd, number, at)?,
         }
-        bitshuffle::unshuffle(planes, pixel_bytes, block);
+        each(done, Block::Planes(planes));
         at += 4 + length;
+        done += expected;
+        number += 1;
     }
-    let rest = out.len() - whole;
+    let rest = bytes - whole;
     let tail = chunk.get(at..at + rest).ok_or(truncated(at + rest))?;
-    out[whole..].copy_from_slice(tail);
+    each(whole, Block::Rest(tail));
     match chunk.len() - at - rest {
         0 => Ok(()),
         extra => Err(CodecError::Trailing { extra }),
+    }
+}
+
+/// Decodes one Zstandard frame into `out`, which has exactly the block's size. A frame that declares another size is
+/// refused before it is decoded; one that declares none writes no further than `out`.
+fn zstd_block(coded: &[u8], out: &mut [u8], context: &mut Zstd, number: usize, at: usize) -> Result<(), CodecError> {
+    let wrong = CodecError::Block {
+        block: number,
+        at,
+        expected: out.len(),
+    };
+    let one_frame = zstd_safe::find_frame_compressed_size(coded).is_ok_and(|bytes| bytes == coded.len());
+    match zstd_safe::get_frame_content_size(coded) {
+        Ok(declared) if one_frame && declared.is_none_or(|bytes| bytes == out.len() as u64) => {}
+        _ => return Err(wrong),
+    }
+    let expected = out.len();
+    match context.context().decompress(out, coded) {
+        Ok(written) if written == expected => Ok(()),
+        _ => Err(wrong),
     }
 }
 
@@ -411,7 +592,65 @@ mod tests {
         );
     }
 
+    /// One block of `raw` with one Zstandard frame beneath.
+    fn zstd_chunk(raw: &[u8], frame: &[u8]) -> Vec<u8> {
+        let mut chunk = (raw.len() as u64).to_be_bytes().to_vec();
+        chunk.extend((raw.len() as u32).to_be_bytes());
+        chunk.extend((frame.len() as u32).to_be_bytes());
+        chunk.extend(frame);
+        chunk
+    }
+
+    #[test]
+    fn zstandard_bombs_and_forged_lengths_are_refused() {
+        let raw = vec![0u8; 8192];
+        let mut packed = vec![0; 1024];
+        let used = zstd_safe::compress(&mut packed[..], &raw, 3).unwrap();
+        let good = zstd_chunk(&raw, &packed[..used]);
+        let mut out = vec![1; raw.len()];
+        let mut scratch = Scratch::default();
+        let mut decode = |chunk: &[u8], out: &mut [u8]| decompress(Beneath::Zstd, chunk, 2, out, &mut scratch);
+        decode(&good, &mut out).unwrap();
+        assert_eq!(out, raw);
+        // 64 MiB of zeros in a few kilobytes: its own heading says so, and nothing is decoded.
+        let mut bomb = vec![0; 1 << 16];
+        let used = zstd_safe::compress(&mut bomb[..], &vec![0u8; 64 << 20], 3).unwrap();
+        let refused = decode(&zstd_chunk(&raw, &bomb[..used]), &mut out).unwrap_err();
+        assert!(matches!(refused, CodecError::Block { expected: 8192, .. }), "{refused}");
+        // A frame of half the block says so, and a block is never half decoded.
+        let mut short = vec![0; 1024];
+        let used = zstd_safe::compress(&mut short[..], &raw[..4096], 3).unwrap();
+        assert!(decode(&zstd_chunk(&raw, &short[..used]), &mut out).is_err());
+        // Two frames in a row, which a simple decoder would write one behind the other.
+        let twice = [&good[16..], &good[16..]].concat();
+        assert!(decode(&zstd_chunk(&raw, &twice), &mut out).is_err());
+        for at in 0..good.len() {
+            let mut forged = good.clone();
+            forged[at] ^= 0xff;
+            let _ = decode(&forged, &mut out);
+            assert!(decode(&good[..at], &mut out).is_err());
+        }
+        assert!(matches!(
+            decode(&good, &mut out[..4096]),
+            Err(CodecError::Size { declared: 8192, .. })
+        ));
+    }
+
     proptest! {
+        #[test]
+        fn a_chunk_decodes_into_a_part_of_a_frame(rows in 1usize..40, columns in 1usize..90, gap in 0usize..9, width in 0usize..3) {
+            let pixel_bytes = 1 << width;
+            let raw: Vec<u8> = (0..rows * columns * pixel_bytes).map(|i| (i * 31 / 7) as u8).collect();
+            let chunk = round_trip(&raw, pixel_bytes);
+            let (row_bytes, stride) = (columns * pixel_bytes, (columns + gap) * pixel_bytes);
+            let mut out = vec![0xee; rows * stride];
+            decompress_rows(Beneath::Lz4, &chunk, pixel_bytes, (rows, row_bytes), &mut out, stride, &mut Scratch::default()).unwrap();
+            for (row, line) in out.chunks(stride).enumerate() {
+                prop_assert_eq!(&line[..row_bytes], &raw[row * row_bytes..][..row_bytes]);
+                prop_assert!(line[row_bytes..].iter().all(|byte| *byte == 0xee));
+            }
+        }
+
         #[test]
         fn any_bytes_come_back(raw in prop::collection::vec(any::<u8>(), 0..40_000), width in 0usize..3) {
             let pixel_bytes = 1 << width;

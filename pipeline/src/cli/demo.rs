@@ -100,7 +100,7 @@ fn scenes(configs: &[Config]) -> Result<Vec<Simulate>, Failure> {
 }
 
 fn scene(config: &Config) -> Result<Simulate, Failure> {
-    match config.source.first() {
+    match config.source.first().map(|entry| &entry.source) {
         Some(SourceConfig::Simulate(source)) => {
             Simulate::new(source.simulate.clone()).map_err(|error| Failure::Work(error.to_string()))
         }

@@ -14,6 +14,9 @@ pub(crate) struct DoctorArgs {
     /// folder of the store whose disk is measured
     #[arg(long, default_value = ".")]
     store: PathBuf,
+    /// configuration whose sources' addresses are looked at, too
+    #[arg(long)]
+    config: Option<PathBuf>,
     /// print the findings as JSON
     #[arg(long)]
     json: bool,
@@ -75,6 +78,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
     ];
     findings.extend(devices());
     findings.extend(super::doctor_rdma::rdma());
+    findings.extend(super::doctor_network::network(args.config.as_deref())?);
     findings.extend([disk(&args.store), clock()]);
     if args.json {
         println!("{}", serde_json::json!({ "findings": findings }));

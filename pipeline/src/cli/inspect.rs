@@ -53,6 +53,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
                 "storage": storage,
                 "arrival_us": columns.arrival_ns[i] / 1000,
                 "result_latency_us": columns.result_latency_ns[i] / 1000,
+                "parts_missing": columns.parts_missing.get(i).copied().unwrap_or(0),
             })
         })
         .collect();
@@ -72,19 +73,20 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
     println!("frames    {}", record["frames"]);
     println!("device    {}", text("device"));
     println!(
-        "\n{:>9}  {:9} {:8} {:8} {:>14} {:>12}",
-        "frame", "state", "analysis", "storage", "arrival µs", "latency µs"
+        "\n{:>9}  {:9} {:8} {:8} {:>14} {:>12} {:>8}",
+        "frame", "state", "analysis", "storage", "arrival µs", "latency µs", "missing"
     );
     for line in &lines {
         let word = |key: &str| line[key].as_str().unwrap_or("-").to_string();
         println!(
-            "{:>9}  {:9} {:8} {:8} {:>14} {:>12}",
+            "{:>9}  {:9} {:8} {:8} {:>14} {:>12} {:>8}",
             line["frame_number"].to_string(),
             word("state"),
             word("analysis"),
             word("storage"),
             line["arrival_us"].to_string(),
-            line["result_latency_us"].to_string()
+            line["result_latency_us"].to_string(),
+            line["parts_missing"].to_string()
         );
     }
     Ok(())

@@ -3,6 +3,7 @@
 
 mod demo;
 mod doctor;
+mod doctor_network;
 mod doctor_rdma;
 mod emulate;
 mod inspect;
@@ -42,8 +43,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Takes a file through the whole appliance: source, ring, kernels, store
     Replay(replay::ReplayArgs),
-    /// Sends frames of a file or of a simulation as a detector does: by RDMA, or as a DECTRIS stream
-    Emulate(emulate::EmulateArgs),
+    /// Sends frames of a file or of a simulation as a detector does: by RDMA, as a DECTRIS stream, or in UDP packets
+    Emulate(Box<emulate::EmulateArgs>),
     /// Receives by RDMA and does nothing else: what the network can do, beside ib_write_bw
     RdmaRate(rdma_rate::RdmaRateArgs),
     /// Shows the ledger of a stored run

@@ -7,6 +7,7 @@ use super::pictures::{self, Picture};
 use super::runs::active;
 use super::server::Shared;
 use crate::active_run::ActiveRun;
+use crate::frame_metadata::Value;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
@@ -15,6 +16,7 @@ use driver::memory::FrameLease;
 use driver::tracker::FrameState;
 use frame::{FrameKind, PixelMask, Shape};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::Semaphore;
 
@@ -75,6 +77,9 @@ pub struct Profile {
     pub errors: Option<Vec<f32>>,
     /// frames that it rests on
     pub frames_used: u64,
+    /// values of the frame that have come by now, by name
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, Value>,
 }
 
 /// A slice that exists.
@@ -322,7 +327,7 @@ pub async fn profile(
         .first()
         .ok_or_else(|| ApiError::not_found("this recipe makes no curves"))?;
     let name = axis.curve.clone();
-    let profile = |frame_number, values, errors, frames_used| Profile {
+    let profile = |frame_number: Option<u64>, values, errors, frames_used| Profile {
         name: name.clone(),
         frame_number,
         axis: ProfileAxis {
@@ -333,6 +338,7 @@ pub async fn profile(
         values,
         errors,
         frames_used,
+        metadata: frame_number.map(|frame| run.metadata.of(frame)).unwrap_or_default(),
     };
     if which == "sum" {
         let snapshot = run.snapshot.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! The feedback hub: takes results off the data plane and serves every consumer by its own policy. A
 //! slow consumer loses its own messages and sees the gap in the sequence numbers; nobody waits for it.
 
+use crate::frame_metadata::{FrameMetadata, Value};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use frame::{FrameResult, ResultLayout};
 use serde::Serialize;
@@ -32,6 +33,9 @@ pub struct ResultMessage {
     pub scalars: BTreeMap<String, f64>,
     /// by name
     pub curves: BTreeMap<String, Vec<f32>>,
+    /// values of the frame that had come by then, by name
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, Value>,
 }
 
 /// Serves the results of one run.
@@ -41,17 +45,19 @@ pub struct FeedbackHub {
     latest: watch::Sender<Option<Arc<ResultMessage>>>,
     published: AtomicU64,
     missed: AtomicU64,
+    metadata: Arc<FrameMetadata>,
 }
 
 impl FeedbackHub {
     /// A hub for results of this layout that keeps `kept` of them for consumers that fall behind.
-    pub fn new(layout: ResultLayout, kept: usize) -> Self {
+    pub fn new(layout: ResultLayout, kept: usize, metadata: Arc<FrameMetadata>) -> Self {
         Self {
             layout,
             all: broadcast::channel(kept).0,
             latest: watch::channel(None).0,
             published: AtomicU64::new(0),
             missed: AtomicU64::new(0),
+            metadata,
         }
     }
 
@@ -115,6 +121,7 @@ impl FeedbackHub {
             age_us: result.result_time_ns.saturating_sub(result.arrival_time_ns) / 1000,
             scalars: scalars.collect(),
             curves: curves.collect(),
+            metadata: self.metadata.of(result.frame_number),
         });
         self.latest.send_replace(Some(message.clone()));
         // A send without consumers is no fault.

@@ -6,6 +6,7 @@ pub mod events;
 mod extract;
 pub mod frames;
 pub mod hub;
+pub mod metadata;
 pub mod page;
 pub mod pictures;
 pub mod runs;

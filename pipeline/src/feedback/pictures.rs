@@ -23,9 +23,17 @@ pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Picture, String> {
     let shape = header.shape();
     let bytes = match compression {
         Compression::None => payload.to_vec(),
-        Compression::BitshuffleLz4 => {
+        Compression::BitshuffleLz4 | Compression::BitshuffleZstd => {
+            let beneath = codec::Beneath::of(compression).unwrap_or(codec::Beneath::Lz4);
             let mut bytes = vec![0; shape.pixels() * pixel_type.bytes()];
-            codec::decompress_into(payload, pixel_type.bytes(), &mut bytes).map_err(|e| e.to_string())?;
+            codec::decompress(
+                beneath,
+                payload,
+                pixel_type.bytes(),
+                &mut bytes,
+                &mut codec::Scratch::default(),
+            )
+            .map_err(|e| e.to_string())?;
             bytes
         }
     };

@@ -7,6 +7,7 @@ use super::hub::ResultMessage;
 use super::server::Shared;
 use crate::active_run::{ActiveRun, RunState, Summary};
 use crate::appliance::RunRequest;
+use crate::frame_metadata::Value;
 use crate::ledger::{Entry, Outcomes};
 use crate::storage::DatasetInfo;
 use axum::Json;
@@ -17,6 +18,7 @@ use axum::http::StatusCode;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +107,17 @@ pub struct LedgerQuery {
     limit: Option<usize>,
 }
 
+/// A line of the ledger.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct LedgerLine {
+    /// receipt and outcomes
+    #[serde(flatten)]
+    pub entry: Entry,
+    /// values of the frame that came with the stream or by HTTP, by name
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, Value>,
+}
+
 /// A page of the ledger.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct LedgerPage {
@@ -114,7 +127,7 @@ pub struct LedgerPage {
     /// outcomes of analysis and storage
     pub outcomes: Outcomes,
     /// lines
-    pub entries: Vec<Entry>,
+    pub entries: Vec<LedgerLine>,
     /// where the next page begins; absent at the end
     pub next: Option<u64>,
 }
@@ -158,6 +171,11 @@ async fn stored(shared: &Shared) -> Result<Vec<serde_json::Value>, ApiError> {
         .await
         .map_err(ApiError::internal)?
         .map_err(ApiError::internal)
+}
+
+/// Whether the store has a run of this name.
+pub async fn is_stored(shared: &Shared, id: &str) -> Result<bool, ApiError> {
+    Ok(stored(shared).await?.iter().any(|record| record["id"] == id))
 }
 
 fn stored_line(record: &serde_json::Value) -> RunLine {
@@ -315,7 +333,8 @@ pub async fn ledger(
     let mut frame = query.first;
     while let Some(entry) = run.ledger.entry(frame).filter(|_| entries.len() < limit) {
         if query.state.as_deref().is_none_or(|state| state == entry.state) {
-            entries.push(entry);
+            let metadata = run.metadata.of(frame);
+            entries.push(LedgerLine { entry, metadata });
         }
         frame += 1;
     }

@@ -1,6 +1,6 @@
 //! The HTTP server: routes, their description, and where it listens.
 
-use super::{frames, page, runs, status};
+use super::{frames, metadata, page, runs, status};
 use crate::active_run::Summary;
 use crate::appliance::{Appliance, ApplianceError, RunRequest};
 use crate::feedback::error::ApiError;
@@ -86,6 +86,7 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(runs::stop))
             .routes(routes!(runs::abort))
             .routes(routes!(runs::ledger))
+            .routes(routes!(metadata::frame_metadata))
             .routes(routes!(runs::events))
             .routes(routes!(runs::results))
             .routes(routes!(frames::frame))

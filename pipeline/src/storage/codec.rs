@@ -1,7 +1,7 @@
 //! Bitshuffle-LZ4 as the writer and the HDF5 filter use it.
 
 use frame::PixelType;
-use frame::codec::{CodecError, Scratch, compress, compress_bound};
+use frame::codec::{Beneath, CodecError, Scratch, compress, compress_bound, plausible};
 
 /// Compresses frames of one size into memory of its own, which is allocated once.
 #[derive(Debug)]
@@ -29,12 +29,10 @@ impl Compressor {
     }
 }
 
-/// Bytes that `chunk` announces; `None` where it is too short, or announces more than LZ4 can hold.
-pub(super) fn decompressed_bytes(chunk: &[u8]) -> Option<usize> {
+/// Bytes that `chunk` announces; `None` where it is too short, or announces more than it can hold.
+pub(super) fn decompressed_bytes(chunk: &[u8], beneath: Beneath) -> Option<usize> {
     let announced = u64::from_be_bytes(*chunk.first_chunk::<8>()?);
-    // LZ4 never expands more than 255 times: a larger number is a lie, and is refused before it is allocated.
-    let possible = (chunk.len() as u64).saturating_mul(255);
-    usize::try_from(announced).ok().filter(|_| announced <= possible)
+    usize::try_from(announced).ok().filter(|_| plausible(beneath, chunk))
 }
 
 #[cfg(test)]
@@ -46,10 +44,10 @@ mod tests {
         let pixels = vec![7u8; 4096];
         let mut compressor = Compressor::new(pixels.len(), PixelType::U16);
         let chunk = compressor.compress(&pixels).unwrap();
-        assert_eq!(decompressed_bytes(chunk), Some(4096));
+        assert_eq!(decompressed_bytes(chunk, Beneath::Lz4), Some(4096));
         let mut bomb = chunk.to_vec();
         bomb[..8].copy_from_slice(&(1u64 << 40).to_be_bytes());
-        assert_eq!(decompressed_bytes(&bomb), None);
-        assert_eq!(decompressed_bytes(&chunk[..7]), None);
+        assert_eq!(decompressed_bytes(&bomb, Beneath::Lz4), None);
+        assert_eq!(decompressed_bytes(&chunk[..7], Beneath::Zstd), None);
     }
 }

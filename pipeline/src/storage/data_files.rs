@@ -6,6 +6,7 @@ use super::nexus::{self, Nx};
 use super::open;
 use super::run_json::FileRecord;
 use super::seal::{self, Sealer};
+use frame::codec::Beneath;
 use frame::{PixelType, Shape};
 use hdf5::plist::FileAccess;
 use std::ffi::CString;
@@ -26,8 +27,8 @@ const OPEN_FILES_MAX: usize = 4;
 pub(super) struct FrameFormat {
     pub(super) shape: Shape,
     pub(super) pixel_type: PixelType,
-    /// whether chunks go through filter 32008
-    pub(super) compressed: bool,
+    /// what filter 32008 has beneath, where chunks go through it
+    pub(super) filter: Option<Beneath>,
     pub(super) frames: u64,
     pub(super) frames_per_file: u64,
 }
@@ -214,8 +215,11 @@ fn create_file(path: &Path, first: u64, frames: u64, format: &FrameFormat) -> Re
 fn create_frames(data: &Nx, frames: u64, format: &FrameFormat) -> Result<hdf5::Dataset, hdf5::Error> {
     let Shape { rows, columns } = format.shape;
     let mut builder = nexus::empty_pixels(data.group_ref(), format.pixel_type);
-    if format.compressed {
-        builder = builder.add_filter(h5::BITSHUFFLE_FILTER, &h5::bitshuffle_values(format.pixel_type));
+    if let Some(beneath) = format.filter {
+        builder = builder.add_filter(
+            h5::BITSHUFFLE_FILTER,
+            &h5::bitshuffle_values(format.pixel_type, beneath),
+        );
     }
     let extent = hdf5::SimpleExtents::fixed([frames as usize, rows, columns]);
     let dataset = builder

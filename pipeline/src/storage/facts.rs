@@ -112,6 +112,7 @@ mod tests {
             angles_deg: Vec::new(),
             kinds: Vec::new(),
             pausable: true,
+            parts: 0,
             saturation_value: None,
             mask: None,
             detector: DetectorDescription::default(),

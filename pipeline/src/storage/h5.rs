@@ -8,7 +8,7 @@
 
 use super::codec;
 use frame::PixelType;
-use frame::codec::{Scratch, compress, compress_bound, decompress_into};
+use frame::codec::{Beneath, Scratch, compress, compress_bound, decompress};
 use hdf5::plist::FileAccess;
 use hdf5::sync::sync;
 use hdf5_sys::h5::{H5allocate_memory, H5free_memory, HADDR_UNDEF, hsize_t};
@@ -26,11 +26,26 @@ use std::sync::OnceLock;
 
 /// Registered number of the bitshuffle filter.
 pub(super) const BITSHUFFLE_FILTER: i32 = 32008;
+/// Zstandard among its client values.
+const ZSTD: c_uint = 3;
 
 /// Client values of the bitshuffle filter as `hdf5plugin` stores them: version 0.5 of its reference
-/// implementation, element size, block size chosen by the encoder, LZ4.
-pub(super) fn bitshuffle_values(pixel_type: PixelType) -> [c_uint; 5] {
-    [0, 5, pixel_type.bytes() as c_uint, 0, 2]
+/// implementation, element size, block size chosen by the encoder, LZ4 (2) or Zstandard (3).
+pub(super) fn bitshuffle_values(pixel_type: PixelType, beneath: Beneath) -> [c_uint; 5] {
+    let code = match beneath {
+        Beneath::Lz4 => 2,
+        Beneath::Zstd => ZSTD,
+    };
+    [0, 5, pixel_type.bytes() as c_uint, 0, code]
+}
+
+/// What the bitshuffle filter of a dataset has beneath; `None` of one without that filter.
+pub(super) fn beneath(dataset: &hdf5::Dataset) -> Option<Beneath> {
+    dataset.filters().iter().find_map(|filter| match filter {
+        hdf5::filters::Filter::User(BITSHUFFLE_FILTER, values) if values.get(4) == Some(&ZSTD) => Some(Beneath::Zstd),
+        hdf5::filters::Filter::User(BITSHUFFLE_FILTER, _) => Some(Beneath::Lz4),
+        _ => None,
+    })
 }
 
 /// Makes libhdf5 able to store and read bitshuffle-LZ4 chunks in this process.
@@ -78,9 +93,15 @@ unsafe extern "C" fn bitshuffle(
     let element_bytes = unsafe { *values.add(2) } as usize;
     // SAFETY: the library's promise on `*buffer` and `used`; the slice ends before `*buffer` is replaced.
     let input = unsafe { std::slice::from_raw_parts((*buffer).cast::<u8>().cast_const(), used) };
+    // SAFETY: five values at least, as checked in the same expression.
+    let zstd = value_count >= 5 && unsafe { *values.add(4) } == ZSTD;
+    let beneath = if zstd { Beneath::Zstd } else { Beneath::Lz4 };
     let decode = flags & H5Z_FLAG_REVERSE != 0;
+    if zstd && !decode {
+        return 0; // Zstandard is stored as it came and never made here
+    }
     let room = if decode {
-        codec::decompressed_bytes(input)
+        codec::decompressed_bytes(input, beneath)
     } else {
         Some(compress_bound(used, element_bytes))
     };
@@ -95,7 +116,7 @@ unsafe extern "C" fn bitshuffle(
     // SAFETY: `room` initialised bytes that nothing else refers to.
     let output = unsafe { std::slice::from_raw_parts_mut(fresh.cast::<u8>(), room) };
     let made = if decode {
-        decompress_into(input, element_bytes, output).map(|()| room)
+        decompress(beneath, input, element_bytes, output, &mut Scratch::default()).map(|()| room)
     } else {
         compress(input, element_bytes, output, &mut Scratch::default())
     };

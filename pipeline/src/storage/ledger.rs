@@ -2,6 +2,7 @@
 
 use super::LedgerColumns;
 use super::error::{At, StoreError};
+use super::h5::RowWriter;
 use super::nexus::{self, Nx};
 use hdf5::Dataset;
 use std::path::Path;
@@ -19,11 +20,15 @@ pub(super) struct Ledger {
     storage: Dataset,
     arrival: Dataset,
     latency: Dataset,
+    parts_missing: Dataset,
+    missing_bytes: Dataset,
+    /// one bit per packet, where frames come in packets
+    bits: Option<RowWriter<u8>>,
 }
 
 impl Ledger {
-    /// Creates the columns, one value per expected frame.
-    pub(super) fn create(entry: &Nx, frames: usize) -> Result<Self, hdf5::Error> {
+    /// Creates the columns, one value per expected frame; frames come in `parts`, or whole where it is 0.
+    pub(super) fn create(entry: &Nx, frames: usize, parts: usize) -> Result<Self, hdf5::Error> {
         let group = entry.group("ledger", "NXcollection")?;
         let codes = |name: &str, names: &[&str]| -> Result<Dataset, hdf5::Error> {
             let dataset = group.column::<u8>(name, frames, 0)?;
@@ -44,6 +49,40 @@ impl Ledger {
         let latency = group.column::<u32>("result_latency", frames, 0)?;
         nexus::attr_text(&latency, "units", "ns")?;
         nexus::attr_text(&latency, "meaning", "from arrival to result; 0: no result")?;
+        let parts_missing = group.column::<u32>("parts_missing", frames, 0)?;
+        nexus::attr_text(
+            &parts_missing,
+            "meaning",
+            "packets or modules that never came; their pixels hold the mask value",
+        )?;
+        let bits = match parts {
+            0 => None,
+            _ => {
+                // Chunks are made when they are written: frames that are whole take no room.
+                let bytes = parts.div_ceil(8);
+                let rows = (65_536 / bytes).clamp(1, frames.max(1));
+                let dataset = group
+                    .group_ref()
+                    .new_dataset::<u8>()
+                    .chunk((rows, bytes))
+                    .fill_value(0u8)
+                    .shape((frames, bytes))
+                    .create("parts_missing_bits")?;
+                nexus::attr_text(
+                    &dataset,
+                    "meaning",
+                    "one bit per packet, lowest first; 1: it never came",
+                )?;
+                nexus::attr(&dataset, "parts", &(parts as u64))?;
+                Some(RowWriter::new(dataset)?)
+            }
+        };
+        let missing_bytes = group.column::<u32>("missing_bytes", frames, 0)?;
+        nexus::attr_text(
+            &missing_bytes,
+            "meaning",
+            "bytes of the frame that never came and hold the mask value",
+        )?;
         Ok(Self {
             group,
             frame_state,
@@ -51,7 +90,18 @@ impl Ledger {
             storage,
             arrival,
             latency,
+            parts_missing,
+            missing_bytes,
+            bits,
         })
+    }
+
+    /// Which packets a frame lacks, one bit each.
+    pub(super) fn write_missing(&mut self, frame: u64, bits: &[u8]) -> Result<(), hdf5::Error> {
+        match &mut self.bits {
+            Some(writer) => writer.write(frame as usize, bits),
+            None => Ok(()),
+        }
     }
 
     /// Writes the columns, and their totals as attributes.
@@ -62,6 +112,8 @@ impl Ledger {
             columns.storage.len(),
             columns.arrival_ns.len(),
             columns.result_latency_ns.len(),
+            columns.parts_missing.len(),
+            columns.missing_bytes.len(),
         ];
         if lengths.iter().any(|length| *length as u64 != frames) {
             return Err(StoreError::Description {
@@ -79,6 +131,8 @@ impl Ledger {
         self.storage.write_raw(columns.storage)?;
         self.arrival.write_raw(columns.arrival_ns)?;
         self.latency.write_raw(columns.result_latency_ns)?;
+        self.parts_missing.write_raw(columns.parts_missing)?;
+        self.missing_bytes.write_raw(columns.missing_bytes)?;
         let group = self.group.group_ref();
         nexus::attr(group, "expected", &(columns.frame_state.len() as u64))?;
         let totals = [

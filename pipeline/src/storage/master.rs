@@ -8,6 +8,7 @@ use super::nexus::{self, Nx};
 use super::results::{self, Results};
 use super::run_json::rfc3339;
 use super::{CurveAxis, LedgerColumns, RunEnd, RunInfo, azint, nxmx, nxtomo, open};
+use crate::frame_metadata::{ANGLE, MetadataColumn, MetadataValues};
 use frame::{FrameKind, Image, ResultLayout, StreamDescription};
 use hdf5::{Dataset, File};
 use jiff::{SignedDuration, Timestamp};
@@ -82,7 +83,7 @@ impl Master {
             per_frame.extend(columns.chain(omega.clone()));
             process(&entry, info)?;
             azint::write(&entry, info, layout, axes, facts)?;
-            let ledger = Ledger::create(&entry, format.frames as usize)?;
+            let ledger = Ledger::create(&entry, format.frames as usize, stream.parts as usize)?;
             file.flush()?;
             Ok((end_estimated, tomography, omega, ledger))
         };
@@ -114,6 +115,12 @@ impl Master {
         self.results.block_rows()
     }
 
+    /// Which packets a frame lacks, one bit each.
+    pub(super) fn write_missing(&mut self, frame: u64, bits: &[u8]) -> Result<(), StoreError> {
+        let written = self.ledger.write_missing(frame, bits);
+        written.at("writing the missing packets to", &self.path)
+    }
+
     /// The reduced data.
     pub(super) fn results(&mut self) -> &mut Results {
         &mut self.results
@@ -130,6 +137,7 @@ impl Master {
         end: &RunEnd,
     ) -> Result<(), StoreError> {
         let doing = "completing";
+        let (angles_deg, turned) = merged_angles(&frames.angles_deg, &end.metadata);
         self.results.finish()?;
         self.ledger.write(ledger, self.format.frames, &self.path)?;
         let complete = || -> Result<(), hdf5::Error> {
@@ -149,11 +157,16 @@ impl Master {
                     }
                 });
                 columns.image_key.write_raw(&image_key.take(kept).collect::<Vec<_>>())?;
-                columns.rotation_angle.write_raw(&frames.angles_deg[..kept])?;
+                columns.rotation_angle.write_raw(&angles_deg[..kept])?;
+            } else if self.omega.is_some() || turned {
+                let omega = match (&self.omega, self.entry.child("sample")) {
+                    (Some(omega), _) => omega.clone(),
+                    (None, Some(sample)) => turning(&sample, kept)?,
+                    (None, None) => return Err("/entry/sample is missing".into()),
+                };
+                omega.write_raw(&angles_deg[..kept])?;
             }
-            if let Some(omega) = &self.omega {
-                omega.write_raw(&frames.angles_deg[..kept])?;
-            }
+            metadata(&self.entry, &end.metadata, kept)?;
             virtual_frames(&self.entry, &self.run, kept, &self.format)?;
             if let Some(results) = self.entry.child("results") {
                 results::write_finals(&results, finals, images, &self.axes)?;
@@ -314,12 +327,52 @@ fn goniometer(sample: &Nx, stream: &StreamDescription) -> Result<Option<Dataset>
         sample.text("depends_on", ".")?;
         return Ok(None);
     }
-    sample.text("depends_on", "/entry/sample/transformations/omega")?;
+    turning(sample, stream.frames_expected as usize).map(Some)
+}
+
+/// An axis that turns the sample, without values yet.
+fn turning(sample: &Nx, frames: usize) -> Result<Dataset, hdf5::Error> {
+    sample.replace_text("depends_on", "/entry/sample/transformations/omega")?;
     let group = sample.group("transformations", "NXtransformations")?;
-    let omega = group.column::<f64>("omega", stream.frames_expected as usize, f64::NAN)?;
+    let omega = group.column::<f64>("omega", frames, f64::NAN)?;
     nexus::attr_text(&omega, "units", "deg")?;
     nxmx::describe(&omega, "rotation", [-1.0, 0.0, 0.0], [0.0; 3], None, ".")?;
-    Ok(Some(omega))
+    Ok(omega)
+}
+
+/// The angles that the file tells, degrees, and whether any came as metadata: those go before the source's own.
+fn merged_angles(source: &[f64], metadata: &[MetadataColumn]) -> (Vec<f64>, bool) {
+    let mut angles_deg = source.to_vec();
+    let told = metadata.iter().find_map(|column| match &column.values {
+        MetadataValues::Numbers(values) if column.name == ANGLE => Some(values),
+        _ => None,
+    });
+    for (angle, told) in angles_deg.iter_mut().zip(told.into_iter().flatten()) {
+        if told.is_finite() {
+            *angle = *told;
+        }
+    }
+    (angles_deg, told.is_some())
+}
+
+/// `/entry/frame_metadata`: one field per column, one value per frame.
+fn metadata(entry: &Nx, columns: &[MetadataColumn], kept: usize) -> Result<(), hdf5::Error> {
+    if columns.is_empty() {
+        return Ok(());
+    }
+    let group = entry.group("frame_metadata", "NXcollection")?;
+    let text = "values by frame number, as they came with the stream or by HTTP; NaN, and 0 of hardware_time_ns: none";
+    nexus::attr_text(group.group_ref(), "description", text)?;
+    for column in columns {
+        let dataset = match &column.values {
+            MetadataValues::Numbers(values) => group.array(&column.name, &values[..kept.min(values.len())])?,
+            MetadataValues::Nanoseconds(values) => group.array(&column.name, &values[..kept.min(values.len())])?,
+        };
+        if let Some(unit) = &column.unit {
+            nexus::attr_text(&dataset, "units", unit)?;
+        }
+    }
+    Ok(())
 }
 
 /// What the results were made with.

@@ -135,6 +135,10 @@ pub struct LedgerColumns<'a> {
     pub arrival_ns: &'a [u64],
     /// arrival to result, ns; 0 where there is none
     pub result_latency_ns: &'a [u32],
+    /// packets or modules that never came of a received frame
+    pub parts_missing: &'a [u32],
+    /// bytes of the frame, once decompressed, that never came
+    pub missing_bytes: &'a [u32],
 }
 
 /// How a run ended.
@@ -148,6 +152,8 @@ pub struct RunEnd {
     pub counts: serde_json::Value,
     /// the run's summary
     pub summary: serde_json::Value,
+    /// values by frame number, one per expected frame
+    pub metadata: Vec<crate::frame_metadata::MetadataColumn>,
 }
 
 /// Lets libhdf5 decode bitshuffle-LZ4 in this process, also without plugins on the machine; `file` is about to be read.

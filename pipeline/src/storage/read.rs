@@ -6,7 +6,7 @@ use super::error::{At, StoreError};
 use super::h5;
 use super::open;
 use super::run_json::RunRecord;
-use frame::codec::decompress_into;
+use frame::codec::{Beneath, Scratch, decompress};
 use frame::{PixelType, Shape};
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor};
 use std::fs::File;
@@ -51,15 +51,22 @@ pub fn read_frame(path: &Path, frame: u64) -> Result<(Vec<u8>, Shape, PixelType)
             Err(size(&file, found, frame_bytes))
         };
     }
-    let announced = codec::decompressed_bytes(&stored).unwrap_or(0);
+    let beneath = h5::beneath(&dataset).unwrap_or(Beneath::Lz4);
+    let announced = codec::decompressed_bytes(&stored, beneath).unwrap_or(0);
     if announced != frame_bytes {
         return Err(size(&file, announced, frame_bytes));
     }
     let mut pixels = vec![0; frame_bytes];
-    decompress_into(&stored, pixel_type.bytes(), &mut pixels).map_err(|source| StoreError::Codec {
-        frame,
-        doing: "decompressed",
-        source,
+    decompress(
+        beneath,
+        &stored,
+        pixel_type.bytes(),
+        &mut pixels,
+        &mut Scratch::default(),
+    )
+    .map_err(|source| {
+        let doing = "decompressed";
+        StoreError::Codec { frame, doing, source }
     })?;
     Ok((pixels, shape, pixel_type))
 }
@@ -218,11 +225,18 @@ pub fn read_ledger(path: &Path) -> Result<crate::ledger::Columns, StoreError> {
     let group = opened.group("entry/ledger").at("opening the ledger of", &master)?;
     let column = |name: &str| group.dataset(name).at("opening the ledger of", &master);
     let read = "reading the ledger of";
+    // Runs of earlier versions lack it.
+    let newer = |name: &str| match group.link_exists(name) {
+        true => column(name)?.read_raw().at(read, &master),
+        false => Ok(Vec::new()),
+    };
     Ok(crate::ledger::Columns {
         frame_state: column("frame_state")?.read_raw().at(read, &master)?,
         analysis: column("analysis")?.read_raw().at(read, &master)?,
         storage: column("storage")?.read_raw().at(read, &master)?,
         arrival_ns: column("arrival")?.read_raw().at(read, &master)?,
         result_latency_ns: column("result_latency")?.read_raw().at(read, &master)?,
+        parts_missing: newer("parts_missing")?,
+        missing_bytes: newer("missing_bytes")?,
     })
 }

@@ -10,6 +10,7 @@ use super::reserve::Reserve;
 use super::run_json::{self, RunRecord};
 use super::store::check_name;
 use super::{CurveAxis, DatasetInfo, LedgerColumns, RunEnd, RunInfo, Store, WriterConfig, h5, read, results, seal};
+use frame::codec::Beneath;
 use frame::{Compression, FrameHeader, FrameKind, FrameResult, Image, PixelType, ResultLayout, StreamDescription};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,7 +79,7 @@ impl RunWriter {
         let format = FrameFormat {
             shape: stream.shape,
             pixel_type: stream.pixel_type,
-            compressed: config.compress || stream.compression == Compression::BitshuffleLz4,
+            filter: Beneath::of(stream.compression).or(config.compress.then_some(Beneath::Lz4)),
             frames: stream.frames_expected,
             frames_per_file: config.frames_per_file,
         };
@@ -99,8 +100,8 @@ impl RunWriter {
                 .map(|i| stream.angles_deg.get(i).copied().unwrap_or(f64::NAN))
                 .collect(),
         };
-        let compressor = config
-            .compress
+        // What comes unpacked into a file of Zstandard chunks is stored as it is: Zstandard is not made here.
+        let compressor = (config.compress && format.filter == Some(Beneath::Lz4))
             .then(|| Compressor::new(format.frame_bytes(), format.pixel_type));
         let (info, layout) = (info.clone(), layout.clone());
         let reserve = Reserve::take(&folder, format.frames)?;
@@ -203,7 +204,7 @@ impl RunWriter {
     pub fn write_frame(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), StoreError> {
         let frame = header.frame_number.get();
         self.check_frame(header, payload)?;
-        let passed = header.compression == Compression::BitshuffleLz4 as u8;
+        let passed = header.compression != Compression::None as u8;
         match (&mut self.compressor, passed) {
             (Some(compressor), false) => {
                 let compressed = compressor.compress(payload).map_err(|source| StoreError::Codec {
@@ -213,7 +214,7 @@ impl RunWriter {
                 })?;
                 self.data.write(frame, 0, compressed)?;
             }
-            (None, false) if self.format.compressed => self.data.write(frame, UNFILTERED, payload)?,
+            (None, false) if self.format.filter.is_some() => self.data.write(frame, UNFILTERED, payload)?,
             _ => self.data.write(frame, 0, payload)?,
         }
         let index = frame as usize;
@@ -229,6 +230,14 @@ impl RunWriter {
     /// [`StoreError::FrameNumber`], [`StoreError::ResultLayout`], [`StoreError::DiskFull`], [`StoreError::Hdf5`].
     pub fn write_result(&mut self, result: &FrameResult) -> Result<(), StoreError> {
         self.master.results().write(result)
+    }
+
+    /// Notes which packets of a frame never came, one bit each. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Hdf5`], [`StoreError::DiskFull`].
+    pub fn write_missing(&mut self, frame: u64, bits: &[u8]) -> Result<(), StoreError> {
+        self.master.write_missing(frame, bits)
     }
 
     /// Takes the run back before its first frame: the folder is removed and its name is free again.
@@ -326,10 +335,16 @@ impl RunWriter {
                 format!("{} bytes", payload.len()),
                 format!("{frame_bytes} bytes"),
             ),
-            Some(Compression::BitshuffleLz4) if !self.format.compressed => {
-                differs("compression", "bitshuffle-LZ4".into(), "none".into())
+            Some(packed) if Beneath::of(packed) != self.format.filter => {
+                let named = |beneath| match beneath {
+                    None => "none",
+                    Some(Beneath::Lz4) => "bitshuffle-LZ4",
+                    Some(Beneath::Zstd) => "bitshuffle-Zstandard",
+                };
+                let (found, expected) = (Beneath::of(packed), self.format.filter);
+                differs("compression", named(found).into(), named(expected).into())
             }
-            Some(Compression::BitshuffleLz4) => match codec::decompressed_bytes(payload) {
+            Some(packed) => match codec::decompressed_bytes(payload, Beneath::of(packed).unwrap_or(Beneath::Lz4)) {
                 Some(bytes) if bytes == frame_bytes => Ok(()),
                 Some(bytes) => differs(
                     "a payload for",
@@ -342,7 +357,7 @@ impl RunWriter {
                     format!("{frame_bytes} bytes"),
                 ),
             },
-            None => differs("compression code", header.compression.to_string(), "0 or 1".into()),
+            None => differs("compression code", header.compression.to_string(), "0, 1 or 2".into()),
         }
     }
 }

@@ -43,6 +43,7 @@ pub fn stream(shape: Shape, pixel_type: PixelType, frames: u64) -> StreamDescrip
         angles_deg: Vec::new(),
         kinds: Vec::new(),
         pausable: true,
+        parts: 0,
         saturation_value: Some(60000.0),
         mask: Some(PixelMask::from_nonzero(shape, (0..shape.pixels()).map(|i| i % 97 == 0)).unwrap()),
         detector: DetectorDescription {
@@ -166,6 +167,8 @@ pub struct Books {
     storage: Vec<u8>,
     arrival_ns: Vec<u64>,
     latency_ns: Vec<u32>,
+    parts_missing: Vec<u32>,
+    missing_bytes: Vec<u32>,
 }
 
 impl Books {
@@ -185,6 +188,8 @@ impl Books {
                 .map(|f| if there(&f) { 1000 * (f + 1) } else { 0 })
                 .collect(),
             latency_ns: (0..frames).map(|f| if there(&f) { 500 } else { 0 }).collect(),
+            parts_missing: vec![0; frames as usize],
+            missing_bytes: vec![0; frames as usize],
         }
     }
 
@@ -195,6 +200,8 @@ impl Books {
             storage: &self.storage,
             arrival_ns: &self.arrival_ns,
             result_latency_ns: &self.latency_ns,
+            parts_missing: &self.parts_missing,
+            missing_bytes: &self.missing_bytes,
         }
     }
 }
@@ -205,6 +212,7 @@ pub fn end(state: &str) -> RunEnd {
         end_time: "2026-11-22T23:31:00Z".parse().unwrap(),
         counts: serde_json::json!({ "expected": 1 }),
         summary: serde_json::json!({ "state": state }),
+        metadata: Vec::new(),
     }
 }
 

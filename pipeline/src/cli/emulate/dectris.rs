@@ -9,44 +9,44 @@ use std::time::Duration;
 
 /// Options of `--dectris`
 #[derive(Args)]
-#[command(next_help_heading = "With --dectris")]
+#[command(next_help_heading = "With --dectris or --udp")]
 pub(super) struct StreamArgs {
     /// version of the stream
     #[arg(long, value_enum, default_value_t = StreamVersion::V2)]
     stream: StreamVersion,
-    /// series, one after the other
+    /// series or acquisitions, one after the other
     #[arg(long, default_value_t = 1)]
-    series: u64,
+    pub(super) series: u64,
     /// seconds between two series
     #[arg(long, default_value_t = 0.0)]
-    pause: f64,
-    /// images that are sent before the start of their series
+    pub(super) pause: f64,
+    /// images that are sent before the start of their series; with --udp first frames that are not sent
     #[arg(long, default_value_t = 0)]
-    late_start: u64,
+    pub(super) late_start: u64,
     /// images after which every series is aborted, without an end
     #[arg(long)]
-    abort_after: Option<u64>,
+    pub(super) abort_after: Option<u64>,
     /// leave out the message that ends a series
     #[arg(long)]
     no_end: bool,
-    /// images of the series before that are sent in the midst of each
+    /// images, or packets, of the series before that are sent in the midst of each
     #[arg(long, default_value_t = 0)]
-    stray: u64,
-    /// share of images that vanish
+    pub(super) stray: u64,
+    /// share of images, or packets, that vanish
     #[arg(long, default_value_t = 0.0)]
-    lose: f64,
-    /// share of images that are sent twice
+    pub(super) lose: f64,
+    /// share of images, or packets, that are sent twice
     #[arg(long, default_value_t = 0.0)]
-    duplicate: f64,
-    /// share of images that are overtaken by others
+    pub(super) duplicate: f64,
+    /// share of images, or packets, that are overtaken by others
     #[arg(long, default_value_t = 0.0)]
-    reorder: f64,
-    /// share of images that are cut short or have a forged size
+    pub(super) reorder: f64,
+    /// share of images, or packets, that are cut short or forged
     #[arg(long, default_value_t = 0.0)]
-    corrupt: f64,
+    pub(super) corrupt: f64,
     /// seed of everything that is random
     #[arg(long, default_value_t = 1)]
-    seed: u64,
+    pub(super) seed: u64,
 }
 
 /// Versions by name.

@@ -2,6 +2,7 @@
 
 mod dectris;
 mod rdma;
+mod udp;
 
 use super::Failure;
 use crate::config::ConfigError;
@@ -20,16 +21,22 @@ pub(crate) struct EmulateArgs {
     #[arg(
         long,
         value_name = "HOST:PORT",
-        required_unless_present = "dectris",
-        conflicts_with = "dectris"
+        required_unless_present_any = ["dectris", "udp"],
+        conflicts_with_all = ["dectris", "udp"]
     )]
     rdma: Option<String>,
     /// send as the stream of a DECTRIS detector from this address, for example tcp://*:31001: the receiver's [[source]] has
     /// kind = "dectris"
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "udp")]
     dectris: Option<String>,
+    /// send as packets of a JUNGFRAU or EIGER to these addresses: one for everything, or one per port of the detector; the
+    /// receiver's [[source]] has kind = "udp"
+    #[arg(long, value_name = "HOST:PORT,…")]
+    udp: Option<String>,
     #[command(flatten)]
     stream: dectris::StreamArgs,
+    #[command(flatten)]
+    packets: udp::PacketArgs,
     #[command(flatten)]
     by_rdma: rdma::RdmaArgs,
     /// the file to send, or the first of a numbered series
@@ -74,10 +81,11 @@ pub(crate) fn emulate(args: &EmulateArgs) -> Result<(), Failure> {
         return Err(Failure::Usage(text));
     }
     within("slots", args.slots, 4096)?;
-    match (&args.dectris, &args.rdma) {
-        (Some(address), _) => dectris::emulate(args, address),
-        (None, Some(address)) => rdma::emulate(args, address),
-        (None, None) => Err(Failure::Usage("name a protocol: --rdma or --dectris".into())),
+    match (&args.dectris, &args.rdma, &args.udp) {
+        (Some(address), ..) => dectris::emulate(args, address),
+        (_, Some(address), _) => rdma::emulate(args, address),
+        (.., Some(addresses)) => udp::emulate(args, addresses),
+        (None, None, None) => Err(Failure::Usage("name a protocol: --rdma, --dectris or --udp".into())),
     }
 }
 
@@ -108,6 +116,14 @@ fn connect_timeout(args: &EmulateArgs) -> Duration {
 
 /// The source, and whether it puts checksums into its headers.
 fn source(args: &EmulateArgs) -> Result<(Box<dyn FrameSource>, bool), Failure> {
+    source_that(args, |_| ())
+}
+
+/// The source; `fit` completes the options of a simulation.
+fn source_that(
+    args: &EmulateArgs,
+    fit: impl FnOnce(&mut toml::Table),
+) -> Result<(Box<dyn FrameSource>, bool), Failure> {
     let mut options = match &args.simulate {
         Some(path) => options(path)?,
         None => toml::Table::new(),
@@ -127,6 +143,7 @@ fn source(args: &EmulateArgs) -> Result<(Box<dyn FrameSource>, bool), Failure> {
     if let Some(frames) = args.frames {
         options.insert("frames".into(), (frames as i64).into());
     }
+    fit(&mut options);
     let config: SimulateConfig = toml::Value::Table(options).try_into().map_err(wrong)?;
     let checksums = config.checksum;
     Ok((Box::new(Simulate::new(config).map_err(work)?), checksums))

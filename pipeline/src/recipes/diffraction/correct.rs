@@ -62,7 +62,11 @@ impl CorrectParameters {
             mask,
             dark,
             flat,
-            saturation: self.saturation.or(setup.stream.saturation_value),
+            saturation: match (self.saturation, setup.stream.parts) {
+                // Missing packets hold the largest value: it takes no part, whatever the limit is.
+                (Some(limit), 1..) => Some(limit.min(setup.stream.pixel_type.max_value())),
+                (limit, _) => limit.or(setup.stream.saturation_value),
+            },
         })
     }
 }
