@@ -1,4 +1,5 @@
-//! Bragg spots: strong pixels by DIALS's dispersion and dispersion-extended thresholds, put together to spots.
+//! Bragg spots: strong pixels by DIALS's dispersion and dispersion-extended thresholds, put together to spots; or
+//! peakfinder8's peaks.
 //!
 //! The device marks strong pixels, bit for bit as DIALS 3.12 does (`spots.cl`, `real.cl`), counts them exactly and lists
 //! the first [`SpotConfig::pixels_max`] of them; the host joins neighbours (`labels.rs`). Coordinates are those of pixel
@@ -9,6 +10,7 @@
 
 mod labels;
 pub mod reference;
+mod rings;
 
 use crate::accelerator::{Accelerator, AcceleratorError, DeviceKind};
 use crate::host_memory::{Arg, Buffer, Kernel, Queue};
@@ -17,8 +19,14 @@ use crate::program::Program;
 use crate::stager::DeviceBatch;
 use frame::{PixelMask, PixelType, Shape};
 use labels::Labels;
+use rings::{Frames, Rings};
+use std::sync::Arc;
 
-const SOURCE: &str = concat!(include_str!("real.cl"), include_str!("spots.cl"));
+const SOURCE: &str = concat!(
+    include_str!("real.cl"),
+    include_str!("spots.cl"),
+    include_str!("rings.cl")
+);
 /// Rows of a work item on a CPU and elsewhere.
 const ROWS: [usize; 2] = [64, 32];
 /// Columns of a work item on a CPU and elsewhere.
@@ -33,9 +41,12 @@ pub enum SpotAlgorithm {
     Dispersion,
     /// DIALS's `DispersionExtendedThreshold`
     DispersionExtended,
+    /// peakfinder8 of Cheetah and OM: what stands out of its ring around the beam
+    Peakfinder8,
 }
 
-/// What is a strong pixel, and what is a spot.
+/// What is a strong pixel, and what is a spot. Peakfinder8 uses `strong_sigmas`, `threshold`, `min_pixels`, `max_pixels` and
+/// what is named after it; the others all but that.
 #[derive(Clone, Debug)]
 pub struct SpotConfig {
     /// how strong pixels are told
@@ -44,7 +55,7 @@ pub struct SpotConfig {
     pub radius: usize,
     /// how many sigmas the box must vary more than counting explains
     pub background_sigmas: f64,
-    /// how many sigmas the pixel must stand out
+    /// how many sigmas the pixel must stand out; with peakfinder8 the peak's intensity, too
     pub strong_sigmas: f64,
     /// only pixels above this value can be strong
     pub threshold: f64,
@@ -66,6 +77,12 @@ pub struct SpotConfig {
     pub pixels_max: usize,
     /// spots of a frame that are kept, the strongest
     pub spots_max: usize,
+    /// for peakfinder8: number of each pixel's ring, its distance from the beam in whole pixels, row by row
+    pub rings: Arc<[u16]>,
+    /// for peakfinder8: peaks end at the edges of panels of this shape, which fill the frame; `None`: one panel
+    pub panel: Option<Shape>,
+    /// for peakfinder8: half the radius of what counts as a peak's surroundings, pixels, 1 to 20
+    pub background_radius: usize,
 }
 
 impl Default for SpotConfig {
@@ -85,6 +102,9 @@ impl Default for SpotConfig {
             max_separation_px: 2.0,
             pixels_max: 32768,
             spots_max: 1024,
+            rings: Arc::new([]),
+            panel: None,
+            background_radius: 3,
         }
     }
 }
@@ -96,7 +116,7 @@ pub struct Spot {
     pub row: f32,
     /// centroid along columns
     pub column: f32,
-    /// sum of its pixels, counts
+    /// sum of its pixels, counts; with peakfinder8 without the background
     pub intensity: f64,
     /// its largest pixel, counts
     pub max: u32,
@@ -125,6 +145,7 @@ struct Maps {
 }
 
 struct Kernels {
+    /// of dispersion and dispersion-extended
     threshold: Kernel,
     erode: Kernel,
     extended: Kernel,
@@ -147,6 +168,8 @@ pub struct SpotFinder {
     settings: Buffer<u8>,
     roots: Buffer<u64>,
     maps: Maps,
+    /// of peakfinder8 alone
+    rings: Option<Rings>,
     counts_host: Vec<u32>,
     list_host: Vec<u32>,
     labels: Labels,
@@ -189,7 +212,7 @@ impl SpotFinder {
         let (tile, rows) = (TILE[other], ROWS[other]);
         let saturation = config.saturation.and_then(|value| limits::at_least(pixel_type, value));
         let (extended, name) = match config.algorithm {
-            SpotAlgorithm::Dispersion => (false, "dispersion"),
+            SpotAlgorithm::Dispersion | SpotAlgorithm::Peakfinder8 => (false, "dispersion"),
             SpotAlgorithm::DispersionExtended => (true, "scattered"),
         };
         let words = shape.rows * shape.columns.div_ceil(16);
@@ -197,6 +220,12 @@ impl SpotFinder {
         let good: Vec<i8> = (0..shape.pixels())
             .map(|pixel| if mask.rejects(pixel) { 0 } else { -1 })
             .collect();
+        let rings = if config.algorithm == SpotAlgorithm::Peakfinder8 {
+            check_panel(config, shape)?;
+            Some(Rings::new(accelerator, program, config, shape, &good, batch_limit)?)
+        } else {
+            None
+        };
         let bitmap = || accelerator.buffer::<u16>(batch_limit * words);
         let mut finder = Self {
             kernels: Kernels {
@@ -221,6 +250,7 @@ impl SpotFinder {
                 counts: accelerator.buffer(batch_limit * strips)?,
                 list: accelerator.buffer(batch_limit * config.pixels_max * 2)?,
             },
+            rings,
             counts_host: vec![0; batch_limit * strips],
             list_host: vec![0; config.pixels_max * 2],
             labels: Labels::new(config.pixels_max),
@@ -249,6 +279,9 @@ impl SpotFinder {
         }
         let (strips, limit) = (self.strips(), self.config.pixels_max);
         queue.read(&self.maps.counts, 0, &mut self.counts_host[..outputs.len() * strips])?;
+        if let Some(rings) = &mut self.rings {
+            rings.begin(queue, outputs.len())?;
+        }
         for (frame, output) in outputs.iter_mut().enumerate() {
             let counts = &self.counts_host[frame * strips..][..strips];
             output.strong_pixels = counts.iter().map(|count| u64::from(*count)).sum();
@@ -259,12 +292,39 @@ impl SpotFinder {
             }
             let listed = &mut self.list_host[..2 * output.strong_pixels as usize];
             queue.read(&self.maps.list, frame * limit * 2, listed)?;
-            output.found = Some(
-                self.labels
-                    .spots(listed, self.shape.columns, &self.config, &mut output.spots),
-            );
+            let (labels, config) = (&mut self.labels, &self.config);
+            output.found = Some(match &mut self.rings {
+                None => labels.spots(listed, self.shape, config, &mut output.spots),
+                Some(rings) => {
+                    rings.candidates(labels, frame, listed, config);
+                    0
+                }
+            });
         }
-        Ok(())
+        self.peaks(queue, batch, outputs)
+    }
+
+    /// The second half of peakfinder8: what surrounds its candidates decides which are peaks.
+    fn peaks(
+        &mut self,
+        queue: &Queue,
+        batch: &DeviceBatch,
+        outputs: &mut [FrameSpots],
+    ) -> Result<(), AcceleratorError> {
+        let Some(rings) = &mut self.rings else {
+            return Ok(());
+        };
+        rings.send(queue)?;
+        for (frames, group) in batch.groups() {
+            let of = Frames {
+                frames,
+                offsets: batch.offsets(),
+                good: &self.good,
+                settings: &self.settings,
+            };
+            rings.surround(queue, &of, (group.first, group.count))?;
+        }
+        rings.peaks(queue, &self.config, &mut self.labels, outputs)
     }
 
     /// Strong pixels of frame `index` of the last batch, row by row. For tests and pictures: it allocates.
@@ -282,6 +342,50 @@ impl SpotFinder {
     }
 
     fn launch(
+        &mut self,
+        queue: &Queue,
+        frames: &Buffer<u8>,
+        offsets: &Buffer<u64>,
+        first: usize,
+        count: usize,
+    ) -> Result<(), AcceleratorError> {
+        if let Some(rings) = &mut self.rings {
+            let of = Frames {
+                frames,
+                offsets,
+                good: &self.good,
+                settings: &self.settings,
+            };
+            rings.threshold(queue, &of, &self.maps.strong, (first, count), self.group)?;
+        } else {
+            self.disperse(queue, frames, offsets, first, count)?;
+        }
+        let (rows, words, maps) = (self.shape.rows, self.shape.columns.div_ceil(16), &self.maps);
+        let (strips, kernels) = (self.strips(), &mut self.kernels);
+        let arguments = [
+            Arg::U32(first as u32),
+            Arg::U32(rows as u32),
+            Arg::U32(words as u32),
+            (&maps.strong).into(),
+            (&maps.counts).into(),
+        ];
+        queue.launch(&mut kernels.count, &arguments, [strips, count, 1], [1; 3])?;
+        let arguments = [
+            frames.into(),
+            offsets.into(),
+            Arg::U32(first as u32),
+            Arg::U32(rows as u32),
+            Arg::U32(self.shape.columns as u32),
+            (&maps.strong).into(),
+            (&maps.counts).into(),
+            Arg::U32(self.config.pixels_max as u32),
+            (&maps.list).into(),
+        ];
+        queue.launch(&mut kernels.list, &arguments, [strips, count, 1], [1; 3])
+    }
+
+    /// Marks strong pixels by dispersion or dispersion-extended.
+    fn disperse(
         &mut self,
         queue: &Queue,
         frames: &Buffer<u8>,
@@ -323,26 +427,7 @@ impl SpotFinder {
             queue.launch(&mut kernels.erode, &arguments!(foreground, core), global, local)?;
             queue.launch(&mut kernels.extended, &arguments!(core, &maps.strong), global, local)?;
         }
-        let arguments = [
-            Arg::U32(first as u32),
-            Arg::U32(rows as u32),
-            Arg::U32(words as u32),
-            (&maps.strong).into(),
-            (&maps.counts).into(),
-        ];
-        queue.launch(&mut kernels.count, &arguments, [strips, count, 1], [1; 3])?;
-        let arguments = [
-            frames.into(),
-            offsets.into(),
-            Arg::U32(first as u32),
-            Arg::U32(rows as u32),
-            Arg::U32(columns as u32),
-            (&maps.strong).into(),
-            (&maps.counts).into(),
-            Arg::U32(self.config.pixels_max as u32),
-            (&maps.list).into(),
-        ];
-        queue.launch(&mut kernels.list, &arguments, [strips, count, 1], [1; 3])
+        Ok(())
     }
 }
 
@@ -373,10 +458,27 @@ fn check(config: &SpotConfig) -> Result<(), AcceleratorError> {
     if config.min_pixels == 0 || config.min_pixels > config.max_pixels {
         return wrong("min_pixels", config.min_pixels.to_string(), "1 to max_pixels");
     }
+    if !(1..=20).contains(&config.background_radius) {
+        return wrong("background_radius", config.background_radius.to_string(), "1 to 20");
+    }
     if config.pixels_max == 0 || config.spots_max == 0 {
         return wrong("pixels_max and spots_max", "0".into(), "at least 1");
     }
     Ok(())
+}
+
+/// Refuses panels that do not fill the frame.
+fn check_panel(config: &SpotConfig, shape: Shape) -> Result<(), AcceleratorError> {
+    let panel = rings::panel(config, shape);
+    let fills = |length: usize, of: usize| length > 0 && of.is_multiple_of(length);
+    if fills(panel.rows, shape.rows) && fills(panel.columns, shape.columns) {
+        return Ok(());
+    }
+    Err(AcceleratorError::Mismatch {
+        what: "the panels' shape",
+        found: panel.to_string(),
+        expected: format!("one that fills frames of {shape} without a rest"),
+    })
 }
 
 /// A double as m · 2^e with bit 52 of m set.
@@ -453,6 +555,8 @@ fn options(accelerator: &Accelerator, config: &SpotConfig, pixel_type: PixelType
     )
 }
 
+#[cfg(test)]
+mod peak_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The same in plain f64, in the order of DIALS's operations.
+//! The same in plain f64: thresholds in the order of DIALS's operations, and peakfinder8.
 
-use super::{SpotAlgorithm, SpotConfig};
+use super::{Spot, SpotAlgorithm, SpotConfig};
 use frame::Shape;
 
 /// Largest pixel that takes part in its neighbours' statistics, plus one.
@@ -75,6 +75,11 @@ pub fn strong(config: &SpotConfig, picture: &Picture<'_>) -> Vec<bool> {
     match config.algorithm {
         SpotAlgorithm::Dispersion => dispersion(config, picture),
         SpotAlgorithm::DispersionExtended => extended(config, picture),
+        SpotAlgorithm::Peakfinder8 => {
+            let limits = ring_limits(config, picture);
+            let above = |(index, _, _): (usize, usize, usize)| above_ring(config, picture, &limits, index);
+            picture.places().map(above).collect()
+        }
     }
 }
 
@@ -120,4 +125,132 @@ fn extended(config: &SpotConfig, picture: &Picture<'_>) -> Vec<bool> {
         value >= mean + config.strong_sigmas * (config.gain * mean).sqrt()
     };
     picture.places().map(strong).collect()
+}
+
+/// Per ring the value that a pixel must exceed, and the mean.
+fn ring_limits(config: &SpotConfig, picture: &Picture<'_>) -> Vec<(f64, f64)> {
+    let rings = config.rings.iter().max().map_or(0, |last| usize::from(*last) + 1);
+    let mut bounds = vec![(1e9, -1e9, 0.0); rings];
+    for _ in 0..5 {
+        let mut sums = vec![Sums::default(); rings];
+        for (index, value) in picture.values.iter().enumerate() {
+            let ring = usize::from(config.rings[index]);
+            if picture.valid[index] && *value < BIG && *value < bounds[ring].0 && *value > bounds[ring].1 {
+                sums[ring].m += 1.0;
+                sums[ring].x += value;
+                sums[ring].y += value * value;
+            }
+        }
+        for (bound, s) in bounds.iter_mut().zip(sums) {
+            let mean = s.x / s.m;
+            let reach = config.strong_sigmas * (s.y / s.m - mean * mean).max(0.0).sqrt();
+            *bound = match s.m > 0.0 {
+                true => ((mean + reach).max(config.threshold), mean - reach, mean),
+                // As in the original: a ring that has lost all its pixels gets its positive ones back.
+                false => (f64::from(f32::MAX), f64::from(f32::MIN_POSITIVE), 0.0),
+            };
+        }
+    }
+    // Means as the device hands them on, so that both see the same places half-way between pixels.
+    bounds
+        .iter()
+        .map(|(above, _, mean)| (*above, f64::from(*mean as f32)))
+        .collect()
+}
+
+fn above_ring(config: &SpotConfig, picture: &Picture<'_>, limits: &[(f64, f64)], index: usize) -> bool {
+    picture.valid[index] && picture.values[index] > limits[usize::from(config.rings[index])].0
+}
+
+/// Peaks by peakfinder8, in the order of the frame.
+pub fn peaks(config: &SpotConfig, picture: &Picture<'_>) -> Vec<Spot> {
+    let limits = ring_limits(config, picture);
+    let panel = super::rings::panel(config, picture.shape);
+    let columns = picture.shape.columns;
+    let mut seen = vec![false; picture.values.len()];
+    let (mut spots, mut pixels) = (Vec::new(), Vec::new());
+    for (start, row, column) in picture.places() {
+        let edge = |place: usize, length: usize| place % length == 0 || place % length == length - 1;
+        let free = |seen: &[bool], index: usize| !seen[index] && above_ring(config, picture, &limits, index);
+        if !free(&seen, start) || edge(row, panel.rows) || edge(column, panel.columns) {
+            continue;
+        }
+        let (top, left) = (row / panel.rows * panel.rows, column / panel.columns * panel.columns);
+        let inside =
+            |r: usize, c: usize| (top..top + panel.rows).contains(&r) && (left..left + panel.columns).contains(&c);
+        pixels.clear();
+        pixels.push(start);
+        seen[start] = true;
+        let mut at = 0;
+        while at < pixels.len() {
+            let (r, c) = (pixels[at] / columns, pixels[at] % columns);
+            for (r, c) in (r.saturating_sub(1)..r + 2).flat_map(|r| (c.saturating_sub(1)..c + 2).map(move |c| (r, c))) {
+                if inside(r, c) && free(&seen, r * columns + c) {
+                    seen[r * columns + c] = true;
+                    pixels.push(r * columns + c);
+                }
+            }
+            at += 1;
+        }
+        if !(config.min_pixels..=config.max_pixels).contains(&pixels.len()) {
+            continue;
+        }
+        let weighted = |background: &dyn Fn(usize) -> f64| {
+            pixels.iter().fold([0.0; 3], |[sum, rows, columns_], index| {
+                let value = picture.values[*index] - background(*index);
+                let (r, c) = ((index / columns) as f64, (index % columns) as f64);
+                [sum + value, rows + value * r, columns_ + value * c]
+            })
+        };
+        let [sum, rows, across] = weighted(&|index| limits[usize::from(config.rings[index])].1);
+        if sum.abs() < 1e-10 {
+            continue;
+        }
+        let middle = (
+            (rows / sum.abs()).round_ties_even(),
+            (across / sum.abs()).round_ties_even(),
+        );
+        let reach = 2.0 * config.background_radius as f64;
+        let (mut s, mut largest) = (Sums::default(), 0.0f64);
+        for (index, r, c) in picture.places() {
+            let apart = (r as f64 - middle.0, c as f64 - middle.1);
+            let near = apart.0 < reach && apart.1 < reach && apart.0.hypot(apart.1) <= reach;
+            let value = picture.values[index];
+            let ring = usize::from(config.rings[index]);
+            if near && inside(r, c) && picture.valid[index] && value < BIG && value < limits[ring].0 {
+                s.m += 1.0;
+                s.x += value;
+                s.y += value * value;
+                largest = largest.max(value);
+            }
+        }
+        let (offset, sigma) = if s.m > 0.0 {
+            let mean = s.x / s.m;
+            (mean, (s.y / s.m - mean * mean).max(0.0).sqrt())
+        } else {
+            let index = middle.0 as usize * columns + middle.1 as usize;
+            (limits[usize::from(config.rings[index])].1, 0.01)
+        };
+        let [total, rows, across] = weighted(&|_| 0.0);
+        let intensity = total - pixels.len() as f64 * offset;
+        let max = pixels.iter().fold(0.0f64, |max, index| max.max(picture.values[*index]));
+        let snr = if sigma > 1e-10 { intensity / sigma } else { 0.0 };
+        let (row, column) = (rows / total, across / total);
+        let within =
+            |place: f64, first: usize, length: usize| place >= first as f64 && place <= (first + length - 1) as f64;
+        if snr >= config.strong_sigmas
+            && (max - offset).max(0.0) >= largest - offset
+            && within(row, top, panel.rows)
+            && within(column, left, panel.columns)
+        {
+            spots.push(Spot {
+                row: row as f32,
+                column: column as f32,
+                intensity,
+                max: max as u32,
+                pixels: pixels.len() as u32,
+            });
+        }
+    }
+    spots
 }

@@ -1,10 +1,13 @@
 //! The frames of `dials.txt`, made of whole numbers alone as `tests/python/dials_vectors.py` makes them for DIALS.
 
-use super::{SpotAlgorithm, SpotConfig};
+use super::{Spot, SpotAlgorithm, SpotConfig};
 use frame::Shape;
 
 /// DIALS 3.12's answers.
 const DIALS: &str = include_str!("dials.txt");
+
+/// OM 23.8.3's peaks by peakfinder8.
+const OM: &str = include_str!("om.txt");
 
 /// What DIALS found in a frame: strong pixels and their hash.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,6 +57,9 @@ fn below(seed: u64, number: u64, first: usize, end: usize) -> usize {
     first + (draw(seed, 1000 + number, 0) % (end - first) as u64) as usize
 }
 
+/// What every pixel has at least; one frame of sixteen has many counts.
+const BASES: [i64; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20000];
+
 /// The frame of a seed.
 pub(super) fn make(seed: u64) -> Vector {
     let shape = Shape::new(30 + below(seed, 0, 0, 90), 30 + below(seed, 1, 0, 110));
@@ -71,7 +77,7 @@ pub(super) fn make(seed: u64) -> Vector {
     let bits = below(seed, 8, 2, 10) as u64;
     let scale = parameter(seed, 9, &[1, 1, 1, 1, 1, 1, 3, 1]);
     let slope = parameter(seed, 10, &[0, 0, 1, 7]);
-    let base = parameter(seed, 11, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20000]);
+    let base = parameter(seed, 11, &BASES);
     let spots: Vec<u64> = (0..below(seed, 12, 0, 20))
         .map(|spot| draw(seed, 2000, spot as u64))
         .collect();
@@ -109,4 +115,60 @@ pub(super) fn make(seed: u64) -> Vector {
         config,
         wide,
     }
+}
+
+/// Seeds, and OM's peaks.
+pub(super) fn peaks() -> impl Iterator<Item = (u64, Vec<Spot>)> {
+    OM.lines().filter(|line| !line.starts_with('#')).map(|line| {
+        let numbers: Vec<f64> = line.split(' ').map(|word| word.parse().unwrap()).collect();
+        let spot = |four: &[f64]| Spot {
+            row: four[0] as f32,
+            column: four[1] as f32,
+            intensity: four[2],
+            max: 0,
+            pixels: four[3] as u32,
+        };
+        (numbers[0] as u64, numbers[1..].chunks_exact(4).map(spot).collect())
+    })
+}
+
+/// The frame of a seed as peakfinder8 gets it: 65535 at most and without the base, as `peaks_vectors.py` makes it.
+pub(super) fn make_for_peaks(seed: u64) -> Vector {
+    let mut vector = make(seed);
+    let base = parameter(seed, 11, &BASES);
+    for value in &mut vector.values {
+        *value = if *value >= 65535.0 {
+            65535.0
+        } else {
+            *value - base as f64
+        };
+    }
+    let shape = vector.shape;
+    let halves = parameter(seed, 100, &[false, false, true]) && shape.rows % 2 == 0 && shape.columns % 2 == 0;
+    let center = (
+        below(seed, 101, 0, shape.rows + 20) as f64 - 10.0,
+        below(seed, 102, 0, shape.columns + 20) as f64 - 10.0,
+    );
+    vector.wide = false;
+    vector.config = SpotConfig {
+        algorithm: SpotAlgorithm::Peakfinder8,
+        panel: halves.then(|| Shape::new(shape.rows / 2, shape.columns / 2)),
+        rings: rings(shape, center).into(),
+        strong_sigmas: f64::from(parameter(seed, 103, &[50, 50, 40, 60, 80, 35])) / 10.0,
+        threshold: parameter(seed, 104, &[0.0, 0.0, 5.0, 10.0, 30.0, 100.0]),
+        min_pixels: parameter(seed, 105, &[1, 2, 2, 3]),
+        max_pixels: parameter(seed, 106, &[20, 50, 200]),
+        background_radius: parameter(seed, 107, &[2, 3, 3, 4, 5]),
+        ..SpotConfig::default()
+    };
+    vector
+}
+
+/// Number of each pixel's ring around a centre.
+pub(super) fn rings(shape: Shape, (row, column): (f64, f64)) -> Vec<u16> {
+    let ring = |index: usize| {
+        let apart = ((index / shape.columns) as f64 - row).hypot((index % shape.columns) as f64 - column);
+        apart.round_ties_even() as u16
+    };
+    (0..shape.pixels()).map(ring).collect()
 }

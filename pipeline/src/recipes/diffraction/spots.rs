@@ -1,4 +1,4 @@
-//! `spots`: Bragg spots of every frame, as DIALS finds them.
+//! `spots`: Bragg spots of every frame, as DIALS or peakfinder8 finds them.
 
 use super::super::{Batch, Counter, Operation, Prepared, RecipeError, Setup, Snapshot};
 use super::correct::Corrections;
@@ -11,6 +11,7 @@ use kernels::{FrameSpots, Queue, SpotAlgorithm, SpotConfig, SpotFinder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 const NAME: &str = "spots";
@@ -21,28 +22,34 @@ const ICE_RINGS_ANGSTROM: [f64; 10] = [3.897, 3.669, 3.441, 2.671, 2.249, 2.072,
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct SpotParameters {
-    /// How strong pixels are told: "dispersion_extended" or "dispersion", each bit for bit as DIALS 3.12 does.
+    /// How strong pixels are told: "dispersion_extended" or "dispersion", each bit for bit as DIALS 3.12 does, or
+    /// "peakfinder8", for which the beam centre must be known.
     pub algorithm: String,
-    /// Half width of the box around a pixel (1 to 5).
+    /// Half width of the box around a pixel (1 to 5). Not of peakfinder8.
     pub radius: usize,
-    /// How many sigmas a box must vary more than counting explains (0 to 1000).
+    /// How many sigmas a box must vary more than counting explains (0 to 1000). Not of peakfinder8.
     pub background_sigmas: f64,
-    /// How many sigmas a pixel must stand out (0 to 1000).
+    /// How many sigmas a pixel must stand out (0 to 1000); of peakfinder8 the least signal to noise of pixel and peak.
     pub strong_sigmas: f64,
     /// Only pixels above this many counts can be strong.
     pub threshold: f64,
-    /// Valid pixels that a box must hold (2 or more).
+    /// Valid pixels that a box must hold (2 or more). Not of peakfinder8.
     pub min_count: usize,
-    /// Counts per photon.
+    /// Counts per photon. Not of peakfinder8.
     pub gain: f64,
     /// Pixels of a spot at least.
     pub min_pixels: usize,
     /// Pixels of a spot at most.
     pub max_pixels: usize,
-    /// Distance of a spot's centroid from its largest pixel at most, pixels.
+    /// Distance of a spot's centroid from its largest pixel at most, pixels. Not of peakfinder8.
     pub max_separation_px: f64,
-    /// Whether pixels that touch at a corner belong to one spot.
+    /// Whether pixels that touch at a corner belong to one spot. With peakfinder8 they always do.
     pub diagonal: bool,
+    /// For peakfinder8: half the radius of what counts as a peak's surroundings (1 to 20).
+    pub background_radius_px: usize,
+    /// For peakfinder8: rows and columns of a panel, at whose edges peaks end; the panels fill the frame. Without, the
+    /// frame is one panel.
+    pub panel_pixels: Option<[usize; 2]>,
     /// Pixels this near to the frame's edge or to a gap between modules take no part.
     pub border_px: usize,
     /// Only pixels between these resolutions take part, Å, [high, low] as in [1.5, 50.0].
@@ -75,6 +82,8 @@ impl Default for SpotParameters {
             max_pixels: default.max_pixels,
             max_separation_px: default.max_separation_px,
             diagonal: default.diagonal,
+            background_radius_px: default.background_radius,
+            panel_pixels: None,
             border_px: 0,
             resolution_angstrom: None,
             ice_rings: false,
@@ -97,10 +106,18 @@ impl SpotParameters {
         };
         if self.algorithm().is_none() {
             let value = format!("{:?}", self.algorithm);
-            return wrong("algorithm", value, "\"dispersion_extended\" or \"dispersion\"");
+            return wrong(
+                "algorithm",
+                value,
+                "\"dispersion_extended\", \"dispersion\" or \"peakfinder8\"",
+            );
         }
         if !(1..=65536).contains(&self.spots_max) {
             return wrong("spots_max", self.spots_max.to_string(), "allowed is 1 to 65536");
+        }
+        if !(1..=20).contains(&self.background_radius_px) {
+            let value = self.background_radius_px.to_string();
+            return wrong("background_radius_px", value, "allowed is 1 to 20");
         }
         if !(1..=1 << 22).contains(&self.pixels_max) {
             return wrong("pixels_max", self.pixels_max.to_string(), "allowed is 1 to 4194304");
@@ -118,11 +135,12 @@ impl SpotParameters {
         match self.algorithm.as_str() {
             "dispersion" => Some(SpotAlgorithm::Dispersion),
             "dispersion_extended" => Some(SpotAlgorithm::DispersionExtended),
+            "peakfinder8" => Some(SpotAlgorithm::Peakfinder8),
             _ => None,
         }
     }
 
-    fn config(&self, saturation: Option<f64>) -> SpotConfig {
+    fn config(&self, saturation: Option<f64>, rings: Arc<[u16]>) -> SpotConfig {
         SpotConfig {
             algorithm: self.algorithm().unwrap_or(SpotAlgorithm::DispersionExtended),
             radius: self.radius,
@@ -138,7 +156,33 @@ impl SpotParameters {
             max_separation_px: self.max_separation_px,
             pixels_max: self.pixels_max,
             spots_max: self.spots_max,
+            rings,
+            panel: self.panel_pixels.map(|[rows, columns]| Shape::new(rows, columns)),
+            background_radius: self.background_radius_px,
         }
+    }
+
+    /// The distance of each pixel from the beam in whole pixels, for peakfinder8.
+    fn rings(&self, setup: &Setup<'_>) -> Result<Arc<[u16]>, RecipeError> {
+        if self.algorithm() != Some(SpotAlgorithm::Peakfinder8) {
+            return Ok(Arc::new([]));
+        }
+        let geometry = geometry::load(setup, NAME, self.poni.as_ref())?;
+        let wrong = |value: String, expected: String| setup.wrong(NAME, "poni", value, expected);
+        let pixel_mm = geometry.pixel1_m.min(geometry.pixel2_m) * 1e3;
+        geometry
+            .radial_map(Unit::RadiusMm, setup.stream.shape)
+            .map_err(|error| wrong("(given)".into(), error.to_string()))?
+            .iter()
+            .map(|radius_mm| {
+                let ring = (radius_mm / pixel_mm).round_ties_even();
+                if ring <= f64::from(u16::MAX) {
+                    return Ok(ring as u16);
+                }
+                let expected = "every pixel at most 65535 pixels away from the beam, for peakfinder8";
+                Err(wrong(format!("{ring} pixels"), expected.into()))
+            })
+            .collect()
     }
 
     /// The run's mask and what this operation leaves out besides.
@@ -218,7 +262,7 @@ pub(super) fn plan(
     layout.curve("spot_intensity", "counts", parameters.spots_max);
     layout.curve("spot_pixels", "", parameters.spots_max);
     Ok(SpotPlan {
-        config: parameters.config(corrections.saturation),
+        config: parameters.config(corrections.saturation, parameters.rings(setup)?),
         mask: parameters.mask(setup, corrections)?,
         scalars,
         curves,
