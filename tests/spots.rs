@@ -122,6 +122,37 @@ fn misses_are_left_out_and_counted() {
 }
 
 #[test]
+fn peakfinder8_tells_hits_from_misses() {
+    let test = "peakfinder8_tells_hits_from_misses";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    check(&python, "spots_check.py", &["hits_make", &text(&folder), "60"]);
+    let poni = "poni_version: 2.1\nDetector: Detector\n\
+                Detector_config: {\"pixel1\": 7.5e-05, \"pixel2\": 7.5e-05, \"max_shape\": [200, 240], \"orientation\": 3}\n\
+                Distance: 0.1\nPoni1: 0.0075\nPoni2: 0.009\nRot1: 0\nRot2: 0\nRot3: 0\nWavelength: 1e-10\n";
+    std::fs::write(folder.join("beam.poni"), poni).expect("a .poni");
+    let recipe = |panel: &str| {
+        format!(
+            "[recipe.mx]\ntechnique = \"diffraction\"\noperations = [\"spots\", \"hits\"]\n[recipe.mx.spots]\n\
+             algorithm = \"peakfinder8\"\nstrong_sigmas = 5.0\nthreshold = 8.0\nmin_pixels = 2\npanel_pixels = {panel}\n\
+             poni = \"{}\"\n[recipe.mx.hits]\nmin_spots = 15\n",
+            text(&folder.join("beam.poni"))
+        )
+    };
+    let (summary, run) = replay(&folder, &folder.join("hits.h5"), &recipe("[100, 240]"));
+    let counters = &summary["results"]["counters"];
+    assert_eq!((&counters["hits"], &counters["misses"]), (&object!(20), &object!(40)));
+    let report = check(&python, "spots_check.py", &["peaks", &text(&run)]);
+    println!("{}", report.trim());
+    // Panels that do not fill the frame are refused before a frame is taken.
+    let config = configuration(&folder, "none", &recipe("[100, 70]"));
+    let file = text(&folder.join("hits.h5"));
+    let output = fluxline(&["replay", &file, "--config", &text(&config), "--json"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("panels' shape"), "{said}");
+}
+
+#[test]
 fn hits_need_spots_and_say_so() {
     let folder = folder("hits_need_spots_and_say_so");
     let recipe = "[recipe.mx]\ntechnique = \"diffraction\"\noperations = [\"hits\"]\n";

@@ -68,6 +68,27 @@ def hits(folder, min_spots, keep_every):
     print(json.dumps({"hits": int((hit == 1).sum()), "vetoed": int((~kept).sum()), "kept misses": int((kept & (hit == 0)).sum())}))
 
 
+def peaks(folder):
+    """The twenty spots of `hits_make` in every third frame, each near its place, and next to none elsewhere."""
+    places = np.array([[12 + spot // 5 * 45, 12 + spot % 5 * 50] for spot in range(20)])
+    with open_master(folder) as h:
+        results = h["entry/results"]
+        near, others, far = 0, 0, []
+        for frame in range(len(results["scalars/spots"])):
+            found = spots(results, frame)
+            found = found[np.isfinite(found[:, 0])]
+            if frame % 3:
+                others += len(found)
+                continue
+            distance = np.hypot(*(found[:, None] - places[None]).transpose(2, 0, 1)).reshape(len(found), 20)
+            near += int((distance.min(0) <= 1).sum())
+            others += int((distance.min(1) > 1).sum())
+            far += list(distance.min(0))
+        hits = (len(results["scalars/spots"]) + 2) // 3
+    print(json.dumps({"recall": near / hits / 20, "elsewhere": others, "median distance": float(np.median(far))}))
+    assert near >= 0.99 * 20 * hits and others <= 0.01 * near and np.median(far) <= 0.1
+
+
 def hits_make(out, frames):
     """Poisson frames, every third with 20 spots; every pixel of the first row holds a count, so no frame is empty."""
     random = np.random.default_rng(7)
