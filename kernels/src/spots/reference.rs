@@ -170,7 +170,7 @@ pub fn peaks(config: &SpotConfig, picture: &Picture<'_>) -> Vec<Spot> {
     let mut seen = vec![false; picture.values.len()];
     let (mut spots, mut pixels) = (Vec::new(), Vec::new());
     for (start, row, column) in picture.places() {
-        let edge = |place: usize, length: usize| place % length == 0 || place % length == length - 1;
+        let edge = |place: usize, length: usize| place.is_multiple_of(length) || place % length == length - 1;
         let free = |seen: &[bool], index: usize| !seen[index] && above_ring(config, picture, &limits, index);
         if !free(&seen, start) || edge(row, panel.rows) || edge(column, panel.columns) {
             continue;

@@ -144,7 +144,8 @@ pub(super) fn make_for_peaks(seed: u64) -> Vector {
         };
     }
     let shape = vector.shape;
-    let halves = parameter(seed, 100, &[false, false, true]) && shape.rows % 2 == 0 && shape.columns % 2 == 0;
+    let halves =
+        parameter(seed, 100, &[false, false, true]) && shape.rows.is_multiple_of(2) && shape.columns.is_multiple_of(2);
     let center = (
         below(seed, 101, 0, shape.rows + 20) as f64 - 10.0,
         below(seed, 102, 0, shape.columns + 20) as f64 - 10.0,

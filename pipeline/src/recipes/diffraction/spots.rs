@@ -185,6 +185,14 @@ impl SpotParameters {
             .collect()
     }
 
+    /// Whether a pixel at this resolution, 1/d in Å⁻¹, is left out.
+    fn leaves_out(&self, per_d: f64) -> bool {
+        let half = self.ice_ring_width_per_angstrom2 / 2.0;
+        let outside = |[high, low]: [f64; 2]| per_d > 1.0 / high || per_d < 1.0 / low;
+        let ring = |d: &f64| (per_d * per_d - 1.0 / (d * d)).abs() <= half;
+        self.resolution_angstrom.is_some_and(outside) || (self.ice_rings && ICE_RINGS_ANGSTROM.iter().any(ring))
+    }
+
     /// The run's mask and what this operation leaves out besides.
     fn mask(&self, setup: &Setup<'_>, corrections: &Corrections) -> Result<PixelMask, RecipeError> {
         let shape = setup.stream.shape;
@@ -199,14 +207,8 @@ impl SpotParameters {
         let q_per_angstrom = geometry
             .radial_map(Unit::QAngstromInv, shape)
             .map_err(|error| setup.wrong(NAME, "resolution_angstrom", "(given)", error.to_string()))?;
-        let half = self.ice_ring_width_per_angstrom2 / 2.0;
         for (bits, q) in mask.bits_mut().iter_mut().zip(q_per_angstrom) {
-            let per_d = q / std::f64::consts::TAU;
-            let outside = self
-                .resolution_angstrom
-                .is_some_and(|[high, low]| per_d > 1.0 / high || per_d < 1.0 / low);
-            let ring = |d: &f64| (per_d * per_d - 1.0 / (d * d)).abs() <= half;
-            if outside || (self.ice_rings && ICE_RINGS_ANGSTROM.iter().any(ring)) {
+            if self.leaves_out(q / std::f64::consts::TAU) {
                 *bits |= USER;
             }
         }
@@ -348,6 +350,27 @@ impl Operation for Spots {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resolutions_and_ice_are_left_out() {
+        let out = |parameters: &SpotParameters, d: f64| parameters.leaves_out(1.0 / d);
+        let all = SpotParameters::default();
+        assert!([0.5, 2.249, 3.897, 1e6].iter().all(|d| !out(&all, *d)));
+        let range = SpotParameters {
+            resolution_angstrom: Some([1.5, 50.0]),
+            ..SpotParameters::default()
+        };
+        let of_range = [1.49, 1.51, 3.897, 49.9, 50.1, f64::INFINITY].map(|d| out(&range, d));
+        assert_eq!(of_range, [true, false, false, false, true, true]);
+        // A ring 0.002 Å⁻² wide at 3.897 Å reaches from 3.8677 to 3.9269 Å.
+        let ice = SpotParameters {
+            ice_rings: true,
+            ..SpotParameters::default()
+        };
+        let of_ice = [3.867, 3.869, 3.897, 3.926, 3.928, 3.0].map(|d| out(&ice, d));
+        assert_eq!(of_ice, [false, true, true, true, false, false]);
+        assert!(ICE_RINGS_ANGSTROM.iter().all(|d| out(&ice, *d)));
+    }
 
     #[test]
     fn borders_run_along_edges_and_gaps() {
