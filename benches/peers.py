@@ -89,6 +89,63 @@ def azimuthal(ours, rounds, _):
                     lambda: ours("azimuthal", rows, columns, batch, words), peers, rounds)
 
 
+DIALS = """
+import sys, time
+import numpy as np
+from dials.algorithms.image.threshold import DispersionExtendedThreshold, DispersionThreshold
+from dials.array_family import flex
+frame = np.fromfile(sys.argv[1], "<i4").reshape(int(sys.argv[2]), int(sys.argv[3]))
+image, mask, strong = flex.double(frame.astype(float)), flex.bool(frame >= 0), flex.bool(flex.grid(frame.shape))
+finders = {n: c(frame.shape, (3, 3), 6.0, 3.0, 0.0, 2)
+           for n, c in (("dispersion", DispersionThreshold), ("extended", DispersionExtendedThreshold))}
+for line in sys.stdin:
+    start = time.perf_counter()
+    finders[line.strip()](image, mask, strong)
+    print(time.perf_counter() - start, flush=True)
+"""
+
+
+def spots(_, rounds, __):
+    """One core each: DIALS's C++ and Fluxline on a device of one thread. DIALS unpacked as in dials_vectors.py."""
+    import bz2
+    import gzip
+
+    import fabio
+    root = os.environ.get("FLUXLINE_DIALS_ROOT")
+    data = os.environ.get("FLUXLINE_DATA", os.path.join(ROOT, "../shared/data"))
+    if not root or not os.path.isdir(data):
+        print("SKIPPED spots: set FLUXLINE_DIALS_ROOT to where DIALS's packages are unpacked, and FLUXLINE_DATA")
+        return
+    libraries = root + "/usr/lib/x86_64-linux-gnu"
+    dials = dict(os.environ, PYTHONPATH=root + "/usr/lib/python3/dist-packages",
+                 LIBTBX_BUILD=root + "/usr/lib/cctbx/python3.11",
+                 LD_LIBRARY_PATH=":".join([libraries, libraries + "/blas", libraries + "/lapack"]))
+    os.environ["POCL_MAX_PTHREAD_COUNT"] = "1"
+    ours = Ours()
+    frames = {"Pilatus 6M": "mx-thaumatin-grid/thau_3_2_0001.cbf.bz2",
+              "Eiger 16M": "mx-eiger-therm/dlsnxs2cbf_therm_0001.cbf.gz"}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in frames.items():
+            plain, raw = os.path.join(folder, "frame.cbf"), os.path.join(folder, name.replace(" ", "_"))
+            with (bz2 if path.endswith("bz2") else gzip).open(os.path.join(data, path)) as file, open(plain, "wb") as out:
+                out.write(file.read())
+            frame = fabio.open(plain).data.astype("<i4")
+            frame.tofile(raw)
+            size = list(map(str, frame.shape))
+            peer = subprocess.Popen(["/usr/bin/python3.11", "-c", DIALS, raw, *size], env=dials,
+                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+            def ask(method):
+                peer.stdin.write(method + "\n")
+                peer.stdin.flush()
+                return float(peer.stdout.readline())
+            for method in ("dispersion", "extended"):
+                compare(f"spots, {name} i32, {method}, one core", lambda: ours("spots", raw, *size, method, 4),
+                        {"DIALS 3.12 threshold alone": lambda: ask(method)}, rounds)
+            peer.stdin.close()
+            peer.wait()
+
+
 def backprojection(ours, rounds, large):
     from importlib.metadata import version
     import algotom.rec.reconstruction as algotom_rec
@@ -426,7 +483,7 @@ def udp(_, rounds, __):
                   f"({min(ratios):.2f} to {max(ratios):.2f}) of its rate |", flush=True)
 
 
-PARTS = {"stream": stream, "udp": udp, "azimuthal": azimuthal, "backprojection": backprojection, "codec": codec, "writer": writer, "latency": latency}
+PARTS = {"stream": stream, "udp": udp, "azimuthal": azimuthal, "spots": spots, "backprojection": backprojection, "codec": codec, "writer": writer, "latency": latency}
 
 
 def main():
@@ -438,7 +495,7 @@ def main():
     unknown = [name for name in arguments.only.split(",") if name not in PARTS]
     if unknown:
         parser.error(f"--only {unknown[0]}: there is {', '.join(PARTS)}")
-    ours = Ours() if set(arguments.only.split(",")) - {"stream", "udp"} else None
+    ours = Ours() if set(arguments.only.split(",")) - {"stream", "udp", "spots"} else None
     load = os.getloadavg()[0]
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown")

@@ -10,11 +10,13 @@
 //! pwrite FOLDER ROWS COLUMNS FRAMES PERCENT    the same bytes by `pwrite` into one file, on disk
 //! compress|decompress FILE BYTES               bitshuffle-LZ4 of the file's elements of so many bytes, one core
 //! bare ROWS COLUMNS                            one frame: statistics and azimuthal curve, no pipeline
+//! spots FILE ROWS COLUMNS dispersion|extended BATCH  per frame: strong pixels and spots of an i32 frame
 //! ```
 
 mod azimuthal;
 mod backproject;
 mod codec;
+mod spots;
 mod writer;
 
 use std::collections::HashMap;
@@ -50,6 +52,16 @@ fn prepare(line: &str) -> Result<Measurement> {
     match words.first().copied() {
         Some("azimuthal") => azimuthal::integrate(number(1)?, number(2)?, number(3)?, words.get(4) == Some(&"poisson")),
         Some("bare") => azimuthal::bare(number(1)?, number(2)?),
+        Some("spots") => {
+            let file = words.get(1).copied().unwrap_or_default();
+            spots::find(
+                file,
+                number(2)?,
+                number(3)?,
+                words.get(4) == Some(&"extended"),
+                number(5)?,
+            )
+        }
         Some("slab") => backproject::slab(number(1)?, number(2)?),
         Some(kind @ ("compress" | "decompress")) => {
             let file = words.get(1).copied().unwrap_or_default();

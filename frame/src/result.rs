@@ -69,6 +69,8 @@ pub struct FrameResult {
     pub kind: FrameKind,
     /// whether the frame lacked parts
     pub partial: bool,
+    /// whether the recipe decided against storing the frame
+    pub vetoed: bool,
     /// version of the parameters that made the result
     pub parameters_version: u32,
     /// rotation angle in degrees; NaN where there is none
@@ -90,6 +92,7 @@ impl FrameResult {
             frame_number: 0,
             kind: FrameKind::Sample,
             partial: false,
+            vetoed: false,
             parameters_version: 0,
             angle_deg: f64::NAN,
             arrival_time_ns: 0,

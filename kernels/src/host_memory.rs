@@ -546,6 +546,7 @@ impl<T: OclPrm> DerefMut for Mapped<'_, T> {
 }
 
 /// One argument of a kernel.
+#[derive(Clone, Copy)]
 pub(crate) enum Arg<'a> {
     /// device memory
     Memory(&'a Mem),

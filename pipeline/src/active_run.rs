@@ -4,7 +4,7 @@ use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
 use crate::frame_metadata::{FrameMetadata, MetadataSummary};
 use crate::ledger::{Ledger, Outcomes};
-use crate::recipes::Snapshot;
+use crate::recipes::{Counter, Snapshot};
 use crate::storage::RunInfo;
 use crossbeam_queue::ArrayQueue;
 use driver::memory::FrameLease;
@@ -242,6 +242,7 @@ pub struct ActiveRun {
     /// what the source had counted of its own when it ended
     pub(crate) source_counts: Mutex<BTreeMap<String, u64>>,
     pub(crate) queues: [AtomicU64; 2],
+    pub(crate) counters: Vec<(&'static str, Counter)>,
 }
 
 impl ActiveRun {

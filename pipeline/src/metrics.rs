@@ -63,6 +63,8 @@ pub struct Metrics {
     pub runs: IntCounterVec,
     /// payload-sized copies between ring and device
     pub device_copies: IntCounter,
+    /// what recipes count: spots, hits, misses and the like
+    pub recipe: IntCounterVec,
     /// what RDMA sources count
     pub rdma: RdmaMetrics,
     /// what DECTRIS sources count
@@ -310,6 +312,12 @@ impl Metrics {
                 "Received frames by the outcome of storage",
                 "outcome",
                 &["synced", "vetoed", "failed"],
+            )?,
+            recipe: m.counters(
+                "fluxline_recipe_total",
+                "What recipes count: spots; frames too bright to tell their spots; hits, misses, frames on which neither was decided; misses that were stored all the same",
+                "counter",
+                &crate::recipes::COUNTERS,
             )?,
             received_bytes: m.add(IntCounter::new(
                 "fluxline_received_bytes_total",

@@ -18,7 +18,7 @@ use crate::feedback::hub::FeedbackHub;
 use crate::frame_metadata::FrameMetadata;
 use crate::ledger::{Analysis, Ledger, Outcomes};
 use crate::metrics::Metrics;
-use crate::recipes::{Prepared, Technique};
+use crate::recipes::{Counter, Prepared, Technique};
 use crate::storage::{RunInfo, RunWriter};
 use crate::worker::{Work, Worker, WorkerParts};
 use crate::writer::{ToWriter, Writer};
@@ -32,7 +32,7 @@ use frame::FrameResult;
 use hdrhistogram::Histogram;
 use kernels::Accelerator;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -127,6 +127,8 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         operations,
         snapshot,
         mask,
+        counters,
+        may_veto,
         ..
     } = recipe;
     let ordered = parts.technique.ordered();
@@ -166,6 +168,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         warnings: Mutex::new(Vec::new()),
         source_counts: Mutex::default(),
         queues: Default::default(),
+        counters,
         datasets: parts.files.datasets(),
         mask,
         axes,
@@ -212,6 +215,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         for_writer.clone(),
         metrics.clone(),
         worker_count + 1,
+        may_veto.then(|| VecDeque::with_capacity(2 * slots)),
     );
     let (barrier, core) = (go.clone(), cores.writer);
     let writer = spawn("write", move || {
@@ -375,15 +379,17 @@ fn take(
     if let Some(emit) = &outlets.emit {
         emit.offer(&lease);
     }
+    // The writer knows a frame before anybody can decide on it.
+    let _ = outlets.to_writer.send(ToWriter::Frame(lease.clone()));
     // Where the source cannot wait, analysis gives way before frames are lost.
     let overloaded = when_full == WhenFull::Drop && ring.free() < ring.slots() / 4;
     if overloaded && outlets.work.len() > ring.slots() / 4 {
         run.ledger.analysed(number, Analysis::Shed, 0);
         skip(number, outlets);
+        let _ = outlets.to_writer.send(ToWriter::Undecided(number));
     } else {
-        let _ = outlets.work.send(Work::Frame(lease.clone()));
+        let _ = outlets.work.send(Work::Frame(lease));
     }
-    let _ = outlets.to_writer.send(ToWriter::Frame(lease));
 }
 
 /// A worker that needs frames in order must not wait for this one.
@@ -582,11 +588,13 @@ fn results(run: &ActiveRun) -> serde_json::Value {
         json!({ "name": image.name, "shape": [image.shape.rows, image.shape.columns], "unit": image.unit,
                 "frames_used": image.frames_used, "frames_expected": image.frames_expected })
     });
+    let counted = |(name, counter): &(&'static str, Counter)| (name.to_string(), counter.load(Relaxed));
+    let counters: BTreeMap<String, u64> = run.counters.iter().map(counted).collect();
     let curves = snapshot
         .curves
         .iter()
         .map(|curve| json!({ "name": curve.name, "length": curve.values.len(), "frames_used": curve.frames_used }));
-    json!({ "images": images.collect::<Vec<_>>(), "curves": curves.collect::<Vec<_>>() })
+    json!({ "images": images.collect::<Vec<_>>(), "curves": curves.collect::<Vec<_>>(), "counters": counters })
 }
 
 /// Carries what the data plane has counted over to the process's metrics, so that the data plane itself
@@ -614,6 +622,8 @@ struct Seen {
     bytes: u64,
     copies: u64,
     missed: u64,
+    /// by the recipe's own counters, in their order
+    recipe: Vec<u64>,
 }
 
 impl Books {
@@ -632,6 +642,11 @@ impl Books {
             bytes: active.bytes.load(Relaxed),
             copies: active.copies.load(Relaxed),
             missed: active.hub.missed(),
+            recipe: active
+                .counters
+                .iter()
+                .map(|(_, counter)| counter.load(Relaxed))
+                .collect(),
         };
         let (c, was) = (&now.counts, &self.seen.counts);
         for (state, now, before) in [
@@ -664,6 +679,13 @@ impl Books {
                 .stored
                 .with_label_values(&[outcome])
                 .inc_by(now.saturating_sub(before));
+        }
+        for (at, (name, _)) in active.counters.iter().enumerate() {
+            let before = self.seen.recipe.get(at).copied().unwrap_or(0);
+            metrics
+                .recipe
+                .with_label_values(&[name])
+                .inc_by(now.recipe[at] - before);
         }
         metrics.received_bytes.inc_by(now.bytes - self.seen.bytes);
         metrics.device_copies.inc_by(now.copies - self.seen.copies);

@@ -269,6 +269,7 @@ impl Worker {
             let number = header.frame_number.get();
             if analysed.is_err() {
                 self.run.ledger.analysed(number, Analysis::Failed, latency_ns);
+                let _ = self.to_writer.send(ToWriter::Undecided(number));
                 continue;
             }
             self.latency.saturating_record(latency_ns);
@@ -287,7 +288,7 @@ impl Worker {
 
     /// Shows the batch's pixels to the device; a frame that cannot be decoded leaves the batch.
     fn stage(&mut self) {
-        let (run, stager, scratch) = (&self.run, &mut self.stager, &mut self.scratch);
+        let (run, stager, scratch, to_writer) = (&self.run, &mut self.stager, &mut self.scratch, &self.to_writer);
         self.batch.retain(|lease| {
             let header = lease.header();
             let beneath = Compression::from_code(header.compression).and_then(codec::Beneath::of);
@@ -304,6 +305,7 @@ impl Worker {
                 let number = header.frame_number.get();
                 run.degraded(format!("frame {number} could not be decoded: {reason}"));
                 run.ledger.analysed(number, Analysis::Failed, 0);
+                let _ = to_writer.send(ToWriter::Undecided(number));
             }
             staged.is_ok()
         });
@@ -324,6 +326,7 @@ impl Worker {
                     result.frame_number = header.frame_number.get();
                     result.kind = header.frame_kind();
                     result.partial = header.is_partial();
+                    result.vetoed = false;
                     result.angle_deg = angle_deg;
                     result.arrival_time_ns = header.arrival_time_ns.get();
                     result.scalars.fill(f64::NAN);

@@ -6,14 +6,18 @@ use crate::data_plane;
 use crate::ledger::Storage;
 use crate::metrics::Metrics;
 use crate::storage::{RunEnd, RunWriter, StoreError};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use driver::clock::monotonic_ns;
 use driver::memory::FrameLease;
 use frame::FrameResult;
+use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Corrupt frames whose bytes are kept aside for a look.
 const QUARANTINE_FRAMES: u64 = 100;
+/// How long a frame waits for a recipe's verdict before it is stored without one.
+const VERDICT_WAIT: Duration = Duration::from_secs(10);
 
 /// What the writer is given.
 pub enum ToWriter {
@@ -21,8 +25,10 @@ pub enum ToWriter {
     Frame(FrameLease),
     /// a frame whose bytes are not what was sent: kept aside, never in the data
     Corrupt(FrameLease),
-    /// a result to store beside it
+    /// a result to store beside it; says whether the frame is stored where the recipe may veto
     Result(Arc<FrameResult>),
+    /// nobody will decide on this frame
+    Undecided(u64),
     /// one of the writer's suppliers has ended
     End,
 }
@@ -36,18 +42,21 @@ pub struct Writer {
     metrics: Metrics,
     suppliers: usize,
     quarantined: u64,
+    /// frames that nobody has decided on yet, where the recipe may veto; never more than the ring has slots
+    held: Option<VecDeque<FrameLease>>,
     /// results that could not be written
     pub results_failed: u64,
 }
 
 impl Writer {
-    /// A writer that ends when all of its `suppliers` have.
+    /// A writer that ends when all of its `suppliers` have. `held`: room for frames that wait for a recipe's verdict.
     pub fn new(
         run: &Arc<ActiveRun>,
         files: RunWriter,
         queue: Receiver<ToWriter>,
         metrics: Metrics,
         suppliers: usize,
+        held: Option<VecDeque<FrameLease>>,
     ) -> Self {
         Self {
             run: run.clone(),
@@ -56,6 +65,7 @@ impl Writer {
             metrics,
             suppliers,
             quarantined: 0,
+            held,
             results_failed: 0,
         }
     }
@@ -64,20 +74,63 @@ impl Writer {
     pub fn write(&mut self) {
         let guard = data_plane::enter();
         while self.suppliers > 0 {
-            match self.queue.recv() {
-                Ok(ToWriter::Frame(lease)) => self.frame(&lease),
+            self.store_overdue();
+            let next = if self.held.as_ref().is_some_and(|held| !held.is_empty()) {
+                self.queue.recv_timeout(VERDICT_WAIT / 10)
+            } else {
+                self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            match next {
+                Ok(ToWriter::Frame(lease)) => match &mut self.held {
+                    Some(held) => held.push_back(lease),
+                    None => self.frame(&lease),
+                },
                 Ok(ToWriter::Corrupt(lease)) => self.corrupt(&lease),
+                Ok(ToWriter::Undecided(frame)) => self.verdict(frame, false),
+                Err(RecvTimeoutError::Timeout) => {}
                 Ok(ToWriter::Result(result)) => {
+                    self.verdict(result.frame_number, result.vetoed);
                     if let Err(error) = self.files.write_result(&result) {
                         self.results_failed += 1;
                         self.complain(&error);
                     }
                 }
                 Ok(ToWriter::End) => self.suppliers -= 1,
-                Err(_) => break,
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        while let Some(lease) = self.held.as_mut().and_then(VecDeque::pop_front) {
+            self.frame(&lease);
+        }
         drop(guard);
+    }
+
+    /// Stores a frame that was held, or lets it go. One that was stored because its time was up stays stored.
+    fn verdict(&mut self, frame: u64, vetoed: bool) {
+        let Some(held) = &mut self.held else { return };
+        let Some(at) = held.iter().position(|lease| lease.header().frame_number.get() == frame) else {
+            return;
+        };
+        let Some(lease) = held.remove(at) else { return };
+        if vetoed {
+            self.run.ledger.stored(frame, Storage::Vetoed);
+        } else {
+            self.frame(&lease);
+        }
+    }
+
+    /// Stores frames that have waited too long for a verdict: undecided means stored.
+    fn store_overdue(&mut self) {
+        let overdue = |lease: &FrameLease| {
+            let waited_ns = monotonic_ns().saturating_sub(lease.header().arrival_time_ns.get());
+            waited_ns > VERDICT_WAIT.as_nanos() as u64
+        };
+        while self.held.as_ref().and_then(VecDeque::front).is_some_and(overdue) {
+            let Some(lease) = self.held.as_mut().and_then(VecDeque::pop_front) else {
+                return;
+            };
+            self.frame(&lease);
+        }
     }
 
     fn frame(&mut self, lease: &FrameLease) {

@@ -103,8 +103,7 @@ fn record_from(name: &str, source: &str, recipe: &str, armed: impl FnOnce()) -> 
 #[test]
 fn nothing_is_allocated_between_arm_and_end() {
     let diffraction = "scene = \"diffraction\"\ndetector = \"custom\"\nrows = 150\ncolumns = 170\nframes = 3000\nrate_hz = 0.0\ndistinct = 8\n";
-    let powder =
-        "[recipe.powder]\ntechnique = \"diffraction\"\noperations = [\"correct\", \"statistics\", \"azimuthal\"]\n";
+    let powder = "[recipe.powder]\ntechnique = \"diffraction\"\noperations = [\"correct\", \"statistics\", \"spots\", \"hits\", \"azimuthal\"]\n[recipe.powder.hits]\nveto = true\nkeep_every = 3\n";
     let tomography = "scene = \"tomography\"\nrows = 20\ncolumns = 64\nframes = 400\nrate_hz = 0.0\n\
                       [source.faults]\nreorder = 0.3\nduplicate = 0.1\ndrop = 0.01\n";
     let ct = "[recipe.ct]\ntechnique = \"tomography\"\noperations = [\"correct\", \"backproject\"]\n";
@@ -366,6 +365,8 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
         snapshot: Snapshot::default(),
         mask: PixelMask::none(stream.shape),
         geometry: None,
+        counters: Vec::new(),
+        may_veto: false,
         parameters: serde_json::json!({}),
     };
     let parts = RunParts {

@@ -14,6 +14,7 @@ use kernels::{Accelerator, AcceleratorError, CorrectedBatch, DeviceBatch, Queue}
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Every technique that this program knows.
 pub const TECHNIQUES: [&dyn Technique; 2] = [&diffraction::Diffraction, &tomography::Tomography];
@@ -103,8 +104,35 @@ pub struct Prepared {
     pub mask: PixelMask,
     /// geometry where the recipe has one
     pub geometry: Option<Geometry>,
+    /// what the operations count over the run, by name
+    pub counters: Vec<(&'static str, Counter)>,
+    /// whether the recipe may decide against storing a frame
+    pub may_veto: bool,
     /// everything as used, for the run's record
     pub parameters: serde_json::Value,
+}
+
+/// A number that operations of all workers count up.
+pub type Counter = Arc<AtomicU64>;
+
+/// Everything that recipes count over a run, and so the labels of a metric.
+pub const COUNTERS: [&str; 6] = [
+    "spots",
+    "frames_too_bright",
+    "hits",
+    "misses",
+    "undecided",
+    "misses_kept",
+];
+
+impl Prepared {
+    /// A new counter; `name` is one of [`COUNTERS`].
+    pub fn counter(&mut self, name: &'static str) -> Counter {
+        debug_assert!(COUNTERS.contains(&name), "{name}");
+        let counter = Counter::default();
+        self.counters.push((name, counter.clone()));
+        counter
+    }
 }
 
 /// A technique: one folder.

@@ -2,9 +2,9 @@
 
 use super::super::{Batch, Operation, Prepared, RecipeError, RunningCurve, Setup, Snapshot};
 use super::correct::Corrections;
+use super::geometry;
 use crate::config::ConfigError;
 use crate::storage::CurveAxis;
-use frame::Geometry;
 use frame::geometry::Unit;
 use kernels::{AzimuthalConfig, AzimuthalGeometry, AzimuthalIntegrator, ErrorModel, Queue};
 use schemars::JsonSchema;
@@ -81,57 +81,6 @@ impl AzimuthalParameters {
         }
         Ok(())
     }
-
-    /// The geometry of the file, or what the source says.
-    fn geometry(&self, setup: &Setup<'_>) -> Result<Geometry, RecipeError> {
-        let shape = setup.stream.shape;
-        let Some(path) = &self.poni else {
-            return self.of_stream(setup);
-        };
-        let path = setup.path(path);
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| setup.wrong(NAME, "poni", path.display(), format!("cannot be read: {error}")))?;
-        let poni =
-            frame::poni::parse(&text).map_err(|error| setup.wrong(NAME, "poni", path.display(), error.to_string()))?;
-        if let Some(of_poni) = poni.geometry.shape.filter(|of_poni| *of_poni != shape) {
-            let expected = format!("it belongs to a detector of {of_poni} pixels, the frames are {shape}");
-            return Err(setup.wrong(NAME, "poni", path.display(), expected));
-        }
-        if poni.parallax {
-            let expected = "it asks for parallax correction, which is not made here: write `Parallax: False` where that is good enough";
-            return Err(setup.wrong(NAME, "poni", path.display(), expected.to_string()));
-        }
-        Ok(poni.geometry)
-    }
-
-    fn of_stream(&self, setup: &Setup<'_>) -> Result<Geometry, RecipeError> {
-        let facts = &setup.stream.detector;
-        let missing = |what: &str| {
-            let expected = format!("the source does not say the {what}: name a .poni file");
-            setup.wrong(NAME, "poni", "(missing)", expected)
-        };
-        let pixel1_m = facts.pixel_size_slow_m.ok_or_else(|| missing("pixel size"))?;
-        let pixel2_m = facts.pixel_size_fast_m.ok_or_else(|| missing("pixel size"))?;
-        let row = facts.beam_center_y_px.ok_or_else(|| missing("beam centre"))?;
-        let column = facts.beam_center_x_px.ok_or_else(|| missing("beam centre"))?;
-        Ok(Geometry {
-            dist_m: facts
-                .distance_m
-                .filter(|d| *d > 0.0)
-                .ok_or_else(|| missing("detector distance"))?,
-            poni1_m: (row + 0.5) * pixel1_m,
-            poni2_m: (column + 0.5) * pixel2_m,
-            rot1_rad: 0.0,
-            rot2_rad: 0.0,
-            rot3_rad: 0.0,
-            wavelength_m: facts.wavelength_m,
-            pixel1_m,
-            pixel2_m,
-            orientation: 3,
-            shape: Some(setup.stream.shape),
-            detector: facts.name.clone(),
-        })
-    }
 }
 
 /// Sums over frames as whole numbers, so that their order makes no difference to a single bit.
@@ -184,7 +133,7 @@ pub(super) fn plan(
     prepared: &mut Prepared,
 ) -> Result<AzimuthalPlan, RecipeError> {
     let shape = setup.stream.shape;
-    let geometry = parameters.geometry(setup)?;
+    let geometry = geometry::load(setup, NAME, parameters.poni.as_ref())?;
     // pyFAI lays angles out in radians whatever the unit of the axis.
     let (native, scale) = match parameters.unit {
         Unit::TwoThetaDeg => (Unit::TwoThetaRad, 180.0 / std::f64::consts::PI),

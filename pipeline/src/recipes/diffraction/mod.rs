@@ -1,7 +1,10 @@
-//! Diffraction: mask, dark and flat → statistics → azimuthal curve, frame by frame, and the mean curve of the run.
+//! Diffraction: mask, dark and flat → statistics → spots → hit or miss → azimuthal curve, frame by frame, and the mean curve of the run.
 
 mod azimuthal;
 mod correct;
+mod geometry;
+mod hits;
+mod spots;
 mod statistics;
 
 use super::{Operation, Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
@@ -9,13 +12,15 @@ use crate::config::{ConfigError, RecipeConfig};
 use azimuthal::{Azimuthal, AzimuthalParameters};
 use correct::CorrectParameters;
 use frame::ResultLayout;
+use hits::{HitParameters, Hits};
+use spots::{SpotParameters, Spots};
 use statistics::{StatisticsOperation, StatisticsParameters};
 
 /// The technique.
 pub struct Diffraction;
 
 /// Operations in the only order that makes sense: a correction belongs before what it corrects.
-const OPERATIONS: [&str; 3] = ["correct", "statistics", "azimuthal"];
+const OPERATIONS: [&str; 5] = ["correct", "statistics", "spots", "hits", "azimuthal"];
 
 impl Technique for Diffraction {
     fn name(&self) -> &'static str {
@@ -45,6 +50,14 @@ impl Technique for Diffraction {
                 schemars::schema_for!(StatisticsParameters).to_value(),
             ),
             (
+                "[recipe.NAME.spots]` of diffraction".into(),
+                schemars::schema_for!(SpotParameters).to_value(),
+            ),
+            (
+                "[recipe.NAME.hits]` of diffraction".into(),
+                schemars::schema_for!(HitParameters).to_value(),
+            ),
+            (
                 "[recipe.NAME.azimuthal]` of diffraction".into(),
                 schemars::schema_for!(AzimuthalParameters).to_value(),
             ),
@@ -65,7 +78,15 @@ impl Technique for Diffraction {
                 expected,
             ));
         }
+        let asked = |operation: &str| config.operations.iter().any(|listed| listed == operation);
+        if asked("hits") && !asked("spots") {
+            let value = format!("{:?}", config.operations);
+            let expected = "\"hits\" counts spots: list \"spots\" before it";
+            return Err(ConfigError::value(format!("recipe.{name}.operations"), value, expected));
+        }
         parameters::<CorrectParameters>(name, config, "correct")?;
+        parameters::<SpotParameters>(name, config, "spots")?.check(name)?;
+        parameters::<HitParameters>(name, config, "hits")?.check(name)?;
         parameters::<StatisticsParameters>(name, config, "statistics")?;
         parameters::<AzimuthalParameters>(name, config, "azimuthal")?.check(name)
     }
@@ -74,6 +95,8 @@ impl Technique for Diffraction {
         let asked = |operation: &str| setup.config.operations.iter().any(|listed| listed == operation);
         let correct: CorrectParameters = setup.parameters("correct")?;
         let statistics: StatisticsParameters = setup.parameters("statistics")?;
+        let spots: SpotParameters = setup.parameters("spots")?;
+        let hits: HitParameters = setup.parameters("hits")?;
         let azimuthal: AzimuthalParameters = setup.parameters("azimuthal")?;
         let corrections = correct.load(setup)?;
         let mut prepared = Prepared {
@@ -82,9 +105,12 @@ impl Technique for Diffraction {
             operations: Vec::new(),
             snapshot: Snapshot::default(),
             geometry: None,
+            counters: Vec::new(),
+            may_veto: false,
             parameters: serde_json::json!({
                 "recipe": setup.recipe, "technique": "diffraction", "operations": setup.config.operations,
-                "correct": correct, "statistics": statistics, "azimuthal": azimuthal,
+                "correct": correct, "statistics": statistics, "spots": spots, "hits": hits,
+                "azimuthal": azimuthal,
                 "saturation_value": corrections.saturation,
             }),
             mask: corrections.mask.clone(),
@@ -99,6 +125,15 @@ impl Technique for Diffraction {
         } else {
             None
         };
+        let spots_of = if asked("spots") {
+            Some(spots::plan(setup, &spots, &corrections, &mut prepared)?)
+        } else {
+            None
+        };
+        let hits_of = spots_of
+            .as_ref()
+            .filter(|_| asked("hits"))
+            .map(|spots| hits::plan(&hits, spots.scalars, &mut prepared));
         let azimuthal_of = if asked("azimuthal") {
             Some(azimuthal::plan(
                 setup,
@@ -114,6 +149,12 @@ impl Technique for Diffraction {
             let mut operations: Vec<Box<dyn Operation>> = Vec::new();
             if let Some(plan) = &statistics_of {
                 operations.push(Box::new(StatisticsOperation::new(setup, plan, &corrections)?));
+            }
+            if let Some(plan) = &spots_of {
+                operations.push(Box::new(Spots::new(setup, plan)?));
+            }
+            if let Some(plan) = &hits_of {
+                operations.push(Box::new(Hits(plan.clone())));
             }
             if let Some(plan) = &azimuthal_of {
                 operations.push(Box::new(Azimuthal::new(setup, plan, &corrections, worker)?));

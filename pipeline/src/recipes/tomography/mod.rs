@@ -90,6 +90,8 @@ impl Technique for Tomography {
             snapshot,
             mask,
             geometry: None,
+            counters: Vec::new(),
+            may_veto: false,
             parameters,
         })
     }
