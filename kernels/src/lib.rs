@@ -20,7 +20,7 @@ mod testing;
 
 pub use accelerator::{Accelerator, AcceleratorConfig, AcceleratorError, DeviceInfo, DeviceKind, MemoryMode};
 pub use azimuthal::{AzimuthalConfig, AzimuthalGeometry, AzimuthalIntegrator, AzimuthalOutput, Bins, ErrorModel};
-pub use backprojector::{Backprojector, BackprojectorConfig, Filter, Plane};
+pub use backprojector::{BATCH_ANGLES, Backprojector, BackprojectorConfig, Filter, Plane};
 pub use correction::{CorrectedBatch, Correction, CorrectionConfig};
 pub use host_memory::{Buffer, HostPages, Mapped, Queue};
 pub use probe::AddressProbe;

@@ -6,6 +6,8 @@ use frame::{Image, Shape};
 use kernels::{Backprojector, BackprojectorConfig, Filter, Plane, Queue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 const NAME: &str = "backproject";
 
@@ -49,6 +51,10 @@ pub(super) struct BackprojectParameters {
     pub rotation_axis_px: Option<f64>,
     /// Window on the ramp filter.
     pub filter: Window,
+    /// Angle of the first projection, degrees, where the source tells none; `step_deg` goes with it.
+    pub start_deg: Option<f64>,
+    /// Angle from projection to projection, degrees, where the source tells none.
+    pub step_deg: Option<f64>,
     /// Detector rows whose horizontal slices are reconstructed; the middle one unless given. `"all"` is too many for
     /// a live view: list them.
     pub rows: Vec<usize>,
@@ -65,6 +71,8 @@ impl Default for BackprojectParameters {
         Self {
             rotation_axis_px: None,
             filter: Window::RamLak,
+            start_deg: None,
+            step_deg: None,
             rows: Vec::new(),
             xz_at_px: None,
             yz_at_px: None,
@@ -85,7 +93,22 @@ impl BackprojectParameters {
         };
         finite("rotation_axis_px", self.rotation_axis_px)?;
         finite("xz_at_px", self.xz_at_px)?;
-        finite("yz_at_px", self.yz_at_px)
+        finite("yz_at_px", self.yz_at_px)?;
+        finite("start_deg", self.start_deg)?;
+        finite("step_deg", self.step_deg)?;
+        match (self.start_deg, self.step_deg) {
+            (_, Some(0.0)) | (Some(_), None) => Err(ConfigError::value(
+                format!("recipe.{recipe}.{NAME}.step_deg"),
+                self.step_deg.map_or("(missing)".into(), |step| step.to_string()),
+                "start_deg and step_deg go together, and a step is not 0",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Start and step where the configuration has them.
+    pub(super) fn steps(&self) -> Option<(f64, f64)> {
+        self.step_deg.map(|step| (self.start_deg.unwrap_or(0.0), step))
     }
 }
 
@@ -93,6 +116,9 @@ impl BackprojectParameters {
 pub(super) struct Backproject {
     backprojector: Backprojector,
     rotation_axis_px: f64,
+    /// bits of the rotation axis, for what comes after the run
+    axis: Arc<AtomicU64>,
+    planned_deg: Vec<f64>,
     used: u64,
 }
 
@@ -100,6 +126,7 @@ impl Backproject {
     pub(super) fn new(
         setup: &Setup<'_>,
         parameters: &BackprojectParameters,
+        planned_deg: &[f64],
         snapshot: &mut Snapshot,
     ) -> Result<Self, RecipeError> {
         let (stream, shape) = (setup.stream, setup.stream.shape);
@@ -112,12 +139,13 @@ impl Backproject {
             let expected = format!("allowed is 0 to {}: the axis lies on the detector", shape.columns - 1);
             return Err(setup.wrong(NAME, "rotation_axis_px", rotation_axis_px, expected));
         }
-        if stream.samples() < 2 || stream.angles_deg.is_empty() {
+        if stream.samples() < 2 || !planned_deg.iter().any(|angle| angle.is_finite()) {
             let reason = format!(
-                "{} has {} projections with {} angles: tomography needs at least 2 projections, each with its angle",
+                "{} has {} projections with {} angles: tomography needs at least 2 projections, each with its angle; \
+                 where the source tells none, backproject.start_deg and step_deg do",
                 stream.origin,
                 stream.samples(),
-                stream.angles_deg.len()
+                planned_deg.iter().filter(|angle| angle.is_finite()).count()
             );
             return Err(RecipeError::Frames {
                 operation: NAME,
@@ -182,12 +210,19 @@ impl Backproject {
         Ok(Self {
             backprojector,
             rotation_axis_px,
+            axis: Arc::new(AtomicU64::new(rotation_axis_px.to_bits())),
+            planned_deg: planned_deg.to_vec(),
             used: 0,
         })
     }
 
     pub(super) fn rotation_axis_px(&self) -> f64 {
         self.rotation_axis_px
+    }
+
+    /// The rotation axis as it is now and when the run ends: the bits of a number of pixels.
+    pub(super) fn axis(&self) -> Arc<AtomicU64> {
+        self.axis.clone()
     }
 }
 
@@ -200,11 +235,23 @@ impl Operation for Backproject {
         let Some(corrected) = batch.corrected.as_deref_mut() else {
             return Ok(());
         };
-        self.backprojector
-            .push(batch.queue, corrected, batch.angles_deg)
-            .map_err(RecipeError::device(NAME))?;
-        self.used += corrected.frames() as u64;
-        Ok(())
+        let failed = RecipeError::device(NAME);
+        let pixels = corrected.shape().pixels();
+        let values = corrected.map(batch.queue).map_err(&failed)?;
+        for (index, projection) in values.chunks_exact(pixels).enumerate() {
+            let told = batch.angles_deg.get(index).copied().filter(|angle| angle.is_finite());
+            let frame = batch.results.get(index).map_or(usize::MAX, |result| result.frame_number as usize);
+            let planned = self.planned_deg.get(frame).copied();
+            // A projection without an angle belongs nowhere.
+            let Some(angle_deg) = told.or(planned.filter(|angle| angle.is_finite())) else {
+                continue;
+            };
+            self.backprojector
+                .push_values(batch.queue, projection, angle_deg)
+                .map_err(&failed)?;
+            self.used += 1;
+        }
+        values.unmap().map_err(failed)
     }
 
     fn snapshot(&mut self, queue: &Queue, snapshot: &mut Snapshot) -> Result<(), RecipeError> {
