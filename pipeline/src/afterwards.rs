@@ -261,10 +261,15 @@ impl AfterwardsThread {
         slot.1.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
+    /// Waits until nothing is left to do; whether nothing panicked.
+    pub fn wait(&self) -> bool {
+        let thread = self.0.lock().unwrap_or_else(PoisonError::into_inner).1.take();
+        thread.is_none_or(|thread| thread.join().is_ok())
+    }
+
     /// Waits until nothing is left to do and adds what came of it to the run's summary.
     pub fn conclude(&self, summary: &mut Summary) {
-        let thread = self.0.lock().unwrap_or_else(PoisonError::into_inner).1.take();
-        let panicked = thread.is_some_and(|thread| thread.join().is_err());
+        let panicked = !self.wait();
         let Some(derived) = self.derived().filter(|derived| derived.derived_from == summary.run) else {
             return;
         };
