@@ -4,6 +4,7 @@ use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
 use crate::frame_metadata::{FrameMetadata, MetadataSummary};
 use crate::ledger::{Ledger, Outcomes};
+use crate::recipes::live::LiveParameters;
 use crate::recipes::{Counter, Snapshot};
 use crate::storage::RunInfo;
 use crossbeam_queue::ArrayQueue;
@@ -221,6 +222,8 @@ pub struct ActiveRun {
     pub counts: LiveCounts,
     /// results for consumers
     pub hub: FeedbackHub,
+    /// parameters that may change while it records
+    pub live: Arc<LiveParameters>,
     /// events for consumers
     pub events: EventLog,
     /// the newest frame

@@ -88,7 +88,16 @@ pub fn prepare(
             (name.to_string(), recipe.clone())
         }
     };
-    change(&mut recipe, &recipe_name, request)?;
+    // What was changed while it recorded is how it ended.
+    let mut request = request.clone();
+    let changed = record.summary["results"]["parameters_changed"].as_object().cloned();
+    for (name, value) in changed.into_iter().flatten().filter(|_| request.recipe.is_none()) {
+        if let Some((operation, key)) = name.split_once('.') {
+            let table = request.parameters.entry(operation.into()).or_default();
+            table.entry(key.into()).or_insert(value);
+        }
+    }
+    change(&mut recipe, &recipe_name, &request)?;
     crate::recipes::check(&recipe_name, &recipe)?;
     decode_bitshuffle(&raw)?;
     let source = Replay::open(&raw, &ReplayConfig::default())?;

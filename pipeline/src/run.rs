@@ -132,6 +132,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         mask,
         counters,
         may_veto,
+        live,
         afterwards,
         ..
     } = recipe;
@@ -173,6 +174,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         source_counts: Mutex::default(),
         queues: Default::default(),
         counters,
+        live,
         datasets: parts.files.datasets(),
         mask,
         axes,
@@ -582,7 +584,8 @@ fn results(run: &ActiveRun) -> serde_json::Value {
         .curves
         .iter()
         .map(|curve| json!({ "name": curve.name, "length": curve.values.len(), "frames_used": curve.frames_used }));
-    json!({ "images": images.collect::<Vec<_>>(), "curves": curves.collect::<Vec<_>>(), "counters": counters })
+    json!({ "images": images.collect::<Vec<_>>(), "curves": curves.collect::<Vec<_>>(), "counters": counters,
+            "parameters_changed": run.live.changed() })
 }
 
 /// Carries what the data plane has counted over to the process's metrics, so that the data plane itself

@@ -369,7 +369,8 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
         counters: Vec::new(),
         may_veto: false,
         parameters: serde_json::json!({}),
-        warnings: Vec::new(),
+        live: Default::default(),
+            warnings: Vec::new(),
             afterwards: None,
     };
     let parts = RunParts {

@@ -79,6 +79,8 @@ struct Grid {
     blocks: usize,
     lane: usize,
     sums: Buffer<f32>,
+    /// projections that it rests on
+    used: u64,
 }
 
 /// The operation; see the module.
@@ -257,17 +259,15 @@ impl Backprojector {
         }
         queue.finish()?;
         self.used += self.waiting as u64;
+        for grid in &mut self.grids {
+            grid.used += self.waiting as u64;
+        }
         self.waiting = 0;
         Ok(())
     }
 
     /// Copies a plane as it is after the batches so far; `out` has the plane's number of points.
     pub fn snapshot(&mut self, queue: &Queue, plane: usize, out: &mut [f32]) -> Result<(), AcceleratorError> {
-        let scale = if self.used == 0 {
-            0.0
-        } else {
-            std::f64::consts::PI / (2.0 * self.used as f64)
-        } as f32;
         let (rows, columns, planes) = (self.config.rows, self.config.columns, self.grids.len());
         let outside = AcceleratorError::OutOfRange {
             what: "list of planes",
@@ -276,6 +276,10 @@ impl Backprojector {
             len: planes,
         };
         let grid = self.grids.get_mut(plane).ok_or(outside)?;
+        let scale = match grid.used {
+            0 => 0.0,
+            used => std::f64::consts::PI / (2.0 * used as f64),
+        } as f32;
         let count = grid.sums.len();
         let (plane, ni) = (grid.plane, grid.ni);
         let sums = queue.map(&mut grid.sums, 0, count)?;
@@ -309,7 +313,57 @@ impl Backprojector {
     pub fn reset(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
         self.waiting = 0;
         self.used = 0;
-        self.grids.iter().try_for_each(|grid| queue.clear(&grid.sums))?;
+        self.clear(queue)
+    }
+
+    /// Projections that plane `plane` rests on so far: fewer than the others after it has moved.
+    pub fn plane_used(&self, plane: usize) -> u64 {
+        self.grids.get(plane).map_or(0, |grid| grid.used)
+    }
+
+    /// Moves the rotation axis: every plane begins again with the projections that come.
+    pub fn set_rotation_axis(&mut self, queue: &Queue, rotation_axis_px: f64) -> Result<(), AcceleratorError> {
+        if !rotation_axis_px.is_finite() {
+            return Err(AcceleratorError::Value {
+                name: "rotation_axis_px",
+                value: rotation_axis_px.to_string(),
+                allowed: "a number of pixels",
+            });
+        }
+        self.config.rotation_axis_px = rotation_axis_px;
+        self.clear(queue)
+    }
+
+    /// Puts another plane of the same kind in the place of plane `index`, which begins again with the projections that
+    /// come. Allocates nothing.
+    pub fn set_plane(&mut self, queue: &Queue, index: usize, plane: Plane) -> Result<(), AcceleratorError> {
+        let planes = self.grids.len();
+        let place = place(&self.config, plane)?;
+        let grid = self.grids.get_mut(index).ok_or(AcceleratorError::OutOfRange {
+            what: "list of planes",
+            offset: index,
+            count: 1,
+            len: planes,
+        })?;
+        if std::mem::discriminant(&grid.plane) != std::mem::discriminant(&plane) {
+            return Err(AcceleratorError::Mismatch {
+                what: "the plane",
+                found: format!("{plane:?}"),
+                expected: format!("one of the same kind as {:?}", grid.plane),
+            });
+        }
+        (grid.plane, grid.points, grid.first_block, grid.lane) = (plane, place.points, place.first_block, place.lane);
+        grid.used = 0;
+        queue.clear(&grid.sums)?;
+        queue.finish()
+    }
+
+    /// Empties every plane.
+    fn clear(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
+        for grid in &mut self.grids {
+            grid.used = 0;
+            queue.clear(&grid.sums)?;
+        }
         queue.finish()
     }
 }
@@ -319,7 +373,16 @@ fn block_values(columns: usize) -> usize {
     (columns + GUARD_COLUMNS) * BLOCK_ROWS
 }
 
-fn grid(accelerator: &Accelerator, config: &BackprojectorConfig, plane: Plane) -> Result<Grid, AcceleratorError> {
+/// Where the points of a plane are.
+struct Place {
+    points: [f32; 6],
+    nj: usize,
+    first_block: usize,
+    blocks: usize,
+    lane: usize,
+}
+
+fn place(config: &BackprojectorConfig, plane: Plane) -> Result<Place, AcceleratorError> {
     let (columns, blocks) = (config.columns, config.rows.div_ceil(BLOCK_ROWS));
     let first = -((columns as f32 - 1.0) / 2.0);
     let (points, nj, first_block, blocks, lane) = match plane {
@@ -355,6 +418,24 @@ fn grid(accelerator: &Accelerator, config: &BackprojectorConfig, plane: Plane) -
         Plane::VerticalXz { y_px } => ([first, 1.0, 0.0, y_px as f32, 0.0, 0.0], 1, 0, blocks, BLOCK_ROWS),
         Plane::VerticalYz { x_px } => ([x_px as f32, 0.0, 0.0, first, 1.0, 0.0], 1, 0, blocks, BLOCK_ROWS),
     };
+    Ok(Place {
+        points,
+        nj,
+        first_block,
+        blocks,
+        lane,
+    })
+}
+
+fn grid(accelerator: &Accelerator, config: &BackprojectorConfig, plane: Plane) -> Result<Grid, AcceleratorError> {
+    let columns = config.columns;
+    let Place {
+        points,
+        nj,
+        first_block,
+        blocks,
+        lane,
+    } = place(config, plane)?;
     let lanes = if lane < BLOCK_ROWS { 1 } else { BLOCK_ROWS };
     let sums = accelerator.buffer(blocks * nj * columns * lanes)?;
     Ok(Grid {
@@ -366,6 +447,7 @@ fn grid(accelerator: &Accelerator, config: &BackprojectorConfig, plane: Plane) -
         blocks,
         lane,
         sums,
+        used: 0,
     })
 }
 

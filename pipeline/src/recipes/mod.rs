@@ -5,6 +5,7 @@
 
 pub mod diffraction;
 mod fields;
+pub mod live;
 pub mod tomography;
 
 use crate::afterwards::Afterwards;
@@ -111,6 +112,8 @@ pub struct Prepared {
     pub may_veto: bool,
     /// everything as used, for the run's record
     pub parameters: serde_json::Value,
+    /// what may change while the run records
+    pub live: Arc<live::LiveParameters>,
     /// what somebody should know before the first frame
     pub warnings: Vec<String>,
     /// what is left to do when the run is closed

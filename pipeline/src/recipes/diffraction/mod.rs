@@ -114,6 +114,7 @@ impl Technique for Diffraction {
                 "saturation_value": corrections.saturation,
             }),
             mask: corrections.mask.clone(),
+            live: Default::default(),
             warnings: Vec::new(),
             afterwards: None,
         };

@@ -2,12 +2,13 @@
 
 use super::super::{Batch, Operation, RecipeError, Setup, Snapshot};
 use crate::config::ConfigError;
+use crate::recipes::live::{LiveParameter, LiveParameters};
 use frame::{Image, Shape};
 use kernels::{Backprojector, BackprojectorConfig, Filter, Plane, Queue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const NAME: &str = "backproject";
 
@@ -58,6 +59,8 @@ pub(super) struct BackprojectParameters {
     /// Detector rows whose horizontal slices are reconstructed; the middle one unless given. `"all"` is too many for
     /// a live view: list them.
     pub rows: Vec<usize>,
+    /// Detector row of the one horizontal slice, as `rows` with one entry; it may be moved while the run records.
+    pub row: Option<usize>,
     /// Vertical slice along x at this distance from the axis, pixels; absent: none.
     pub xz_at_px: Option<f64>,
     /// Vertical slice along y at this distance from the axis, pixels; absent: none.
@@ -74,6 +77,7 @@ impl Default for BackprojectParameters {
             start_deg: None,
             step_deg: None,
             rows: Vec::new(),
+            row: None,
             xz_at_px: None,
             yz_at_px: None,
             vertical: true,
@@ -119,7 +123,54 @@ pub(super) struct Backproject {
     /// bits of the rotation axis, for what comes after the run
     axis: Arc<AtomicU64>,
     planned_deg: Vec<f64>,
-    used: u64,
+    planes: usize,
+    live: Live,
+    shared: Option<Arc<LiveParameters>>,
+}
+
+/// What may change while the run records: indices among the live parameters, and the values in force.
+struct Live {
+    axis: usize,
+    row: Option<usize>,
+    /// xz and yz
+    vertical: Option<[usize; 2]>,
+    values: [f64; 4],
+    version: u32,
+}
+
+impl Live {
+    fn new(
+        parameters: &BackprojectParameters,
+        shape: Shape,
+        axis_px: f64,
+        rows: &[usize],
+        live: &mut LiveParameters,
+    ) -> Self {
+        let [columns, last_row] = [shape.columns as f64 - 1.0, shape.rows as f64 - 1.0];
+        let text = "column of the rotation axis; every slice begins again with the projections that come";
+        let axis = LiveParameter::new("backproject.rotation_axis_px", text, "pixel", (0.0, columns), axis_px);
+        let axis = live.add(axis);
+        let first = rows.first().copied().unwrap_or(0) as f64;
+        let row = (rows.len() == 1).then(|| {
+            let text = "detector row of the slice xy";
+            live.add(LiveParameter::new("backproject.row", text, "pixel", (0.0, last_row), first).whole())
+        });
+        let at = [parameters.xz_at_px.unwrap_or(0.0), parameters.yz_at_px.unwrap_or(0.0)];
+        let vertical = parameters.vertical.then(|| {
+            let names = [("backproject.xz_at_px", at[0]), ("backproject.yz_at_px", at[1])];
+            let text = "distance of the vertical slice from the rotation axis";
+            names.map(|(name, value)| {
+                live.add(LiveParameter::new(name, text, "pixel", (-columns, columns), value))
+            })
+        });
+        Self {
+            axis,
+            row,
+            vertical,
+            values: [axis_px, first, at[0], at[1]],
+            version: 0,
+        }
+    }
 }
 
 impl Backproject {
@@ -127,6 +178,7 @@ impl Backproject {
         setup: &Setup<'_>,
         parameters: &BackprojectParameters,
         planned_deg: &[f64],
+        live: &mut LiveParameters,
         snapshot: &mut Snapshot,
     ) -> Result<Self, RecipeError> {
         let (stream, shape) = (setup.stream, setup.stream.shape);
@@ -152,10 +204,11 @@ impl Backproject {
                 reason,
             });
         }
-        let rows = if parameters.rows.is_empty() {
-            vec![shape.rows / 2]
-        } else {
-            parameters.rows.clone()
+        let rows = match (parameters.row, &parameters.rows[..]) {
+            (None, []) => vec![shape.rows / 2],
+            (Some(row), []) => vec![row],
+            (None, rows) => rows.to_vec(),
+            (Some(row), _) => return Err(setup.wrong(NAME, "row", row, "give row or rows, not both")),
         };
         let mut planes = Vec::new();
         let mut add = |plane, name: String, shape| {
@@ -199,6 +252,7 @@ impl Backproject {
                 upright,
             );
         }
+        let live = Live::new(parameters, shape, rotation_axis_px, &rows, live);
         let config = BackprojectorConfig {
             rows: shape.rows,
             columns: shape.columns,
@@ -212,7 +266,9 @@ impl Backproject {
             rotation_axis_px,
             axis: Arc::new(AtomicU64::new(rotation_axis_px.to_bits())),
             planned_deg: planned_deg.to_vec(),
-            used: 0,
+            planes: config.planes.len(),
+            live,
+            shared: None,
         })
     }
 
@@ -226,12 +282,60 @@ impl Backproject {
     }
 }
 
+impl Backproject {
+    /// Gives it the live parameters that it has added to.
+    pub(super) fn share(&mut self, live: &Arc<LiveParameters>) {
+        self.shared = Some(live.clone());
+    }
+
+    /// Takes over what has been changed since the last batch.
+    fn follow(&mut self, queue: &Queue) -> Result<(), RecipeError> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let version = shared.version();
+        if version == self.live.version {
+            return Ok(());
+        }
+        self.live.version = version;
+        let failed = RecipeError::device(NAME);
+        let [axis, row, xz, yz] = &mut self.live.values;
+        let changed = |index: usize, value: &mut f64| {
+            let now = shared.get(index);
+            let changed = now != *value;
+            *value = now;
+            changed
+        };
+        if changed(self.live.axis, axis) {
+            self.axis.store(axis.to_bits(), Relaxed);
+            self.backprojector.set_rotation_axis(queue, *axis).map_err(&failed)?;
+        }
+        if let Some(index) = self.live.row
+            && changed(index, row)
+        {
+            let plane = Plane::Horizontal { row: *row as usize };
+            self.backprojector.set_plane(queue, 0, plane).map_err(&failed)?;
+        }
+        if let Some([along_x, along_y]) = self.live.vertical {
+            let first = self.planes - 2;
+            if changed(along_x, xz) {
+                let plane = Plane::VerticalXz { y_px: *xz };
+                self.backprojector.set_plane(queue, first, plane).map_err(&failed)?;
+            }
+            if changed(along_y, yz) {
+                let plane = Plane::VerticalYz { x_px: *yz };
+                self.backprojector.set_plane(queue, first + 1, plane).map_err(&failed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Operation for Backproject {
     fn name(&self) -> &'static str {
         NAME
     }
 
     fn push<'a>(&'a mut self, batch: &mut Batch<'a>) -> Result<(), RecipeError> {
+        self.follow(batch.queue)?;
         let Some(corrected) = batch.corrected.as_deref_mut() else {
             return Ok(());
         };
@@ -249,7 +353,6 @@ impl Operation for Backproject {
             self.backprojector
                 .push_values(batch.queue, projection, angle_deg)
                 .map_err(&failed)?;
-            self.used += 1;
         }
         values.unmap().map_err(failed)
     }
@@ -259,7 +362,7 @@ impl Operation for Backproject {
             self.backprojector
                 .snapshot(queue, plane, &mut image.values)
                 .map_err(RecipeError::device(NAME))?;
-            image.frames_used = self.used;
+            image.frames_used = self.backprojector.plane_used(plane);
         }
         Ok(())
     }

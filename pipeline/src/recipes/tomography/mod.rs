@@ -11,11 +11,13 @@ mod volume;
 mod weights;
 
 use crate::afterwards::Afterwards;
+use super::live::LiveParameters;
 use super::{Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
 use crate::config::{ConfigError, RecipeConfig};
 use backproject::{Backproject, BackprojectParameters};
 use correct::{Correct, CorrectParameters};
 use frame::{PixelMask, ResultLayout};
+use std::sync::Arc;
 use volume::{Volume, VolumeParameters, VolumeSetup};
 
 /// Projections below which a slice is mostly streaks.
@@ -99,7 +101,10 @@ impl Technique for Tomography {
         let (correct_used, backproject_used) = (serde_json::json!(correct), serde_json::json!(backproject));
         let (filter, parameters_of_correct) = (backproject.filter.into(), correct.clone());
         let correct = Correct::new(setup, correct, &mask, &mut layout)?;
-        let backproject = Backproject::new(setup, &backproject, &planned_deg, &mut snapshot)?;
+        let mut live = LiveParameters::default();
+        let mut backproject = Backproject::new(setup, &backproject, &planned_deg, &mut live, &mut snapshot)?;
+        let live = Arc::new(live);
+        backproject.share(&live);
         let volume_used = serde_json::json!(volume);
         let afterwards = volume.map(|parameters| {
             Volume::new(VolumeSetup {
@@ -131,6 +136,7 @@ impl Technique for Tomography {
             counters: Vec::new(),
             may_veto: false,
             parameters,
+            live,
             warnings,
             afterwards,
         })

@@ -17,12 +17,14 @@ pub(super) const BATCH_FRAMES: usize = 4;
 const SLOTS: usize = 2 * BATCH_FRAMES;
 
 /// Bytes that reading and correcting take, beside what is kept of it.
-pub(super) fn memory_bytes(stream: &StreamDescription) -> usize {
+pub(super) fn memory_bytes(stream: &StreamDescription, phase: bool) -> usize {
     let pixels = stream.shape.pixels();
     let ring = FrameRing::bytes_needed(SLOTS, stream.payload_bytes_max);
     let staged = BATCH_FRAMES * stream.frame_bytes();
     // Two corrections with four fields and a batch of results each; sums of darks and flats; dark and flat.
-    ring + staged + pixels * (2 * (4 * 4 + 4 * BATCH_FRAMES + 1) + 2 * 8 + 2 * 4)
+    // Padded twice along both sides, up to a length that is fast: picture, spectrum, and rows on their way.
+    let padded = if phase { 64 * pixels } else { 0 };
+    ring + staged + padded + pixels * (2 * (4 * 4 + 4 * BATCH_FRAMES + 1) + 2 * 8 + 2 * 4)
 }
 
 /// See the module.

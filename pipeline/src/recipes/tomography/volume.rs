@@ -108,9 +108,9 @@ fn slab_bytes(columns: usize) -> usize {
     points * (4 + 4 + 2) + filtered
 }
 
-fn plan(memory_bytes: usize, stream: &StreamDescription, projections: usize) -> Result<Plan, String> {
+fn plan(memory_bytes: usize, stream: &StreamDescription, projections: usize, phase: bool) -> Result<Plan, String> {
     let Shape { rows, columns } = stream.shape;
-    let fixed = projections::memory_bytes(stream) + slab_bytes(columns) + (512 << 10);
+    let fixed = projections::memory_bytes(stream, phase) + slab_bytes(columns) + (512 << 10);
     let row = projections * columns * 4;
     let least = fixed + SLAB_SLICES.min(rows) * row;
     if least > memory_bytes {
@@ -159,7 +159,7 @@ impl Volume {
     pub(super) fn new(from: VolumeSetup<'_>) -> Result<Self, RecipeError> {
         let setup = from.setup;
         let memory_bytes = from.parameters.memory_mib << 20;
-        plan(memory_bytes, setup.stream, setup.stream.samples() as usize)
+        plan(memory_bytes, setup.stream, setup.stream.samples() as usize, from.correct.phase.is_some())
             .map_err(|expected| setup.wrong(NAME, "memory_mib", from.parameters.memory_mib, expected))?;
         Ok(Self {
             parameters: from.parameters,
@@ -255,7 +255,7 @@ impl Afterwards for Volume {
         let (kinds, angles_deg) = storage::read_tomography_columns(place.raw)?;
         let came = Came::new(&kinds, &angles_deg, &self.planned_deg);
         let axis_px = f64::from_bits(self.axis.load(Relaxed));
-        let plan = plan(self.parameters.memory_mib << 20, &stream, came.angles_deg.len()).map_err(AfterwardsError::Memory)?;
+        let plan = plan(self.parameters.memory_mib << 20, &stream, came.angles_deg.len(), self.correct.phase.is_some()).map_err(AfterwardsError::Memory)?;
         let mut info = place.info.clone();
         info.parameters = json!({
             "recipe": self.recipe, "correct": self.correct, "volume": self.parameters, "method": "back-projection",
@@ -477,7 +477,7 @@ mod tests {
 
     #[test]
     fn a_large_scan_fits_six_gibibytes() {
-        let plan = plan(6 << 30, &stream(2048, 2048), 1500).unwrap();
+        let plan = plan(6 << 30, &stream(2048, 2048), 1500, false).unwrap();
         assert!(plan.bytes <= 6 << 30 && plan.rows_per_pass % 16 == 0, "{plan:?}");
         assert!(plan.passes <= 6, "{plan:?}");
     }
@@ -485,8 +485,8 @@ mod tests {
     #[test]
     fn a_small_scan_is_read_once_and_none_fits_nothing() {
         let stream = stream(40, 96);
-        assert_eq!(plan(64 << 20, &stream, 120).unwrap().passes, 1);
-        let refused = plan(1 << 20, &stream, 120).unwrap_err();
+        assert_eq!(plan(64 << 20, &stream, 120, false).unwrap().passes, 1);
+        let refused = plan(1 << 20, &stream, 120, false).unwrap_err();
         assert!(refused.contains("at least"), "{refused}");
     }
 
