@@ -166,6 +166,11 @@ impl Derived {
         self.events.add("degraded", json!({ "message": message }));
     }
 
+    /// Name of the derived run.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// How far it is.
     pub fn status(&self) -> DerivedStatus {
         let (state, done, total, seconds_left, message) =
@@ -219,7 +224,9 @@ impl AfterwardsThread {
         let before = slot.1.take();
         let id = format!("{}-{}", info.id, work.name());
         let derived = Arc::new(Derived::new(id.clone(), info.id.clone()));
-        derived.events.add("armed", json!({ "run": id, "derived_from": info.id }));
+        derived
+            .events
+            .add("armed", json!({ "run": id, "derived_from": info.id }));
         let mut info = RunInfo {
             title: format!("{} of {}", work.name(), info.id),
             definition: work.definition().into(),
@@ -227,7 +234,8 @@ impl AfterwardsThread {
             start_time: jiff::Timestamp::now(),
             ..info.clone()
         };
-        info.metadata.insert("derived_from".into(), derived.derived_from.clone());
+        info.metadata
+            .insert("derived_from".into(), derived.derived_from.clone());
         let (appliance, shown, raw) = (appliance.clone(), derived.clone(), raw.to_path_buf());
         let thread = std::thread::Builder::new()
             .name("fluxline-after".into())

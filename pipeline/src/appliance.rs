@@ -364,7 +364,11 @@ impl Appliance {
             return Err(ConfigError::value("frames_expected", frames, expected).into());
         }
         let store_frames = derivation.is_none();
-        let frame_bytes = if store_frames { stream.payload_bytes_max as u64 } else { 0 };
+        let frame_bytes = if store_frames {
+            stream.payload_bytes_max as u64
+        } else {
+            0
+        };
         self.check_room(stream.frames_expected, frame_bytes)?;
         let mut warnings = Vec::new();
         let ring = self.take_ring(&stream, &mut warnings)?;

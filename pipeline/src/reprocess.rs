@@ -145,7 +145,11 @@ fn change(recipe: &mut RecipeConfig, name: &str, request: &ReprocessRequest) -> 
         for (key, value) in keys {
             let at = format!("recipe.{name}.{operation}.{key}");
             let Some(table) = table.as_table_mut() else {
-                return Err(ConfigError::value(at, value, "the operation's parameters are not a table"));
+                return Err(ConfigError::value(
+                    at,
+                    value,
+                    "the operation's parameters are not a table",
+                ));
             };
             match to_toml(value) {
                 Some(value) => table.insert(key.clone(), value),
@@ -164,7 +168,9 @@ fn to_toml(value: &Value) -> Option<toml::Value> {
         Value::String(value) => value.clone().into(),
         Value::Array(values) => toml::Value::Array(values.iter().filter_map(to_toml).collect()),
         Value::Object(values) => {
-            let entries = values.iter().filter_map(|(key, value)| Some((key.clone(), to_toml(value)?)));
+            let entries = values
+                .iter()
+                .filter_map(|(key, value)| Some((key.clone(), to_toml(value)?)));
             toml::Value::Table(entries.collect())
         }
         Value::Number(number) => match number.as_i64() {

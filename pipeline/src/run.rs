@@ -270,7 +270,10 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         feedback,
         device: accelerator.info().name.clone(),
         metadata_wait: parts.metadata_wait,
-        left: Left { work: afterwards, raw: None },
+        left: Left {
+            work: afterwards,
+            raw: None,
+        },
         books: Books {
             active,
             queues: (to_work, for_writer),

@@ -370,8 +370,8 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
         may_veto: false,
         parameters: serde_json::json!({}),
         live: Default::default(),
-            warnings: Vec::new(),
-            afterwards: None,
+        warnings: Vec::new(),
+        afterwards: None,
     };
     let parts = RunParts {
         folder: files.folder().to_path_buf(),

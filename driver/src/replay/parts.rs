@@ -17,7 +17,10 @@ pub(super) struct Parts {
 /// The data files of `dataset`; `None` where it has none of its own or they are not one chunk a frame.
 pub(super) fn open(reader: &Reader<'_>, dataset: &Dataset) -> Result<Option<Parts>, SourceError> {
     let name = dataset.name();
-    let Some((group, _)) = name.rsplit_once('/').filter(|_| dataset.chunk().is_none() && dataset.offset().is_none()) else {
+    let Some((group, _)) = name
+        .rsplit_once('/')
+        .filter(|_| dataset.chunk().is_none() && dataset.offset().is_none())
+    else {
         return Ok(None);
     };
     let Ok(group) = reader.file.group(group) else {

@@ -110,8 +110,10 @@ pub fn main() -> ExitCode {
         .with_target(false)
         .init();
     // These end in order; everything else may just end.
-    if matches!(cli.command, Command::Run(_) | Command::Demo(_) | Command::Replay(_) | Command::Reprocess(_))
-        && let Err(error) = signals::take()
+    if matches!(
+        cli.command,
+        Command::Run(_) | Command::Demo(_) | Command::Replay(_) | Command::Reprocess(_)
+    ) && let Err(error) = signals::take()
     {
         eprintln!("fluxline: Ctrl-C will not end this in order: {error}");
     }

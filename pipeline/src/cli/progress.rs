@@ -67,7 +67,9 @@ pub(crate) fn conclude(appliance: &Appliance, summary: &mut Summary, quiet: bool
             let status = derived.status();
             bar.set_length(status.total);
             bar.set_position(status.done);
-            let left = status.seconds_left.map_or(String::new(), |left| format!("  {left:.0} s left"));
+            let left = status
+                .seconds_left
+                .map_or(String::new(), |left| format!("  {left:.0} s left"));
             bar.set_message(format!("{}{left}", status.id));
             if interrupted.load(SeqCst) {
                 derived.cancel();

@@ -58,7 +58,11 @@ pub(crate) fn reprocess(args: &ReprocessArgs) -> Result<(), Failure> {
 
 /// `OPERATION.KEY=VALUE`; a value that is none of TOML's is a text.
 fn parse(entry: &str) -> Result<(String, String, serde_json::Value), Failure> {
-    let wrong = || Failure::Usage(format!("--set {entry}: expected OPERATION.KEY=VALUE, as backproject.filter=hann"));
+    let wrong = || {
+        Failure::Usage(format!(
+            "--set {entry}: expected OPERATION.KEY=VALUE, as backproject.filter=hann"
+        ))
+    };
     let (name, value) = entry.split_once('=').ok_or_else(wrong)?;
     let (operation, key) = name.split_once('.').ok_or_else(wrong)?;
     let parsed: Option<toml::Table> = toml::from_str(&format!("value = {value}")).ok();

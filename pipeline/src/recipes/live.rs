@@ -113,7 +113,9 @@ impl LiveParameters {
 
     /// Value of parameter `index`; NaN where there is none.
     pub fn get(&self, index: usize) -> f64 {
-        self.list.get(index).map_or(f64::NAN, |p| f64::from_bits(p.value.load(SeqCst)))
+        self.list
+            .get(index)
+            .map_or(f64::NAN, |p| f64::from_bits(p.value.load(SeqCst)))
     }
 
     /// Sets a value and returns the version that it makes.
@@ -123,8 +125,15 @@ impl LiveParameters {
     pub fn set(&self, name: &str, value: f64) -> Result<u32, LiveError> {
         let Some(parameter) = self.list.iter().find(|parameter| parameter.name == name) else {
             let known: Vec<&str> = self.list.iter().map(|parameter| parameter.name.as_str()).collect();
-            let known = if known.is_empty() { "none".into() } else { known.join(", ") };
-            return Err(LiveError::Unknown { name: name.into(), known });
+            let known = if known.is_empty() {
+                "none".into()
+            } else {
+                known.join(", ")
+            };
+            return Err(LiveError::Unknown {
+                name: name.into(),
+                known,
+            });
         };
         let (low, high) = (parameter.low, parameter.high);
         if !(low..=high).contains(&value) || (parameter.whole && value.fract() != 0.0) {
@@ -132,7 +141,9 @@ impl LiveParameters {
             return Err(LiveError::Value {
                 name: name.into(),
                 value,
-                expected: format!("{number} from {low} to {high} {}", parameter.unit).trim_end().into(),
+                expected: format!("{number} from {low} to {high} {}", parameter.unit)
+                    .trim_end()
+                    .into(),
             });
         }
         parameter.value.store(value.to_bits(), SeqCst);
@@ -160,7 +171,11 @@ impl LiveParameters {
         let changed = self.list.iter().filter(|parameter| parameter.changed.load(SeqCst) > 0);
         let entry = |parameter: &LiveParameter| {
             let value = f64::from_bits(parameter.value.load(SeqCst));
-            let value = if parameter.whole { (value as i64).into() } else { value.into() };
+            let value = if parameter.whole {
+                (value as i64).into()
+            } else {
+                value.into()
+            };
             (parameter.name.clone(), value)
         };
         serde_json::Value::Object(changed.map(entry).collect())
@@ -175,13 +190,24 @@ mod tests {
     fn values_stay_within_their_limits_and_changes_are_counted() {
         let mut live = LiveParameters::default();
         let row = live.add(LiveParameter::new("b.row", "", "pixel", (0.0, 9.0), 4.0).whole());
-        assert_eq!((live.get(row), live.version(), live.changed()), (4.0, 0, serde_json::json!({})));
+        assert_eq!(
+            (live.get(row), live.version(), live.changed()),
+            (4.0, 0, serde_json::json!({}))
+        );
         assert_eq!(live.set("b.row", 7.0), Ok(1));
         for wrong in [7.5, -1.0, 10.0, f64::NAN] {
             let error = live.set("b.row", wrong).unwrap_err().to_string();
             assert!(error.contains("a whole number from 0 to 9 pixel"), "{error}");
         }
-        assert!(live.set("b.column", 1.0).unwrap_err().to_string().contains("there are: b.row"));
-        assert_eq!((live.get(row), live.version(), live.changed()), (7.0, 1, serde_json::json!({ "b.row": 7 })));
+        assert!(
+            live.set("b.column", 1.0)
+                .unwrap_err()
+                .to_string()
+                .contains("there are: b.row")
+        );
+        assert_eq!(
+            (live.get(row), live.version(), live.changed()),
+            (7.0, 1, serde_json::json!({ "b.row": 7 }))
+        );
     }
 }

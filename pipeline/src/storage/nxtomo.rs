@@ -64,6 +64,11 @@ pub fn read_tomography_columns(master: &Path) -> std::result::Result<(Vec<FrameK
         Ok((keys, file.dataset("entry/sample/rotation_angle")?.read_raw()?))
     };
     let (keys, angles_deg) = read().at("reading image_key and rotation_angle of", master)?;
-    let kind = |key: &i32| u8::try_from(*key).ok().and_then(FrameKind::from_code).unwrap_or(FrameKind::Invalid);
+    let kind = |key: &i32| {
+        u8::try_from(*key)
+            .ok()
+            .and_then(FrameKind::from_code)
+            .unwrap_or(FrameKind::Invalid)
+    };
     Ok((keys.iter().map(kind).collect(), angles_deg))
 }

@@ -340,7 +340,11 @@ impl VolumeWriter {
 /// Everything beside the points.
 fn describe(root: &Nx, info: &RunInfo, config: &VolumeConfig) -> Result<Nx, hdf5::Error> {
     let entry = root.group("entry", "NXentry")?;
-    let default = if config.format == VolumeFormat::None { "preview" } else { "data" };
+    let default = if config.format == VolumeFormat::None {
+        "preview"
+    } else {
+        "data"
+    };
     nexus::attr_text(entry.group_ref(), "default", default)?;
     entry.text("definition", &info.definition)?;
     entry.text("title", &info.title)?;
@@ -364,7 +368,11 @@ fn describe(root: &Nx, info: &RunInfo, config: &VolumeConfig) -> Result<Nx, hdf5
     parameters.text("raw_file", &config.raw_file)?;
     parameters.text("device", &info.device)?;
     parameters.text("json", &info.parameters.to_string())?;
-    if let Some(axis) = info.parameters.get("rotation_axis_px").and_then(serde_json::Value::as_f64) {
+    if let Some(axis) = info
+        .parameters
+        .get("rotation_axis_px")
+        .and_then(serde_json::Value::as_f64)
+    {
         let dataset = parameters.value("rotation_axis_px", axis)?;
         nexus::attr_text(&dataset, "units", "pixel")?;
         nexus::attr_text(&dataset, "meaning", "columns from the centre of column 0")?;
@@ -416,12 +424,21 @@ fn points(
     let [low, high] = config.range.map(f64::from);
     data.value("data_scaling_factor", (high - low) / 65535.0)?;
     data.value("data_offset", low)?;
-    nexus::attr_text(&dataset, "meaning", "value = data * data_scaling_factor + data_offset, 1/pixel")?;
-    Ok(Points::U16(RowWriter::new(dataset)?, Vec::with_capacity(SLAB_SLICES * shape.pixels())))
+    nexus::attr_text(
+        &dataset,
+        "meaning",
+        "value = data * data_scaling_factor + data_offset, 1/pixel",
+    )?;
+    Ok(Points::U16(
+        RowWriter::new(dataset)?,
+        Vec::with_capacity(SLAB_SLICES * shape.pixels()),
+    ))
 }
 
 fn points_f32(data: &Nx, slices: usize, shape: Shape, units: &str) -> Result<Points, hdf5::Error> {
-    Ok(Points::F32(RowWriter::new(dataset::<f32>(data, slices, shape, units)?)?))
+    Ok(Points::F32(RowWriter::new(dataset::<f32>(
+        data, slices, shape, units,
+    )?)?))
 }
 
 fn dataset<T: Number>(data: &Nx, slices: usize, shape: Shape, units: &str) -> Result<Dataset, hdf5::Error> {

@@ -1,6 +1,7 @@
 //! `backproject`: the ramp filter and the incremental back-projection of chosen slices.
 
 use super::super::{Batch, Operation, RecipeError, Setup, Snapshot};
+use super::half::{self, Widened};
 use crate::config::ConfigError;
 use crate::recipes::live::{LiveParameter, LiveParameters};
 use frame::{Image, Shape};
@@ -50,6 +51,9 @@ pub(super) struct BackprojectParameters {
     /// Rotation axis: column position in pixels, from the centre of column 0. The source's own where it says so,
     /// else the middle of the detector.
     pub rotation_axis_px: Option<f64>,
+    /// The axis lies near an edge of the detector and the sample turns by 360 degrees: slices are nearly twice as wide as
+    /// the detector.
+    pub half_acquisition: bool,
     /// Window on the ramp filter.
     pub filter: Window,
     /// Angle of the first projection, degrees, where the source tells none; `step_deg` goes with it.
@@ -73,6 +77,7 @@ impl Default for BackprojectParameters {
     fn default() -> Self {
         Self {
             rotation_axis_px: None,
+            half_acquisition: false,
             filter: Window::RamLak,
             start_deg: None,
             step_deg: None,
@@ -123,6 +128,10 @@ pub(super) struct Backproject {
     /// bits of the rotation axis, for what comes after the run
     axis: Arc<AtomicU64>,
     planned_deg: Vec<f64>,
+    widened: Option<Widened>,
+    /// a projection as wide as it takes
+    wide: Vec<f32>,
+    columns: usize,
     planes: usize,
     live: Live,
     shared: Option<Arc<LiveParameters>>,
@@ -130,7 +139,8 @@ pub(super) struct Backproject {
 
 /// What may change while the run records: indices among the live parameters, and the values in force.
 struct Live {
-    axis: usize,
+    /// not of a half acquisition, whose slices change their width with it
+    axis: Option<usize>,
     row: Option<usize>,
     /// xz and yz
     vertical: Option<[usize; 2]>,
@@ -149,7 +159,7 @@ impl Live {
         let [columns, last_row] = [shape.columns as f64 - 1.0, shape.rows as f64 - 1.0];
         let text = "column of the rotation axis; every slice begins again with the projections that come";
         let axis = LiveParameter::new("backproject.rotation_axis_px", text, "pixel", (0.0, columns), axis_px);
-        let axis = live.add(axis);
+        let axis = (!parameters.half_acquisition).then(|| live.add(axis));
         let first = rows.first().copied().unwrap_or(0) as f64;
         let row = (rows.len() == 1).then(|| {
             let text = "detector row of the slice xy";
@@ -159,9 +169,7 @@ impl Live {
         let vertical = parameters.vertical.then(|| {
             let names = [("backproject.xz_at_px", at[0]), ("backproject.yz_at_px", at[1])];
             let text = "distance of the vertical slice from the rotation axis";
-            names.map(|(name, value)| {
-                live.add(LiveParameter::new(name, text, "pixel", (-columns, columns), value))
-            })
+            names.map(|(name, value)| live.add(LiveParameter::new(name, text, "pixel", (-columns, columns), value)))
         });
         Self {
             axis,
@@ -210,6 +218,17 @@ impl Backproject {
             (None, rows) => rows.to_vec(),
             (Some(row), _) => return Err(setup.wrong(NAME, "row", row, "give row or rows, not both")),
         };
+        if parameters.half_acquisition && !half::goes_round(planned_deg) {
+            let expected = format!(
+                "the projections must go once round, at least {} degrees",
+                half::RANGE_DEG_MIN
+            );
+            return Err(setup.wrong(NAME, "half_acquisition", true, expected));
+        }
+        let widened = parameters
+            .half_acquisition
+            .then(|| Widened::new(shape.columns, rotation_axis_px));
+        let width = widened.as_ref().map_or(shape.columns, |widened| widened.width);
         let mut planes = Vec::new();
         let mut add = |plane, name: String, shape| {
             planes.push(plane);
@@ -222,7 +241,7 @@ impl Backproject {
                 frames_expected: stream.samples(),
             });
         };
-        let square = Shape::new(shape.columns, shape.columns);
+        let square = Shape::new(width, width);
         for row in &rows {
             if *row >= shape.rows {
                 let expected = format!("the detector has rows 0 to {}", shape.rows - 1);
@@ -236,7 +255,7 @@ impl Backproject {
             add(Plane::Horizontal { row: *row }, name, square);
         }
         if parameters.vertical {
-            let upright = Shape::new(shape.rows, shape.columns);
+            let upright = Shape::new(shape.rows, width);
             add(
                 Plane::VerticalXz {
                     y_px: parameters.xz_at_px.unwrap_or(0.0),
@@ -255,8 +274,8 @@ impl Backproject {
         let live = Live::new(parameters, shape, rotation_axis_px, &rows, live);
         let config = BackprojectorConfig {
             rows: shape.rows,
-            columns: shape.columns,
-            rotation_axis_px,
+            columns: width,
+            rotation_axis_px: widened.as_ref().map_or(rotation_axis_px, Widened::axis_px),
             filter: parameters.filter.into(),
             planes,
         };
@@ -266,6 +285,9 @@ impl Backproject {
             rotation_axis_px,
             axis: Arc::new(AtomicU64::new(rotation_axis_px.to_bits())),
             planned_deg: planned_deg.to_vec(),
+            wide: vec![0.0; widened.as_ref().map_or(0, |widened| widened.width * shape.rows)],
+            widened,
+            columns: shape.columns,
             planes: config.planes.len(),
             live,
             shared: None,
@@ -304,7 +326,9 @@ impl Backproject {
             *value = now;
             changed
         };
-        if changed(self.live.axis, axis) {
+        if let Some(index) = self.live.axis
+            && changed(index, axis)
+        {
             self.axis.store(axis.to_bits(), Relaxed);
             self.backprojector.set_rotation_axis(queue, *axis).map_err(&failed)?;
         }
@@ -344,11 +368,24 @@ impl Operation for Backproject {
         let values = corrected.map(batch.queue).map_err(&failed)?;
         for (index, projection) in values.chunks_exact(pixels).enumerate() {
             let told = batch.angles_deg.get(index).copied().filter(|angle| angle.is_finite());
-            let frame = batch.results.get(index).map_or(usize::MAX, |result| result.frame_number as usize);
+            let frame = batch
+                .results
+                .get(index)
+                .map_or(usize::MAX, |result| result.frame_number as usize);
             let planned = self.planned_deg.get(frame).copied();
             // A projection without an angle belongs nowhere.
             let Some(angle_deg) = told.or(planned.filter(|angle| angle.is_finite())) else {
                 continue;
+            };
+            let projection = match &self.widened {
+                None => projection,
+                Some(widened) => {
+                    let rows = projection.chunks_exact(self.columns);
+                    for (row, out) in rows.zip(self.wide.chunks_exact_mut(widened.width)) {
+                        widened.apply(row, out);
+                    }
+                    &self.wide
+                }
             };
             self.backprojector
                 .push_values(batch.queue, projection, angle_deg)

@@ -105,11 +105,7 @@ impl Mean {
 }
 
 /// Phase retrieval made ready; an error names the parameter.
-fn paganin(
-    setup: &Setup<'_>,
-    parameters: &CorrectParameters,
-    phase: &PhaseParameters,
-) -> Result<Paganin, RecipeError> {
+fn paganin(setup: &Setup<'_>, parameters: &CorrectParameters, phase: &PhaseParameters) -> Result<Paganin, RecipeError> {
     let stream = setup.stream;
     let told = stream.detector.pixel_size_fast_m.map(|metres| metres * 1e6);
     let Some(pixel_size_um) = phase.pixel_size_um.or(told) else {
@@ -190,7 +186,10 @@ impl Correct {
             clip_epsilon: parameters.clip_transmission,
             ..CorrectionConfig::default()
         };
-        let phase = parameters.phase.as_ref().map(|phase| paganin(setup, &parameters, phase));
+        let phase = parameters
+            .phase
+            .as_ref()
+            .map(|phase| paganin(setup, &parameters, phase));
         Ok(Self {
             phase: phase.transpose()?,
             raw,

@@ -6,13 +6,14 @@
 
 mod backproject;
 mod correct;
+mod half;
 mod projections;
 mod volume;
 mod weights;
 
-use crate::afterwards::Afterwards;
 use super::live::LiveParameters;
 use super::{Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
+use crate::afterwards::Afterwards;
 use crate::config::{ConfigError, RecipeConfig};
 use backproject::{Backproject, BackprojectParameters};
 use correct::{Correct, CorrectParameters};
@@ -63,8 +64,7 @@ impl Technique for Tomography {
     fn check(&self, name: &str, config: &RecipeConfig) -> Result<(), ConfigError> {
         let known = ["correct", "backproject", volume::NAME];
         if config.operations != known[..2] && config.operations != known {
-            let expected =
-                "tomography needs [\"correct\", \"backproject\"] or [\"correct\", \"backproject\", \"volume\"], in this order";
+            let expected = "tomography needs [\"correct\", \"backproject\"] or [\"correct\", \"backproject\", \"volume\"], in this order";
             return Err(ConfigError::value(
                 format!("recipe.{name}.operations"),
                 format!("{:?}", config.operations),
@@ -100,6 +100,7 @@ impl Technique for Tomography {
         let warnings = self::warnings(setup, &planned_deg);
         let (correct_used, backproject_used) = (serde_json::json!(correct), serde_json::json!(backproject));
         let (filter, parameters_of_correct) = (backproject.filter.into(), correct.clone());
+        let half_acquisition = backproject.half_acquisition;
         let correct = Correct::new(setup, correct, &mask, &mut layout)?;
         let mut live = LiveParameters::default();
         let mut backproject = Backproject::new(setup, &backproject, &planned_deg, &mut live, &mut snapshot)?;
@@ -113,6 +114,7 @@ impl Technique for Tomography {
                 correct: parameters_of_correct,
                 mask: mask.clone(),
                 filter,
+                half_acquisition,
                 axis: backproject.axis(),
                 planned_deg,
             })
@@ -158,7 +160,9 @@ fn warnings(setup: &Setup<'_>, planned_deg: &[f64]) -> Vec<String> {
         ));
     }
     if let Some(angle) = weights::twice(planned_deg) {
-        warnings.push(format!("the angle {angle} degrees is planned twice: both projections are used"));
+        warnings.push(format!(
+            "the angle {angle} degrees is planned twice: both projections are used"
+        ));
     }
     warnings
 }

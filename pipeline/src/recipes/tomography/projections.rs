@@ -106,7 +106,11 @@ impl Projections {
                 Arrival::Idle | Arrival::Dropped { .. } => continue,
             };
             let full = batch.len() == BATCH_FRAMES;
-            let other = |lease: &FrameLease| batch.first().is_some_and(|first| first.header().kind != lease.header().kind);
+            let other = |lease: &FrameLease| {
+                batch
+                    .first()
+                    .is_some_and(|first| first.header().kind != lease.header().kind)
+            };
             if !batch.is_empty() && (full || next.as_ref().is_none_or(other)) {
                 place.give_way()?;
                 projection += self.one_batch(&batch, projection, &mut take)?;
@@ -128,7 +132,9 @@ impl Projections {
         first: usize,
         take: &mut impl FnMut(usize, &[f32]),
     ) -> Result<usize, AfterwardsError> {
-        let kind = leases.first().map_or(FrameKind::Invalid, |lease| lease.header().frame_kind());
+        let kind = leases
+            .first()
+            .map_or(FrameKind::Invalid, |lease| lease.header().frame_kind());
         if self.begun && kind != FrameKind::Sample {
             return Ok(0);
         }
@@ -140,7 +146,10 @@ impl Projections {
             let pixel_bytes = self.source.stream().pixel_type.bytes();
             let scratch = &mut self.scratch;
             match beneath {
-                None => self.stager.add_in_region(lease.payload_offset()).map_err(|error| failed(&error))?,
+                None => self
+                    .stager
+                    .add_in_region(lease.payload_offset())
+                    .map_err(|error| failed(&error))?,
                 Some(beneath) => self
                     .stager
                     .add_decoded(|out| codec::decompress(beneath, lease.payload(), pixel_bytes, out, scratch))

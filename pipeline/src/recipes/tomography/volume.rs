@@ -12,6 +12,7 @@
 
 use super::super::{RecipeError, Setup};
 use super::correct::CorrectParameters;
+use super::half::Widened;
 use super::projections::{self, Projections};
 use super::weights;
 use crate::afterwards::{Afterwards, AfterwardsError, Place};
@@ -108,9 +109,15 @@ fn slab_bytes(columns: usize) -> usize {
     points * (4 + 4 + 2) + filtered
 }
 
-fn plan(memory_bytes: usize, stream: &StreamDescription, projections: usize, phase: bool) -> Result<Plan, String> {
+fn plan(
+    memory_bytes: usize,
+    stream: &StreamDescription,
+    projections: usize,
+    width: usize,
+    phase: bool,
+) -> Result<Plan, String> {
     let Shape { rows, columns } = stream.shape;
-    let fixed = projections::memory_bytes(stream, phase) + slab_bytes(columns) + (512 << 10);
+    let fixed = projections::memory_bytes(stream, phase) + slab_bytes(width) + (512 << 10);
     let row = projections * columns * 4;
     let least = fixed + SLAB_SLICES.min(rows) * row;
     if least > memory_bytes {
@@ -120,12 +127,20 @@ fn plan(memory_bytes: usize, stream: &StreamDescription, projections: usize, pha
         ));
     }
     let room = (memory_bytes - fixed) / row.max(1);
-    let rows_per_pass = if room >= rows { rows } else { room / SLAB_SLICES * SLAB_SLICES };
+    let rows_per_pass = if room >= rows {
+        rows
+    } else {
+        room / SLAB_SLICES * SLAB_SLICES
+    };
     Ok(Plan {
         rows_per_pass,
         passes: rows.div_ceil(rows_per_pass),
         bytes: fixed + rows_per_pass * row,
     })
+}
+
+fn widened(half_acquisition: bool, columns: usize, axis_px: f64) -> Option<Widened> {
+    half_acquisition.then(|| Widened::new(columns, axis_px))
 }
 
 /// What is left to do when the run is closed.
@@ -137,6 +152,7 @@ pub(super) struct Volume {
     correct: CorrectParameters,
     mask: PixelMask,
     filter: Filter,
+    half_acquisition: bool,
     /// bits of the rotation axis as it is when the run ends
     axis: Arc<AtomicU64>,
     /// angle of every frame where its file has none
@@ -150,6 +166,7 @@ pub(super) struct VolumeSetup<'a> {
     pub(super) correct: CorrectParameters,
     pub(super) mask: PixelMask,
     pub(super) filter: Filter,
+    pub(super) half_acquisition: bool,
     pub(super) axis: Arc<AtomicU64>,
     pub(super) planned_deg: Vec<f64>,
 }
@@ -159,8 +176,17 @@ impl Volume {
     pub(super) fn new(from: VolumeSetup<'_>) -> Result<Self, RecipeError> {
         let setup = from.setup;
         let memory_bytes = from.parameters.memory_mib << 20;
-        plan(memory_bytes, setup.stream, setup.stream.samples() as usize, from.correct.phase.is_some())
-            .map_err(|expected| setup.wrong(NAME, "memory_mib", from.parameters.memory_mib, expected))?;
+        let axis_px = f64::from_bits(from.axis.load(Relaxed));
+        let columns = setup.stream.shape.columns;
+        let width = widened(from.half_acquisition, columns, axis_px).map_or(columns, |widened| widened.width);
+        plan(
+            memory_bytes,
+            setup.stream,
+            setup.stream.samples() as usize,
+            width,
+            from.correct.phase.is_some(),
+        )
+        .map_err(|expected| setup.wrong(NAME, "memory_mib", from.parameters.memory_mib, expected))?;
         Ok(Self {
             parameters: from.parameters,
             recipe: setup.recipe.into(),
@@ -169,6 +195,7 @@ impl Volume {
             correct: from.correct,
             mask: from.mask,
             filter: from.filter,
+            half_acquisition: from.half_acquisition,
             axis: from.axis,
             planned_deg: from.planned_deg,
         })
@@ -187,7 +214,7 @@ struct Came {
 }
 
 impl Came {
-    fn new(kinds: &[FrameKind], angles_deg: &[f64], planned_deg: &[f64]) -> Self {
+    fn new(kinds: &[FrameKind], angles_deg: &[f64], planned_deg: &[f64], turn_deg: f64) -> Self {
         let angle = |frame: usize| {
             let told = angles_deg.get(frame).copied().filter(|angle| angle.is_finite());
             told.unwrap_or_else(|| planned_deg.get(frame).copied().unwrap_or(f64::NAN))
@@ -209,7 +236,7 @@ impl Came {
                 _ => {}
             }
         }
-        let (weights, widest_deg) = weights::weights(&came, &missing);
+        let (weights, widest_deg) = weights::weights(&came, &missing, turn_deg);
         // The slices are divided by the number of projections; their weights are to have that sum.
         let scale = came.len() as f64 / weights.iter().sum::<f64>().max(1.0);
         Self {
@@ -234,7 +261,10 @@ impl Came {
             ));
         }
         if self.without_angle > 0 {
-            warnings.push(format!("{} projections have no angle and were left out", self.without_angle));
+            warnings.push(format!(
+                "{} projections have no angle and were left out",
+                self.without_angle
+            ));
         }
         warnings
     }
@@ -253,21 +283,37 @@ impl Afterwards for Volume {
         let source = projections::open(place.raw)?;
         let stream = source.stream().clone();
         let (kinds, angles_deg) = storage::read_tomography_columns(place.raw)?;
-        let came = Came::new(&kinds, &angles_deg, &self.planned_deg);
+        let came = Came::new(
+            &kinds,
+            &angles_deg,
+            &self.planned_deg,
+            if self.half_acquisition { 360.0 } else { 180.0 },
+        );
         let axis_px = f64::from_bits(self.axis.load(Relaxed));
-        let plan = plan(self.parameters.memory_mib << 20, &stream, came.angles_deg.len(), self.correct.phase.is_some()).map_err(AfterwardsError::Memory)?;
+        let columns = stream.shape.columns;
+        let widened = widened(self.half_acquisition, columns, axis_px);
+        let width = widened.as_ref().map_or(columns, |widened| widened.width);
+        let plan = plan(
+            self.parameters.memory_mib << 20,
+            &stream,
+            came.angles_deg.len(),
+            width,
+            self.correct.phase.is_some(),
+        )
+        .map_err(AfterwardsError::Memory)?;
         let mut info = place.info.clone();
         info.parameters = json!({
             "recipe": self.recipe, "correct": self.correct, "volume": self.parameters, "method": "back-projection",
             "filter": format!("{:?}", self.filter), "rotation_axis_px": axis_px,
-            "projections": came.angles_deg.len(), "projections_missing": came.missing, "batch": SLAB_SLICES,
+            "projections": came.angles_deg.len(), "projections_missing": came.missing, "batch": SLAB_SLICES, "half_acquisition": self.half_acquisition,
         });
-        let mut writer = self.writer(place, &info, &stream)?;
+        let mut writer = self.writer(place, &info, &stream, width)?;
         let mut work = Work {
             volume: &self,
             place,
             came: &came,
             axis_px,
+            widened,
             plan,
             stream: &stream,
             read_s: 0.0,
@@ -293,9 +339,8 @@ impl Afterwards for Volume {
         for warning in &warnings {
             place.derived.degraded(warning);
         }
-        let columns = stream.shape.columns;
         let summary = json!({
-            "shape": [stream.shape.rows, columns, columns], "rotation_axis_px": axis_px,
+            "shape": [stream.shape.rows, width, width], "rotation_axis_px": axis_px,
             "projections_used": came.angles_deg.len(), "projections_expected": came.missing + came.used.len(),
             "passes": plan.passes, "rows_per_pass": plan.rows_per_pass, "memory_bytes": plan.bytes,
             "seconds": { "read": work.read_s, "backproject": work.backproject_s, "write": work.write_s },
@@ -321,11 +366,11 @@ impl Volume {
         place: &Place<'_>,
         info: &RunInfo,
         stream: &StreamDescription,
+        width: usize,
     ) -> Result<VolumeWriter, AfterwardsError> {
-        let columns = stream.shape.columns;
         let config = VolumeConfig {
             slices: stream.shape.rows,
-            shape: Shape::new(columns, columns),
+            shape: Shape::new(width, width),
             format: self.parameters.format,
             range: self.parameters.range.unwrap_or([0.0, 1.0]),
             tiff: self.parameters.tiff,
@@ -344,6 +389,7 @@ struct Work<'a> {
     place: &'a Place<'a>,
     came: &'a Came,
     axis_px: f64,
+    widened: Option<Widened>,
     plan: Plan,
     stream: &'a StreamDescription,
     read_s: f64,
@@ -365,10 +411,11 @@ impl Work<'_> {
         };
         let Shape { rows, columns } = stream.shape;
         let mut projections = Projections::new(&setup, source, volume.correct.clone(), &volume.mask, accelerator)?;
+        let width = self.widened.as_ref().map_or(columns, |widened| widened.width);
         let config = BackprojectorConfig {
             rows: SLAB_SLICES,
-            columns,
-            rotation_axis_px: self.axis_px,
+            columns: width,
+            rotation_axis_px: self.widened.as_ref().map_or(self.axis_px, Widened::axis_px),
             filter: volume.filter,
             planes: vec![Plane::Slab { block: 0 }],
         };
@@ -377,8 +424,8 @@ impl Work<'_> {
         let count = self.came.angles_deg.len();
         // [row][projection][column]
         let mut sinograms = vec![0.0_f32; self.plan.rows_per_pass * count * columns];
-        let mut slab = vec![0.0_f32; SLAB_SLICES * columns * columns];
-        let mut projection = vec![0.0_f32; SLAB_SLICES * columns];
+        let mut slab = vec![0.0_f32; SLAB_SLICES * width * width];
+        let mut projection = vec![0.0_f32; SLAB_SLICES * width];
         self.place.derived.progress(0, rows as u64, None);
         for pass in 0..self.plan.passes {
             let first = pass * self.plan.rows_per_pass;
@@ -396,19 +443,24 @@ impl Work<'_> {
                     }
                     for row in start..end {
                         let from = ((row - first) * count + number) * columns;
-                        let to = (row - start) * columns;
-                        let out = &mut projection[to..to + columns];
-                        for (out, value) in out.iter_mut().zip(&sinograms[from..from + columns]) {
-                            *out = value * weight;
+                        let to = (row - start) * width;
+                        let out = &mut projection[to..to + width];
+                        let line = &sinograms[from..from + columns];
+                        match &self.widened {
+                            Some(widened) => widened.apply(line, out),
+                            None => out.copy_from_slice(line),
                         }
+                        out.iter_mut().for_each(|value| *value *= weight);
                     }
-                    backprojector.push_values(queue, &projection, *angle_deg).map_err(&failed)?;
+                    backprojector
+                        .push_values(queue, &projection, *angle_deg)
+                        .map_err(&failed)?;
                 }
                 backprojector.flush(queue).map_err(&failed)?;
                 backprojector.snapshot(queue, 0, &mut slab).map_err(&failed)?;
                 self.backproject_s += started.elapsed().as_secs_f64();
                 let started = Instant::now();
-                writer.write_slab(start, &slab[..(end - start) * columns * columns])?;
+                writer.write_slab(start, &slab[..(end - start) * width * width])?;
                 self.write_s += started.elapsed().as_secs_f64();
                 self.progress(end, pass + 1);
             }
@@ -477,7 +529,7 @@ mod tests {
 
     #[test]
     fn a_large_scan_fits_six_gibibytes() {
-        let plan = plan(6 << 30, &stream(2048, 2048), 1500, false).unwrap();
+        let plan = plan(6 << 30, &stream(2048, 2048), 1500, 2048, false).unwrap();
         assert!(plan.bytes <= 6 << 30 && plan.rows_per_pass % 16 == 0, "{plan:?}");
         assert!(plan.passes <= 6, "{plan:?}");
     }
@@ -485,8 +537,8 @@ mod tests {
     #[test]
     fn a_small_scan_is_read_once_and_none_fits_nothing() {
         let stream = stream(40, 96);
-        assert_eq!(plan(64 << 20, &stream, 120, false).unwrap().passes, 1);
-        let refused = plan(1 << 20, &stream, 120, false).unwrap_err();
+        assert_eq!(plan(64 << 20, &stream, 120, 96, false).unwrap().passes, 1);
+        let refused = plan(1 << 20, &stream, 120, 96, false).unwrap_err();
         assert!(refused.contains("at least"), "{refused}");
     }
 
@@ -494,7 +546,7 @@ mod tests {
     fn what_is_missing_is_said_and_weighted() {
         let (sample, lost) = (FrameKind::Sample, FrameKind::Invalid);
         let kinds = [FrameKind::Dark, sample, lost, sample, sample];
-        let came = Came::new(&kinds, &[f64::NAN, 0.0, 1.0, 2.0, f64::NAN], &[]);
+        let came = Came::new(&kinds, &[f64::NAN, 0.0, 1.0, 2.0, f64::NAN], &[], 180.0);
         assert_eq!((came.missing, came.without_angle, came.used.len()), (1, 1, 3));
         assert_eq!(came.weights, [1.0, 1.0]);
         assert_eq!(came.warnings().len(), 2);
