@@ -179,7 +179,7 @@ fn the_axis_is_nudged_while_the_scan_runs_and_kept_for_the_volume() {
     assert_eq!(results["parameters_changed"], changed);
     // The slices began again: they rest on what came since.
     let used = results["images"][0]["frames_used"].as_u64().expect("a number");
-    assert!((1..100).contains(&used), "{results}");
+    assert!((1..120).contains(&used), "{results}");
     let status = server.wait("/api/v1/status", |status| status["derived"]["state"] == "complete");
     assert_eq!(
         (&status["derived"]["done"], &status["derived"]["total"]),
