@@ -128,11 +128,21 @@ pub struct DerivedStatus {
     pub message: Option<String>,
 }
 
+/// How far it is, as [`DerivedStatus`] says.
+#[derive(Clone)]
+struct Stage {
+    state: &'static str,
+    done: u64,
+    total: u64,
+    seconds_left: Option<f64>,
+    message: Option<String>,
+}
+
 /// A derived run while it is made, and the last one that was.
 pub struct Derived {
     id: String,
     derived_from: String,
-    status: Mutex<(&'static str, u64, u64, Option<f64>, Option<String>)>,
+    stage: Mutex<Stage>,
     gave_way_us: AtomicU64,
     cancel: AtomicBool,
     result: Mutex<Option<Value>>,
@@ -145,7 +155,13 @@ impl Derived {
         Self {
             id,
             derived_from,
-            status: Mutex::new(("waiting", 0, 0, None, None)),
+            stage: Mutex::new(Stage {
+                state: "waiting",
+                done: 0,
+                total: 0,
+                seconds_left: None,
+                message: None,
+            }),
             gave_way_us: AtomicU64::new(0),
             cancel: AtomicBool::new(false),
             result: Mutex::new(None),
@@ -155,7 +171,13 @@ impl Derived {
 
     /// Says how far it is.
     pub fn progress(&self, done: u64, total: u64, seconds_left: Option<f64>) {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = ("running", done, total, seconds_left, None);
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = Stage {
+            state: "running",
+            done,
+            total,
+            seconds_left,
+            message: None,
+        };
         let data = json!({ "done": done, "total": total, "seconds_left": seconds_left });
         self.events.add("progress", data);
     }
@@ -173,17 +195,16 @@ impl Derived {
 
     /// How far it is.
     pub fn status(&self) -> DerivedStatus {
-        let (state, done, total, seconds_left, message) =
-            self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner).clone();
         DerivedStatus {
             id: self.id.clone(),
             derived_from: self.derived_from.clone(),
-            state,
-            done,
-            total,
-            seconds_left,
+            state: stage.state,
+            done: stage.done,
+            total: stage.total,
+            seconds_left: stage.seconds_left,
             gave_way_s: self.gave_way_us.load(Relaxed) as f64 / 1e6,
-            message,
+            message: stage.message,
         }
     }
 
@@ -194,17 +215,21 @@ impl Derived {
 
     fn end(&self, state: &'static str, result: Value, message: Option<String>) {
         {
-            let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-            (status.0, status.3, status.4) = (state, None, message.clone());
+            let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+            (stage.state, stage.seconds_left, stage.message) = (state, None, message.clone());
         }
         *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         self.events.add("end", json!({ "state": state, "message": message }));
     }
 }
 
+/// What is made now or was made last, and the thread that makes it.
+#[derive(Default)]
+struct Doing(Option<Arc<Derived>>, Option<JoinHandle<()>>);
+
 /// The thread that does such work, one after the other.
 #[derive(Default)]
-pub struct AfterwardsThread(Mutex<(Option<Arc<Derived>>, Option<JoinHandle<()>>)>);
+pub struct AfterwardsThread(Mutex<Doing>);
 
 impl AfterwardsThread {
     /// The derived run that is made, or the last one.
@@ -259,7 +284,7 @@ impl AfterwardsThread {
                 }
             })
             .map_err(|error| format!("cannot start the thread fluxline-after: {error}"))?;
-        *slot = (Some(derived), Some(thread));
+        *slot = Doing(Some(derived), Some(thread));
         Ok(())
     }
 

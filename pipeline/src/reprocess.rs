@@ -58,7 +58,7 @@ pub fn find(store: &Store, run: &str) -> Result<(PathBuf, RunRecord), ApplianceE
             .ok_or_else(|| missing("the store has no closed run of this name"))?,
     };
     let record = RunRecord::read(&folder)?;
-    if record.files.first().is_none() || record.definition == "NXtomoproc" {
+    if record.files.is_empty() || record.definition == "NXtomoproc" {
         let origin = record.metadata.get(DERIVED_FROM).map_or("the run", String::as_str);
         let expected = format!("it has no frames; reprocess {origin}, from which it was derived");
         return Err(missing(&expected));

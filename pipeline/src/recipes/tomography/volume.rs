@@ -537,7 +537,10 @@ mod tests {
     #[test]
     fn a_large_scan_fits_six_gibibytes() {
         let plan = plan(6 << 30, &stream(2048, 2048), 1500, 2048, 128, false).unwrap();
-        assert!(plan.bytes <= 6 << 30 && plan.rows_per_pass % 16 == 0, "{plan:?}");
+        assert!(
+            plan.bytes <= 6 << 30 && plan.rows_per_pass.is_multiple_of(16),
+            "{plan:?}"
+        );
         assert!(plan.passes <= 6, "{plan:?}");
     }
 

@@ -87,13 +87,11 @@ mod tests {
     #[test]
     fn weights_sum_up_to_what_was_planned() {
         let planned: Vec<f64> = (0..180).map(|n| f64::from(n * 7 % 180)).collect();
-        let (came, missing): (Vec<(usize, f64)>, Vec<(usize, f64)>) = planned
-            .iter()
-            .copied()
-            .enumerate()
-            .partition(|(index, _)| index % 13 != 5);
-        let angles = |list: &[(usize, f64)]| list.iter().map(|(_, angle)| *angle).collect::<Vec<_>>();
-        let (weights_found, _) = weights(&angles(&came), &angles(&missing), 180.0);
+        let part = |missing: bool| -> Vec<f64> {
+            let of = |(index, angle): (usize, &f64)| ((index % 13 == 5) == missing).then_some(*angle);
+            planned.iter().enumerate().filter_map(of).collect()
+        };
+        let (weights_found, _) = weights(&part(false), &part(true), 180.0);
         assert!((weights_found.iter().sum::<f64>() - 180.0).abs() < 1e-9);
     }
 
