@@ -85,20 +85,3 @@ fn wrong_parameters_are_named() {
             .is_err()
     );
 }
-
-#[test]
-fn filters_of_the_wavelets_are_orthonormal() {
-    let mut values: Vec<f32> = (0..50 * 44).map(|i| ((i * i) % 97) as f32).collect();
-    let given = values.clone();
-    // Nothing damped: what is split is joined again.
-    for wavelet in [Wavelet::Db5, Wavelet::Db9] {
-        WaveletFourier {
-            level: 1,
-            sigma: 1e-3,
-            wavelet,
-        }
-        .run(&mut values, 44);
-        let kept = rms(&values, &given);
-        println!("{wavelet:?}: {kept}");
-    }
-}

@@ -251,3 +251,42 @@ fn damp(image: &mut Image, sigma: f64) {
         places.zip(&line).for_each(|(place, v)| *place = *v);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_split_is_joined_again() {
+        for (columns, wavelet) in [(44, Wavelet::Db5), (60, Wavelet::Db9)] {
+            let values: Vec<f64> = (0..3 * columns).map(|i| ((i * i) % 97) as f64).collect();
+            let image = Image {
+                values,
+                rows: 3,
+                columns,
+            };
+            let (low, high) = (wavelet.low(), wavelet.high());
+            let joined = join(&split(&image, low), &split(&image, &high), low, &high);
+            assert_eq!((joined.rows, joined.columns), (3, columns));
+            let differences = joined.values.iter().zip(&image.values).map(|(a, b)| (a - b).abs());
+            assert!(differences.fold(0.0, f64::max) < 1e-8, "{wavelet:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_slow_along_columns_is_damped() {
+        let mut image = Image {
+            values: (0..64)
+                .flat_map(|row| [1.0, if row % 2 == 0 { 1.0 } else { -1.0 }])
+                .collect(),
+            rows: 64,
+            columns: 2,
+        };
+        damp(&mut image, 1.0);
+        assert!(image.values.iter().step_by(2).all(|v| v.abs() < 0.4), "a stripe");
+        assert!(
+            image.values.iter().skip(1).step_by(2).all(|v| v.abs() > 0.99),
+            "no stripe"
+        );
+    }
+}
