@@ -23,7 +23,7 @@ fn scan(
         .map(|k| {
             let r = if k == 0 { 0.3 } else { random.random_range(0.02..0.12) };
             let away: f64 = if k == 0 { 0.05 } else { random.random_range(0.0..0.3) };
-            let at: f64 = random.random_range(0.0..6.28);
+            let at: f64 = random.random_range(0.0..std::f64::consts::TAU);
             [away * at.cos(), away * at.sin(), r, random.random_range(0.5..2.0)]
         })
         .collect();

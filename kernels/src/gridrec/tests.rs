@@ -50,14 +50,14 @@ fn slices_are_those_of_filtered_back_projection() {
         assert!(twice < 1e-4, "{twice}");
         let expected = filtered::backprojector(filter, &first, &angles_deg, axis);
         let range = expected.iter().fold(0f64, |m, v| m.max(v.abs()));
-        let (mut sum, mut count) = (0.0, 0.0);
+        let (mut sum, mut count) = (0.0f64, 0.0);
         for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
             if inside(i, columns) {
                 sum += ((f64::from(*found) - expected) / range).powi(2);
                 count += 1.0;
             }
         }
-        let rmse = (sum / count as f64).sqrt();
+        let rmse = (sum / count).sqrt();
         let truth = shepp_logan(columns);
         let found: Vec<f64> = found.iter().map(|v| f64::from(*v)).collect();
         let (ours, theirs) = (psnr(&found, &truth, columns), psnr(&expected, &truth, columns));

@@ -392,9 +392,9 @@ fn remove_dead(sinogram: &mut [f32], columns: usize, snr: f64, size: usize, smoo
                 continue;
             }
             let (from, to) = (f64::from(row[left]), f64::from(row[column]));
-            for inside in left + 1..column {
-                let share = (inside - left) as f64 / (column - left) as f64;
-                row[inside] = (from + share * (to - from)) as f32;
+            let steps = (column - left) as f64;
+            for (step, place) in row[left..column].iter_mut().enumerate().skip(1) {
+                *place = (from + step as f64 / steps * (to - from)) as f32;
             }
             left = column;
         }
