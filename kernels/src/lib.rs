@@ -37,7 +37,8 @@ pub use accelerator::{Accelerator, AcceleratorConfig, AcceleratorError, DeviceIn
 pub use axis::{AxisEstimate, AxisFinder, AxisFinderConfig, AxisScan};
 pub use azimuthal::{AzimuthalConfig, AzimuthalGeometry, AzimuthalIntegrator, AzimuthalOutput, Bins, ErrorModel};
 pub use backprojector::{
-    Backprojector, BackprojectorConfig, Filter, Plane, SlabConfig, SlabReconstructor, SlidingWindow, angular_weights,
+    BATCH_ANGLES, Backprojector, BackprojectorConfig, Filter, Plane, SlabConfig, SlabReconstructor, SlidingWindow,
+    angular_weights,
 };
 pub use correction::{CorrectedBatch, Correction, CorrectionConfig};
 pub use flats::TimedFlats;

@@ -4,6 +4,7 @@ use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
 use crate::frame_metadata::{FrameMetadata, MetadataSummary};
 use crate::ledger::{Ledger, Outcomes};
+use crate::recipes::live::LiveParameters;
 use crate::recipes::{Counter, Snapshot};
 use crate::storage::RunInfo;
 use crossbeam_queue::ArrayQueue;
@@ -124,6 +125,10 @@ pub struct Summary {
     /// final results: names, shapes and how many frames they rest on
     #[schema(value_type = Object)]
     pub results: serde_json::Value,
+    /// what was derived from the run after its end, where its recipe asks for something
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub derived: Option<serde_json::Value>,
     /// device that computed
     pub device: String,
     /// from armed to closed
@@ -217,6 +222,8 @@ pub struct ActiveRun {
     pub counts: LiveCounts,
     /// results for consumers
     pub hub: FeedbackHub,
+    /// parameters that may change while it records
+    pub live: Arc<LiveParameters>,
     /// events for consumers
     pub events: EventLog,
     /// the newest frame
@@ -322,5 +329,23 @@ impl ActiveRun {
     /// What somebody should know.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why a run whose threads all ended well is not complete after all.
+    pub(crate) fn incomplete(&self, results_failed: u64) -> Option<String> {
+        let (frames, outcomes) = (self.counts.get(), self.ledger.outcomes());
+        let received = frames.complete + frames.partial + frames.corrupt;
+        let analysed = outcomes.done + outcomes.shed + outcomes.analysis_failed;
+        let settled = outcomes.synced + outcomes.vetoed + outcomes.storage_failed;
+        // Corrupt frames are kept apart and not in the files.
+        let not_stored = outcomes.storage_failed.saturating_sub(frames.corrupt);
+        if not_stored > 0 || results_failed > 0 {
+            return Some(format!(
+                "{not_stored} frames and {results_failed} results could not be stored"
+            ));
+        }
+        ((analysed, settled) != (received, received)).then(|| {
+            format!("the books do not close: {received} frames received, {analysed} analysed or let go, {settled} stored or let go")
+        })
     }
 }

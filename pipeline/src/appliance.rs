@@ -1,12 +1,14 @@
 //! The appliance: one device, one ring, one store, one run at a time. The command line and the HTTP
 //! interface both drive this.
 
-use crate::active_run::{ActiveRun, Summary};
+use crate::active_run::{ActiveRun, RunState, Summary};
+use crate::afterwards::AfterwardsThread;
 use crate::config::{AlignBy, Config, ConfigError, SourceConfig};
 use crate::cores::Cores;
 use crate::emit::Emitter;
 use crate::metrics::Metrics;
 use crate::recipes::{self, RecipeError, Setup};
+use crate::reprocess::{self, DERIVED_FROM, Derivation, RAW_FILE, ReprocessRequest};
 use crate::run::{self, Run, RunParts};
 use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig};
 use driver::assembly::{Align, Assembly, AssemblyConfig, Part};
@@ -23,6 +25,7 @@ use kernels::{Accelerator, MemoryMode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -119,6 +122,8 @@ pub struct Appliance {
     parked: Vec<Parked>,
     /// where frames are sent on to
     emitter: Mutex<Option<Emitter>>,
+    /// work that recipes leave for when a run is closed
+    afterwards: AfterwardsThread,
 }
 
 /// The source of a configuration, opened: its one source, or its several ones together. The socket of a DECTRIS stream is
@@ -237,6 +242,7 @@ impl Appliance {
             }),
             arming: Mutex::new(()),
             emitter: Mutex::new(emitter),
+            afterwards: AfterwardsThread::default(),
         };
         appliance.show_state("idle");
         Ok(Arc::new(appliance))
@@ -270,6 +276,11 @@ impl Appliance {
     /// The cores by role.
     pub fn cores(&self) -> &Cores {
         &self.cores
+    }
+
+    /// What recipes left to be done when their runs were closed.
+    pub fn afterwards(&self) -> &AfterwardsThread {
+        &self.afterwards
     }
 
     /// The store.
@@ -307,11 +318,22 @@ impl Appliance {
             Some(frames) => open_source(&self.config.expecting(frames), &self.metrics, &self.parked)?,
             None => open_source(&self.config, &self.metrics, &self.parked)?,
         };
-        self.arm_with(source, request)
+        self.arm_with(source, request, None)
     }
 
-    /// Arms a run with a source that is already open.
-    pub fn arm_with(&self, mut source: Box<dyn FrameSource>, request: &RunRequest) -> Result<Run, ApplianceError> {
+    /// Arms a stored run again with other parameters, as a new run.
+    pub fn reprocess(&self, run: &str, request: &ReprocessRequest) -> Result<Run, ApplianceError> {
+        let (source, derivation, request) = reprocess::prepare(&self.store, &self.config, run, request)?;
+        self.arm_with(source, &request, Some(derivation))
+    }
+
+    /// Arms a run with a source that is already open, its recipe the derivation's where it has one.
+    pub fn arm_with(
+        &self,
+        mut source: Box<dyn FrameSource>,
+        request: &RunRequest,
+        derivation: Option<Derivation>,
+    ) -> Result<Run, ApplianceError> {
         let _one_at_a_time = self.arming.lock().unwrap_or_else(PoisonError::into_inner);
         let epoch = {
             let mut slot = self.slot();
@@ -341,14 +363,23 @@ impl Appliance {
             );
             return Err(ConfigError::value("frames_expected", frames, expected).into());
         }
-        self.check_room(&stream, 0)?;
+        let store_frames = derivation.is_none();
+        let frame_bytes = if store_frames {
+            stream.payload_bytes_max as u64
+        } else {
+            0
+        };
+        self.check_room(stream.frames_expected, frame_bytes)?;
         let mut warnings = Vec::new();
         let ring = self.take_ring(&stream, &mut warnings)?;
         source.prepare(&ring)?;
 
-        let (recipe_name, recipe) = self
-            .config
-            .recipe(request.recipe.as_deref(), request.technique.as_deref())?;
+        let (recipe_name, recipe) = match &derivation {
+            Some(derivation) => (derivation.recipe_name.as_str(), &derivation.recipe),
+            None => self
+                .config
+                .recipe(request.recipe.as_deref(), request.technique.as_deref())?,
+        };
         let technique = recipes::technique(recipe_name, &recipe.technique)?;
         let workers = if technique.ordered() {
             1
@@ -363,13 +394,18 @@ impl Appliance {
             accelerator: &self.accelerator,
             batch_limit: self.config.accelerator.batch_limit,
         };
-        let prepared = technique.prepare(&setup, workers)?;
-        self.check_room(&stream, prepared.layout.frame_bytes())?;
+        let mut prepared = technique.prepare(&setup, workers)?;
+        warnings.append(&mut prepared.warnings);
+        self.check_room(stream.frames_expected, frame_bytes + prepared.layout.frame_bytes())?;
 
         let start_time = jiff::Timestamp::now();
         let id = request.name.clone().unwrap_or_else(|| run_name(start_time, epoch));
         let mut metadata = stream.metadata.clone();
         metadata.extend(request.metadata.clone());
+        if let Some(derivation) = &derivation {
+            metadata.insert(DERIVED_FROM.into(), derivation.of.clone());
+            metadata.insert(RAW_FILE.into(), derivation.raw.display().to_string());
+        }
         let info = RunInfo {
             title: format!("{} of {}", technique.name(), stream.origin),
             id,
@@ -401,6 +437,7 @@ impl Appliance {
             &WriterConfig {
                 compress: self.config.store.compress,
                 frames_per_file: self.config.store.frames_per_file,
+                store_frames,
                 geometry: prepared.geometry.clone(),
             },
         )?;
@@ -431,16 +468,25 @@ impl Appliance {
             metadata_wait: Duration::from_secs_f64(self.config.run.metadata_wait_s),
             warnings,
         };
-        let run = run::arm(parts).map_err(ApplianceError::Start)?;
+        let mut run = run::arm(parts).map_err(ApplianceError::Start)?;
+        run.left.raw = derivation.map(|derivation| derivation.raw);
         self.slot().current = Some(run.active.clone());
         self.show_state("armed");
         Ok(run)
     }
 
     /// Lets an armed run record and returns when it has ended.
-    pub fn record(&self, run: Run) -> Summary {
+    pub fn record(self: &Arc<Self>, mut run: Run) -> Summary {
         self.show_state("recording");
-        let summary = run.record();
+        let (work, raw, active) = (run.left.work.take(), run.left.raw.take(), run.active.clone());
+        let mut summary = run.record();
+        let raw = raw.or_else(|| summary.files.first().map(PathBuf::from));
+        let kept = matches!(active.state(), RunState::Complete | RunState::Stopped);
+        if let (Some(work), Some(raw), true) = (work, raw, kept)
+            && let Err(error) = self.afterwards.begin(self, work, &active.info, &raw)
+        {
+            summary.warnings.push(error);
+        }
         self.show_state(if summary.state == "failed" { "error" } else { "idle" });
         if let Ok(free) = self.store.free_bytes() {
             self.metrics.store_free_bytes.set(free as f64);
@@ -448,10 +494,9 @@ impl Appliance {
         summary
     }
 
-    /// Whether frames, and results of so many bytes per frame, find room as long as they are; compressed they need less.
-    fn check_room(&self, stream: &StreamDescription, result_bytes: u64) -> Result<(), ApplianceError> {
-        let frame_bytes = stream.payload_bytes_max as u64 + result_bytes;
-        let needed_bytes = stream.frames_expected.saturating_mul(frame_bytes);
+    /// Whether frames of so many bytes, their results included, find room as long as they are; compressed they need less.
+    fn check_room(&self, frames: u64, frame_bytes: u64) -> Result<(), ApplianceError> {
+        let needed_bytes = frames.saturating_mul(frame_bytes);
         let free_bytes = self.store.free_bytes()?;
         self.metrics.store_free_bytes.set(free_bytes as f64);
         if needed_bytes.saturating_add(needed_bytes / 10) > free_bytes {

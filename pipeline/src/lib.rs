@@ -2,6 +2,7 @@
 //! `fluxline` command. Begin with [`run`].
 
 pub mod active_run;
+pub mod afterwards;
 pub mod appliance;
 pub mod cli;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod frame_metadata;
 pub mod ledger;
 pub mod metrics;
 pub mod recipes;
+pub mod reprocess;
 pub mod run;
 #[allow(missing_docs)]
 pub mod storage;

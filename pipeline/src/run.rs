@@ -10,6 +10,7 @@
 //! Steps 2 to 4 are the data plane: one thread each, bounded queues, nothing allocated, no lock waited for.
 
 use crate::active_run::{ActiveRun, LatencyUs, LiveCounts, RunState, Summary};
+use crate::afterwards::Left;
 use crate::cores::Cores;
 use crate::data_plane;
 use crate::emit::EmitHandle;
@@ -107,6 +108,8 @@ pub struct Run {
     books: Books,
     device: String,
     metadata_wait: Duration,
+    /// what is left to do when the run is closed
+    pub left: Left,
 }
 
 /// Makes the run's queues and threads. When it returns, every thread has touched all that it needs and
@@ -129,6 +132,8 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         mask,
         counters,
         may_veto,
+        live,
+        afterwards,
         ..
     } = recipe;
     let ordered = parts.technique.ordered();
@@ -169,6 +174,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         source_counts: Mutex::default(),
         queues: Default::default(),
         counters,
+        live,
         datasets: parts.files.datasets(),
         mask,
         axes,
@@ -264,6 +270,10 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         feedback,
         device: accelerator.info().name.clone(),
         metadata_wait: parts.metadata_wait,
+        left: Left {
+            work: afterwards,
+            raw: None,
+        },
         books: Books {
             active,
             queues: (to_work, for_writer),
@@ -493,7 +503,7 @@ fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
     drop(active.latest.pop());
     let writer = writer.join();
     let results_failed = writer.as_ref().map_or(0, |writer| writer.results_failed);
-    let failed = failed.or_else(|| incomplete(&active, results_failed));
+    let failed = failed.or_else(|| active.incomplete(results_failed));
     // The hub ends when the workers have hung up.
     let _ = feedback.join();
     let state = match (&failed, ended.aborted, ended.stopped) {
@@ -515,6 +525,7 @@ fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
         throughput: active.throughput(),
         files: Vec::new(),
         results: results(&active),
+        derived: None,
         device,
         seconds: started.elapsed().as_secs_f64(),
         device_copies: active.copies.load(Relaxed),
@@ -563,24 +574,6 @@ fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
     summary
 }
 
-/// Why a run whose threads all ended well is not complete after all.
-fn incomplete(run: &ActiveRun, results_failed: u64) -> Option<String> {
-    let (frames, outcomes) = (run.counts.get(), run.ledger.outcomes());
-    let received = frames.complete + frames.partial + frames.corrupt;
-    let analysed = outcomes.done + outcomes.shed + outcomes.analysis_failed;
-    let settled = outcomes.synced + outcomes.vetoed + outcomes.storage_failed;
-    // Corrupt frames are kept apart and not in the files.
-    let not_stored = outcomes.storage_failed.saturating_sub(frames.corrupt);
-    if not_stored > 0 || results_failed > 0 {
-        return Some(format!(
-            "{not_stored} frames and {results_failed} results could not be stored"
-        ));
-    }
-    ((analysed, settled) != (received, received)).then(|| {
-        format!("the books do not close: {received} frames received, {analysed} analysed or let go, {settled} stored or let go")
-    })
-}
-
 /// Names, shapes and shares of data of what the recipe leaves behind.
 fn results(run: &ActiveRun) -> serde_json::Value {
     let snapshot = run.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -594,7 +587,8 @@ fn results(run: &ActiveRun) -> serde_json::Value {
         .curves
         .iter()
         .map(|curve| json!({ "name": curve.name, "length": curve.values.len(), "frames_used": curve.frames_used }));
-    json!({ "images": images.collect::<Vec<_>>(), "curves": curves.collect::<Vec<_>>(), "counters": counters })
+    json!({ "images": images.collect::<Vec<_>>(), "curves": curves.collect::<Vec<_>>(), "counters": counters,
+            "parameters_changed": run.live.changed() })
 }
 
 /// Carries what the data plane has counted over to the process's metrics, so that the data plane itself

@@ -136,6 +136,10 @@ impl Writer {
     fn frame(&mut self, lease: &FrameLease) {
         let started = Instant::now();
         let number = lease.header().frame_number.get();
+        if !self.files.stores_frames() {
+            self.run.ledger.stored(number, Storage::Vetoed);
+            return;
+        }
         match self.files.write_frame(lease.header(), lease.payload()) {
             Ok(()) => {
                 self.run.ledger.stored(number, Storage::Synced);

@@ -355,6 +355,7 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
     let writer = WriterConfig {
         compress: false,
         frames_per_file: 1000,
+        store_frames: true,
         geometry: None,
     };
     let files = RunWriter::create(&store, &info, &stream, &layout, &[], &writer).unwrap();
@@ -368,6 +369,9 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
         counters: Vec::new(),
         may_veto: false,
         parameters: serde_json::json!({}),
+        live: Default::default(),
+        warnings: Vec::new(),
+        afterwards: None,
     };
     let parts = RunParts {
         folder: files.folder().to_path_buf(),

@@ -47,9 +47,9 @@ pub(super) fn open(path: &Path, dataset: Option<&str>, range_deg: Option<f64>) -
     reader.plain(&name)
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     path: &'a Path,
-    file: &'a File,
+    pub(super) file: &'a File,
     range_deg: Option<f64>,
 }
 
@@ -62,7 +62,7 @@ struct Tomo {
 }
 
 impl Reader<'_> {
-    fn wrong(&self, found: impl Into<String>, expected: impl Into<String>) -> SourceError {
+    pub(super) fn wrong(&self, found: impl Into<String>, expected: impl Into<String>) -> SourceError {
         SourceError::Content {
             path: self.path.into(),
             found: found.into(),
@@ -231,17 +231,27 @@ impl Reader<'_> {
     }
 
     fn nxtomo(&self, tomo: Tomo) -> Result<Content, SourceError> {
-        let stack = self.stack(&tomo.data)?;
+        let (stacks, places) = match super::parts::open(self, &tomo.data)? {
+            Some(parts) => (parts.stacks, parts.places),
+            None => {
+                let stack = self.stack(&tomo.data)?;
+                let places = (0..stack.frames()).map(|index| (0, index)).collect();
+                (vec![stack], places)
+            }
+        };
         let mut plan = Vec::new();
         for (key, kind) in [(2, FrameKind::Dark), (1, FrameKind::Flat), (0, FrameKind::Sample)] {
-            for (index, _) in tomo.image_key.iter().enumerate().filter(|(_, k)| **k == key) {
-                let angle_deg = if kind == FrameKind::Sample {
-                    tomo.angles_deg[index]
-                } else {
-                    f64::NAN
+            for (frame, _) in tomo.image_key.iter().enumerate().filter(|(_, k)| **k == key) {
+                let angle_deg = match kind {
+                    FrameKind::Sample => tomo.angles_deg[frame],
+                    _ => f64::NAN,
                 };
+                let (stack, index) = places[frame];
+                if stacks[stack].bytes(index) == 0 {
+                    return Err(self.wrong(format!("frame {frame} was never stored"), "image_key 3 of such a frame"));
+                }
                 plan.push(Planned {
-                    stack: 0,
+                    stack,
                     index,
                     kind,
                     angle_deg,
@@ -260,7 +270,7 @@ impl Reader<'_> {
         stream.detector.pixel_size_slow_m = number(&["y_pixel_size"]).or(stream.detector.pixel_size_fast_m);
         stream.detector.distance_m = number(&["distance"]);
         stream.detector.rotation_axis_px = number(&["x_rotation_axis_pixel_position"]);
-        self.content(vec![stack], plan, stream)
+        self.content(stacks, plan, stream)
     }
 
     /// The first NXentry, or a group of that name.
@@ -383,7 +393,7 @@ impl Reader<'_> {
         };
         let (pixel_type, same) = self.pixel_type(dataset)?;
         let bytes = (frames as u64).saturating_mul((shape.pixels() * pixel_type.bytes()) as u64);
-        if same && let Some(stack) = self.in_place(dataset, frames, shape, pixel_type)? {
+        if same && let Some(stack) = self.in_place(dataset, frames, shape, pixel_type, false)? {
             return Ok(stack);
         }
         if bytes > MEMORY_BYTES_MAX {
@@ -417,7 +427,7 @@ impl Reader<'_> {
     }
 
     /// The pixel type that frames are replayed as, and whether the file's own bytes are of that type.
-    fn pixel_type(&self, dataset: &Dataset) -> Result<(PixelType, bool), SourceError> {
+    pub(super) fn pixel_type(&self, dataset: &Dataset) -> Result<(PixelType, bool), SourceError> {
         let dtype = dataset
             .dtype()
             .map_err(|error| self.wrong(error.to_string(), "a numeric dataset"))?;
@@ -455,12 +465,13 @@ impl Reader<'_> {
     }
 
     /// Frames that can be read from the file as they are; `None` where they cannot.
-    fn in_place(
+    pub(super) fn in_place(
         &self,
         dataset: &Dataset,
         frames: usize,
         shape: Shape,
         pixel_type: PixelType,
+        sparse: bool,
     ) -> Result<Option<Stack>, SourceError> {
         let frame_bytes = shape.pixels() * pixel_type.bytes();
         // Behind an external link the bytes are in another file.
@@ -503,7 +514,7 @@ impl Reader<'_> {
         let chunks: Vec<hdf5::dataset::ChunkInfo> = (0..dataset.num_chunks().unwrap_or(0))
             .filter_map(|n| dataset.chunk_info(n))
             .collect();
-        if per_frame && chunks.len() == frames && chunks.iter().all(|c| c.filter_mask == 0) {
+        if per_frame && (sparse || chunks.len() == frames) && chunks.iter().all(|c| c.filter_mask == 0) {
             let dims = dataset.shape();
             let number = |c: &hdf5::dataset::ChunkInfo| match c.offset[..] {
                 [n, _, _] => n as usize,

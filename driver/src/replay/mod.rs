@@ -4,6 +4,7 @@
 mod cbf;
 mod facts;
 mod hdf5;
+mod parts;
 mod stack;
 mod tiff;
 

@@ -101,6 +101,8 @@ struct Grid {
     blocks: usize,
     lane: usize,
     sums: Buffer<f32>,
+    /// projections that it rests on, and the sum of their weights
+    used: (i64, f64),
 }
 
 /// The operation; see the module.
@@ -299,7 +301,11 @@ impl Backprojector {
             queue.launch(kernel, &arguments, size, self.local)?;
         }
         queue.finish()?;
-        self.used = (self.used.0 + self.waiting_used.0, self.used.1 + self.waiting_used.1);
+        let (count, weight) = self.waiting_used;
+        self.used = (self.used.0 + count, self.used.1 + weight);
+        for grid in &mut self.grids {
+            grid.used = (grid.used.0 + count, grid.used.1 + weight);
+        }
         self.waiting = 0;
         self.waiting_used = (0, 0.0);
         Ok(())
@@ -307,13 +313,6 @@ impl Backprojector {
 
     /// Copies a plane as it is after the batches so far; `out` has the plane's number of points.
     pub fn snapshot(&mut self, queue: &Queue, plane: usize, out: &mut [f32]) -> Result<(), AcceleratorError> {
-        let (count, weight) = self.used;
-        // What was added and taken away again leaves rounding only.
-        let scale = if count <= 0 || weight <= 0.0 {
-            0.0
-        } else {
-            std::f64::consts::PI / (2.0 * weight)
-        } as f32;
         let (rows, columns, planes) = (self.config.rows, self.config.columns, self.grids.len());
         let outside = AcceleratorError::OutOfRange {
             what: "list of planes",
@@ -322,6 +321,13 @@ impl Backprojector {
             len: planes,
         };
         let grid = self.grids.get_mut(plane).ok_or(outside)?;
+        let (used, weight) = grid.used;
+        // What was added and taken away again leaves rounding only.
+        let scale = if used <= 0 || weight <= 0.0 {
+            0.0
+        } else {
+            std::f64::consts::PI / (2.0 * weight)
+        } as f32;
         let count = grid.sums.len();
         let (plane, ni) = (grid.plane, grid.ni);
         let sums = queue.map(&mut grid.sums, 0, count)?;
@@ -356,7 +362,59 @@ impl Backprojector {
         self.waiting = 0;
         self.waiting_used = (0, 0.0);
         self.used = (0, 0.0);
-        self.grids.iter().try_for_each(|grid| queue.clear(&grid.sums))?;
+        self.clear(queue)
+    }
+
+    /// Projections that plane `plane` rests on so far: fewer than the others after it has moved.
+    pub fn plane_used(&self, plane: usize) -> u64 {
+        self.grids.get(plane).map_or(0, |grid| grid.used.0.max(0) as u64)
+    }
+
+    /// Moves the rotation axis: every plane begins again with the projections that come.
+    pub fn set_rotation_axis(&mut self, queue: &Queue, rotation_axis_px: f64) -> Result<(), AcceleratorError> {
+        if !rotation_axis_px.is_finite() {
+            return Err(AcceleratorError::Value {
+                name: "rotation_axis_px",
+                value: rotation_axis_px.to_string(),
+                allowed: "a number of pixels",
+            });
+        }
+        self.config.rotation_axis_px = rotation_axis_px;
+        self.clear(queue)
+    }
+
+    /// Puts another plane of the same kind and size in the place of plane `index`, which begins again with the projections that
+    /// come. Allocates nothing.
+    pub fn set_plane(&mut self, queue: &Queue, index: usize, plane: Plane) -> Result<(), AcceleratorError> {
+        let planes = self.grids.len();
+        let place = place(&self.config, plane)?;
+        let grid = self.grids.get_mut(index).ok_or(AcceleratorError::OutOfRange {
+            what: "list of planes",
+            offset: index,
+            count: 1,
+            len: planes,
+        })?;
+        let same = std::mem::discriminant(&grid.plane) == std::mem::discriminant(&plane);
+        if !same || (grid.ni, grid.nj) != (place.ni, place.nj) {
+            return Err(AcceleratorError::Mismatch {
+                what: "the plane",
+                found: format!("{plane:?}"),
+                expected: format!("one of the same kind and size as {:?}", grid.plane),
+            });
+        }
+        (grid.plane, grid.points, grid.heights) = (plane, place.points, place.heights);
+        (grid.first_block, grid.lane) = (place.first_block, place.lane);
+        grid.used = (0, 0.0);
+        queue.clear(&grid.sums)?;
+        queue.finish()
+    }
+
+    /// Empties every plane.
+    fn clear(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
+        for grid in &mut self.grids {
+            grid.used = (0, 0.0);
+            queue.clear(&grid.sums)?;
+        }
         queue.finish()
     }
 }
@@ -366,7 +424,18 @@ fn block_values(columns: usize) -> usize {
     (columns + GUARD_COLUMNS) * BLOCK_ROWS
 }
 
-fn grid(accelerator: &Accelerator, config: &BackprojectorConfig, plane: Plane) -> Result<Grid, AcceleratorError> {
+/// Where the points of a plane are.
+struct Place {
+    points: [f32; 6],
+    heights: [f32; 3],
+    ni: usize,
+    nj: usize,
+    first_block: usize,
+    blocks: usize,
+    lane: usize,
+}
+
+fn place(config: &BackprojectorConfig, plane: Plane) -> Result<Place, AcceleratorError> {
     let (columns, blocks) = (config.columns, config.rows.div_ceil(BLOCK_ROWS));
     let first = -((columns as f32 - 1.0) / 2.0);
     if let Plane::Oblique {
@@ -377,7 +446,7 @@ fn grid(accelerator: &Accelerator, config: &BackprojectorConfig, plane: Plane) -
         nj,
     } = plane
     {
-        return oblique(accelerator, plane, [origin_px, along_i_px, along_j_px], ni, nj);
+        return oblique([origin_px, along_i_px, along_j_px], ni, nj);
     }
     let (points, nj, first_block, blocks, lane) = match plane {
         Plane::Horizontal { row } => {
@@ -414,10 +483,7 @@ fn grid(accelerator: &Accelerator, config: &BackprojectorConfig, plane: Plane) -
         // made above
         Plane::Oblique { .. } => ([0.0; 6], 0, 0, 0, 0),
     };
-    let lanes = if lane < BLOCK_ROWS { 1 } else { BLOCK_ROWS };
-    let sums = accelerator.buffer(blocks * nj * columns * lanes)?;
-    Ok(Grid {
-        plane,
+    Ok(Place {
         points,
         heights: [0.0; 3],
         ni: columns,
@@ -425,17 +491,27 @@ fn grid(accelerator: &Accelerator, config: &BackprojectorConfig, plane: Plane) -
         first_block,
         blocks,
         lane,
-        sums,
     })
 }
 
-fn oblique(
-    accelerator: &Accelerator,
-    plane: Plane,
-    points: [[f64; 3]; 3],
-    ni: usize,
-    nj: usize,
-) -> Result<Grid, AcceleratorError> {
+fn grid(accelerator: &Accelerator, config: &BackprojectorConfig, plane: Plane) -> Result<Grid, AcceleratorError> {
+    let place = place(config, plane)?;
+    let lanes = if place.lane < BLOCK_ROWS { 1 } else { BLOCK_ROWS };
+    Ok(Grid {
+        plane,
+        points: place.points,
+        heights: place.heights,
+        ni: place.ni,
+        nj: place.nj,
+        first_block: place.first_block,
+        blocks: place.blocks,
+        lane: place.lane,
+        sums: accelerator.buffer(place.blocks * place.nj * place.ni * lanes)?,
+        used: (0, 0.0),
+    })
+}
+
+fn oblique(points: [[f64; 3]; 3], ni: usize, nj: usize) -> Result<Place, AcceleratorError> {
     let finite = points.iter().flatten().all(|value| value.is_finite());
     if ni < 1 || nj < 1 || ni > 1 << 15 || nj > 1 << 15 || !finite {
         return Err(AcceleratorError::Value {
@@ -446,8 +522,7 @@ fn oblique(
     }
     let along = |k: usize| points.map(|point| point[k] as f32);
     let ([x0, xi, xj], [y0, yi, yj]) = (along(0), along(1));
-    Ok(Grid {
-        plane,
+    Ok(Place {
         points: [x0, xi, xj, y0, yi, yj],
         heights: along(2),
         ni,
@@ -455,7 +530,6 @@ fn oblique(
         first_block: 0,
         blocks: 1,
         lane: 0,
-        sums: accelerator.buffer(ni * nj)?,
     })
 }
 

@@ -56,6 +56,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         run.stop();
     }
     server.shared.recorder.wait();
+    if let Some(derived) = appliance
+        .afterwards()
+        .derived()
+        .filter(|_| appliance.afterwards().busy())
+    {
+        eprintln!("fluxline: ending {}", derived.status().id);
+        derived.cancel();
+        appliance.afterwards().wait();
+    }
     appliance.close();
     Ok(())
 }

@@ -8,6 +8,7 @@ pub mod frames;
 pub mod hub;
 pub mod metadata;
 pub mod page;
+pub mod parameters;
 pub mod pictures;
 pub mod runs;
 pub mod server;

@@ -266,7 +266,8 @@ pub async fn arm(
     Ok((StatusCode::CREATED, Json(detail(&active))))
 }
 
-fn detail(run: &ActiveRun) -> RunDetail {
+/// What is known of the run in memory.
+pub fn detail(run: &ActiveRun) -> RunDetail {
     RunDetail {
         id: run.info.id.clone(),
         state: run.state().name().into(),
@@ -358,12 +359,21 @@ pub async fn events(
     State(shared): State<Shared>,
     Path(id): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
-    let (past, coming) = match active(&shared, &id) {
-        Some(run) => {
+    let derived = shared
+        .appliance
+        .afterwards()
+        .derived()
+        .filter(|derived| derived.id() == id);
+    let (past, coming) = match (active(&shared, &id), derived) {
+        (Some(run), _) => {
             let (past, ended, receiver) = run.events.listen();
             (past, Some(receiver).filter(|_| !ended))
         }
-        None => (stored::with(&shared, &id, |run| Ok(stored::events(run))).await?, None),
+        (None, Some(derived)) => {
+            let (past, ended, receiver) = derived.events.listen();
+            (past, Some(receiver).filter(|_| !ended))
+        }
+        (None, None) => (stored::with(&shared, &id, |run| Ok(stored::events(run))).await?, None),
     };
     let past = tokio_stream::iter(past);
     let coming = match coming {

@@ -1,6 +1,6 @@
 //! The HTTP server: routes, their description, and where it listens.
 
-use super::{frames, metadata, page, runs, status};
+use super::{frames, metadata, page, parameters, runs, status};
 use crate::active_run::Summary;
 use crate::appliance::{Appliance, ApplianceError, RunRequest};
 use crate::feedback::error::ApiError;
@@ -85,6 +85,9 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(runs::show))
             .routes(routes!(runs::stop))
             .routes(routes!(runs::abort))
+            .routes(routes!(parameters::reprocess))
+            .routes(routes!(parameters::list))
+            .routes(routes!(parameters::change))
             .routes(routes!(runs::ledger))
             .routes(routes!(metadata::frame_metadata))
             .routes(routes!(runs::events))

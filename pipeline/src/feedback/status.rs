@@ -2,6 +2,7 @@
 
 use super::server::Shared;
 use crate::active_run::{ActiveRun, LatencyUs, RunState, Throughput};
+use crate::afterwards::DerivedStatus;
 use crate::appliance::{memory_name, page_kind};
 use axum::Json;
 use axum::extract::State;
@@ -141,6 +142,8 @@ pub struct Status {
     pub cores: StatusCores,
     /// store
     pub store: StatusStore,
+    /// what is made of a closed run, for example its volume: now, or last
+    pub derived: Option<DerivedStatus>,
     /// what somebody should know
     pub warnings: Vec<String>,
 }
@@ -265,6 +268,7 @@ pub async fn status(State(shared): State<Shared>) -> Json<Status> {
             path: appliance.store().root().display().to_string(),
             free_bytes: appliance.store().free_bytes().unwrap_or(0),
         },
+        derived: appliance.afterwards().derived().map(|derived| derived.status()),
         warnings,
     })
 }

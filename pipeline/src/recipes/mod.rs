@@ -5,8 +5,10 @@
 
 pub mod diffraction;
 mod fields;
+pub mod live;
 pub mod tomography;
 
+use crate::afterwards::Afterwards;
 use crate::config::{ConfigError, RecipeConfig};
 use crate::storage::CurveAxis;
 use frame::{FrameKind, FrameResult, Geometry, Image, PixelMask, ResultLayout, StreamDescription};
@@ -110,6 +112,12 @@ pub struct Prepared {
     pub may_veto: bool,
     /// everything as used, for the run's record
     pub parameters: serde_json::Value,
+    /// what may change while the run records
+    pub live: Arc<live::LiveParameters>,
+    /// what somebody should know before the first frame
+    pub warnings: Vec<String>,
+    /// what is left to do when the run is closed
+    pub afterwards: Option<Box<dyn Afterwards>>,
 }
 
 /// A number that operations of all workers count up.

@@ -214,26 +214,31 @@ pub(super) trait Number: hdf5::H5Type + Copy {}
 impl Number for f32 {}
 impl Number for f64 {}
 impl Number for u8 {}
+impl Number for u16 {}
 impl Number for u32 {}
 
-/// Writes consecutive rows of a dataset of one or two dimensions without allocating in Rust.
+/// Writes consecutive rows of a dataset of one to three dimensions without allocating in Rust. A row of three dimensions
+/// is a picture.
 #[derive(Debug)]
 pub(super) struct RowWriter<T> {
     dataset: hdf5::Dataset,
     memory_type: hdf5::Datatype,
     space: hid_t,
     rows: usize,
-    columns: Option<usize>,
+    rank: i32,
+    /// what follows the rows; 1 where there is no such dimension
+    inner: [usize; 2],
     number: std::marker::PhantomData<T>,
 }
 
 impl<T: Number> RowWriter<T> {
-    /// A writer for `dataset`, whose shape is `[rows]` or `[rows, columns]`.
+    /// A writer for `dataset`, whose shape is `[rows]`, `[rows, columns]` or `[rows, height, width]`.
     pub(super) fn new(dataset: hdf5::Dataset) -> Result<Self, hdf5::Error> {
         let shape = dataset.shape();
-        let (rows, columns) = match shape[..] {
-            [rows] => (rows, None),
-            [rows, columns] => (rows, Some(columns)),
+        let (rows, rank, inner) = match shape[..] {
+            [rows] => (rows, 1, [1, 1]),
+            [rows, columns] => (rows, 2, [columns, 1]),
+            [rows, height, width] => (rows, 3, [height, width]),
             _ => return Err(format!("rows of a dataset of shape {shape:?}").into()),
         };
         let memory_type = hdf5::Datatype::from_type::<T>()?;
@@ -245,7 +250,8 @@ impl<T: Number> RowWriter<T> {
                 memory_type,
                 space,
                 rows,
-                columns,
+                rank,
+                inner,
                 number: std::marker::PhantomData,
             })
         })
@@ -253,17 +259,16 @@ impl<T: Number> RowWriter<T> {
 
     /// Writes `values`, whole rows, from row `first` on.
     pub(super) fn write(&mut self, first: usize, values: &[T]) -> Result<(), hdf5::Error> {
-        let columns = self.columns.unwrap_or(1);
-        let rows = values.len() / columns.max(1);
-        if rows == 0 || rows * columns != values.len() || first + rows > self.rows {
-            let shape = (self.rows, columns);
+        let [height, width] = self.inner;
+        let rows = values.len() / (height * width).max(1);
+        if rows == 0 || rows * height * width != values.len() || first + rows > self.rows {
+            let shape = (self.rows, height, width);
             return Err(format!("{} values at row {first} of a dataset of {shape:?}", values.len()).into());
         }
-        let rank = if self.columns.is_some() { 2 } else { 1 };
-        let start: [hsize_t; 2] = [first as hsize_t, 0];
-        let count: [hsize_t; 2] = [rows as hsize_t, columns as hsize_t];
+        let start: [hsize_t; 3] = [first as hsize_t, 0, 0];
+        let count: [hsize_t; 3] = [rows as hsize_t, height as hsize_t, width as hsize_t];
         sync(|| {
-            // SAFETY: `space` is this dataset's, of rank `rank`; `start` and `count` have at least as many
+            // SAFETY: `space` is this dataset's, of rank `self.rank`; `start` and `count` have at least as many
             // elements. The selection holds `values.len()` numbers and so does the memory space, whose type
             // is T's, so the library reads exactly `values`.
             unsafe {
@@ -276,7 +281,7 @@ impl<T: Number> RowWriter<T> {
                     count.as_ptr(),
                     ptr::null(),
                 ))?;
-                let memory = check(H5Screate_simple(rank, count.as_ptr(), ptr::null()))?;
+                let memory = check(H5Screate_simple(self.rank, count.as_ptr(), ptr::null()))?;
                 let data = values.as_ptr().cast();
                 let id = self.dataset.id();
                 let written = check(H5Dwrite(

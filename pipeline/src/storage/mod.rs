@@ -37,16 +37,19 @@ mod results;
 mod run_json;
 mod seal;
 mod store;
+mod volume;
 mod writer;
 
 use error::At;
 pub use error::StoreError;
+pub use nxtomo::read_tomography_columns;
 pub use read::{read_dataset_f32, read_frame, read_ledger};
 pub use reduced::{FrameFacts, StoredCurve, list_datasets, list_images};
 pub use reduced::{read_curve, read_frame_facts, read_frame_metadata, read_image, read_mask};
 pub use results::{curve_path, final_path, image_path, scalar_path};
 pub use run_json::{FileRecord, RunRecord};
 pub use store::{Store, StoredRun, check_name};
+pub use volume::{SLAB_SLICES, VolumeConfig, VolumeFormat, VolumeRange, VolumeWriter};
 pub use writer::RunWriter;
 
 use std::collections::BTreeMap;
@@ -62,7 +65,7 @@ pub struct RunInfo {
     pub sample: String,
     /// technique of the recipe
     pub technique: String,
-    /// NeXus application definition: `NXmx` or `NXtomo`
+    /// NeXus application definition: `NXmx` or `NXtomo`; `NXtomoproc` of a volume
     pub definition: String,
     /// UTC time of arming
     pub start_time: jiff::Timestamp,
@@ -106,6 +109,8 @@ pub struct WriterConfig {
     pub compress: bool,
     /// frames in one data file
     pub frames_per_file: u64,
+    /// whether frames are stored; a derived run leaves them where they are
+    pub store_frames: bool,
     /// calibrated geometry, where the recipe has one: it goes before what the detector says
     pub geometry: Option<frame::Geometry>,
 }

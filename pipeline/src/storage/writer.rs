@@ -32,6 +32,7 @@ pub struct RunWriter {
     compressor: Option<Compressor>,
     frames: Frames,
     reserve: Reserve,
+    store_frames: bool,
 }
 
 impl RunWriter {
@@ -117,7 +118,13 @@ impl RunWriter {
             compressor,
             frames,
             reserve,
+            store_frames: config.store_frames,
         })
+    }
+
+    /// Whether frames are stored; those of a derived run stay where they are.
+    pub fn stores_frames(&self) -> bool {
+        self.store_frames
     }
 
     /// The run's folder.

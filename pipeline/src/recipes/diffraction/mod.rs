@@ -114,6 +114,9 @@ impl Technique for Diffraction {
                 "saturation_value": corrections.saturation,
             }),
             mask: corrections.mask.clone(),
+            live: Default::default(),
+            warnings: Vec::new(),
+            afterwards: None,
         };
         let statistics_of = if asked("statistics") {
             Some(StatisticsOperation::plan(
