@@ -24,6 +24,7 @@ mod data_files;
 mod error;
 mod facts;
 mod h5;
+mod hash;
 mod ledger;
 mod master;
 mod nexus;
