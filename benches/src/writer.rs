@@ -112,6 +112,7 @@ fn nexus_run(store: &Store, info: &RunInfo, stream: &StreamDescription, chunks: 
     let config = WriterConfig {
         compress: false,
         frames_per_file: 1000,
+        threads: 0,
         geometry: None,
     };
     let mut writer = RunWriter::create(store, info, stream, &ResultLayout::default(), &[], &config)?;
