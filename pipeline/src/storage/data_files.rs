@@ -87,15 +87,22 @@ impl DataFiles {
         Ok(files)
     }
 
-    /// The files of a run that another process wrote, with fresh heads.
-    pub(super) fn reopen(folder: &Path, run: &str, format: FrameFormat) -> Result<Self, StoreError> {
+    /// The files of a run that another process wrote, with fresh heads up to the one that holds frame `newest`.
+    pub(super) fn reopen(folder: &Path, run: &str, format: FrameFormat, newest: u64) -> Result<Self, StoreError> {
         let mut files = Self::empty(folder, run, format);
+        let draft = folder.join(".head.part");
+        let used = (newest / format.frames_per_file).min(format.files() - 1);
         for slot in 0..format.files() {
-            // Whatever the crash has left of the head, it is made anew.
-            let draft = folder.join(".head.part");
-            let _ = fs::remove_file(&draft);
-            let head = create_file(&draft, &files.format, slot)?;
-            fs::remove_file(&draft).at("removing", &draft)?;
+            // Whatever the crash has left of the head, it is made anew; files behind the newest frame need none.
+            let head = match files.files.last().filter(|_| slot > used) {
+                Some(last) => last.head().clone(),
+                None => {
+                    let _ = fs::remove_file(&draft);
+                    let head = create_file(&draft, &files.format, slot)?;
+                    fs::remove_file(&draft).at("removing", &draft)?;
+                    head
+                }
+            };
             files.add(folder.join(file_name(run, slot, 1)), slot, head);
         }
         Ok(files)
@@ -271,7 +278,8 @@ pub(super) fn file_name(run: &str, slot: u64, generation: u32) -> String {
     }
 }
 
-/// Creates a data file without frames, waits until the disk has it, and returns its head.
+/// Creates a data file without frames and returns its head. Nobody waits for the disk here: after a crash heads are made
+/// anew.
 fn create_file(path: &Path, format: &FrameFormat, slot: u64) -> Result<Head, StoreError> {
     let (first, frames) = format.range(slot);
     let create = || -> Result<(), hdf5::Error> {
@@ -292,7 +300,7 @@ fn create_file(path: &Path, format: &FrameFormat, slot: u64) -> Result<Head, Sto
         reason: reason.into(),
     })?;
     let file = fs::OpenOptions::new().write(true).open(path).at("opening", path)?;
-    let whole = file.set_len(head.len()).and_then(|()| file.sync_all());
+    let whole = file.set_len(head.len());
     whole.map_err(|source| StoreError::io("writing the head of", path, source, head.len()))?;
     Ok(head)
 }

@@ -19,7 +19,7 @@ use super::master::{Frames, Master};
 use super::run_json::{self, FileRecord, RunRecord, hex};
 use super::start::Start;
 use super::store::{RUN_JSON, Store};
-use super::{LedgerColumns, RunEnd, open, seal};
+use super::{LedgerColumns, RunEnd, h5, open, seal};
 use frame::FrameKind;
 use jiff::Timestamp;
 use serde_json::json;
@@ -80,7 +80,12 @@ fn recover(folder: &Path) -> Result<Option<Recovered>, StoreError> {
     if journal.damaged > 0 {
         warnings.push(format!("{} records of the journal are damaged", journal.damaged));
     }
-    let mut files = DataFiles::reopen(folder, &run, format)?;
+    h5::register_bitshuffle().at("registering filter 32008 for", folder)?;
+    let newest = journal.records.iter().filter_map(|record| match record {
+        Record::Chunk(chunk) => Some(chunk.frame),
+        _ => None,
+    });
+    let mut files = DataFiles::reopen(folder, &run, format, newest.max().unwrap_or(0))?;
     let Journaled { chunks, sealed } = place(&mut files, &journal.records, &mut warnings)?;
     let dropped = check_newest(&mut files, &chunks)?;
     if !dropped.is_empty() {
