@@ -554,7 +554,7 @@ fn an_interrupted_run_is_finished_from_its_journal() {
             Err(StoreError::FrameNumber { frames: 8, .. })
         ));
         let record = recovered.publish().unwrap();
-        assert_eq!(record, RunRecord::read(&run).unwrap());
+        assert_eq!(record.files, RunRecord::read(&run).unwrap().files);
         assert_eq!(
             (record.state.as_str(), &record.frames["lost"]),
             ("interrupted", &serde_json::json!(4))
