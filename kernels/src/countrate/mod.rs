@@ -99,13 +99,17 @@ impl CountRate {
             _ => 16,
         };
         let (name, limit_name) = (pixel_type.opencl_name(), limits::opencl_name(pixel_type));
-        let invalid = config.invalid.filter(|value| limits::at_least(pixel_type, *value) == Some(*value));
+        let invalid = config
+            .invalid
+            .filter(|value| limits::at_least(pixel_type, *value) == Some(*value));
         let has_invalid = u8::from(invalid.is_some());
         let options =
             format!("-cl-std=CL1.2 -DPIXEL={name} -DLIMIT={limit_name} -DHAS_INVALID={has_invalid} -DTILE={tile}");
         let program = accelerator.program("countrate", SOURCE, &options)?;
         let pixels = shape.pixels();
-        let good: Vec<i8> = (0..pixels).map(|pixel| if mask.rejects(pixel) { 0 } else { -1 }).collect();
+        let good: Vec<i8> = (0..pixels)
+            .map(|pixel| if mask.rejects(pixel) { 0 } else { -1 })
+            .collect();
         let mut countrate = Self {
             kernel: program.kernel("countrate")?,
             pixels,
@@ -198,10 +202,18 @@ fn check(config: &CountRateConfig) -> Result<(), AcceleratorError> {
             };
             if let Some((index, counts)) = table.iter().enumerate().find(wrong) {
                 let found = format!("{counts} at {index} counts");
-                return value("the count-rate table", found, "true counts, not far below the measured ones");
+                return value(
+                    "the count-rate table",
+                    found,
+                    "true counts, not far below the measured ones",
+                );
             }
             if !(2..=ENTRIES_MAX).contains(&table.len()) {
-                return value("the count-rate table", format!("{} entries", table.len()), "2 to 1048576 entries");
+                return value(
+                    "the count-rate table",
+                    format!("{} entries", table.len()),
+                    "2 to 1048576 entries",
+                );
             }
         }
     }

@@ -34,7 +34,11 @@ pub fn corrected(dead_time: &DeadTime, exposure_s: f64, measured: f64) -> f64 {
         DeadTime::Table(corrected) => {
             let (low, rest) = (measured.floor(), measured.fract());
             let at = |index: f64| corrected.get(index as usize).copied().unwrap_or(f64::NAN);
-            if rest == 0.0 { at(low) } else { at(low) * (1.0 - rest) + at(low + 1.0) * rest }
+            if rest == 0.0 {
+                at(low)
+            } else {
+                at(low) * (1.0 - rest) + at(low + 1.0) * rest
+            }
         }
     }
 }

@@ -71,13 +71,19 @@ fn the_references_are_each_others_inverse() {
         let measured = n / (1.0 + n * seconds / exposure_s);
         assert!((reference::corrected(&non, exposure_s, measured) / n - 1.0).abs() < 1e-12);
         let measured = n * (-n * seconds / exposure_s).exp();
-        assert!((reference::corrected(&par, exposure_s, measured) / n - 1.0).abs() < 1e-12, "{n}");
+        assert!(
+            (reference::corrected(&par, exposure_s, measured) / n - 1.0).abs() < 1e-12,
+            "{n}"
+        );
     }
 }
 
 #[test]
 fn the_detectors_own_table_is_followed_to_its_end() {
-    let table: Vec<f64> = (0..1000).map(|n| f64::from(n) + f64::from(n * n) / 4000.0).map(f64::round).collect();
+    let table: Vec<f64> = (0..1000)
+        .map(|n| f64::from(n) + f64::from(n * n) / 4000.0)
+        .map(f64::round)
+        .collect();
     let config = config(DeadTime::Table(table.clone()), f64::NAN);
     let counts: Vec<f64> = (0..1100).map(f64::from).collect();
     let (found, saturated) = run(&config, PixelType::U16, &counts);

@@ -235,7 +235,12 @@ impl AdaptiveGain {
         ];
         // Groups of a row's tenth: 514 × 1030 places have no larger power of two than 4.
         let local = [WIDE_GROUP, 1, 1];
-        queue.launch(kernel, &arguments, [wide.frame_bytes() / self.output.bytes(), frames, 1], local)
+        queue.launch(
+            kernel,
+            &arguments,
+            [wide.frame_bytes() / self.output.bytes(), frames, 1],
+            local,
+        )
     }
 }
 

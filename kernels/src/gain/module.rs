@@ -26,19 +26,24 @@ pub struct ModuleMap {
     map: Vec<u32>,
 }
 
+/// The shape of `compact` frames of whole modules once every large pixel is as many places as it covers.
+pub fn wide(compact: Shape) -> Result<Shape, AcceleratorError> {
+    let (rows, columns) = (compact.rows / MODULE.rows, compact.columns / MODULE.columns);
+    let whole = rows * MODULE.rows == compact.rows && columns * MODULE.columns == compact.columns;
+    if !whole || compact.pixels() == 0 || rows * columns > 256 {
+        return Err(AcceleratorError::Mismatch {
+            what: "the frame's shape",
+            found: compact.to_string(),
+            expected: format!("whole modules of {MODULE} side by side, without gaps, 256 at most"),
+        });
+    }
+    Ok(Shape::new(rows * WIDE_MODULE.rows, columns * WIDE_MODULE.columns))
+}
+
 impl ModuleMap {
     /// For frames of modules side by side, without gaps between them.
     pub fn new(compact: Shape) -> Result<Self, AcceleratorError> {
-        let (rows, columns) = (compact.rows / MODULE.rows, compact.columns / MODULE.columns);
-        let whole = rows * MODULE.rows == compact.rows && columns * MODULE.columns == compact.columns;
-        if !whole || compact.pixels() == 0 || rows * columns > 256 {
-            return Err(AcceleratorError::Mismatch {
-                what: "the frame's shape",
-                found: compact.to_string(),
-                expected: format!("whole modules of {MODULE} side by side, without gaps, 256 at most"),
-            });
-        }
-        let wide = Shape::new(rows * WIDE_MODULE.rows, columns * WIDE_MODULE.columns);
+        let wide = wide(compact)?;
         let mut map = Vec::with_capacity(wide.pixels());
         for place_row in 0..wide.rows {
             let (row, tall, down) = side(place_row, MODULE.rows, WIDE_MODULE.rows);
@@ -60,7 +65,11 @@ impl ModuleMap {
     /// The measured pixel that a place belongs to, which of the places that share it this is, and how many they are.
     pub fn source(&self, place: usize) -> (usize, usize, usize) {
         let word = self.map[place];
-        ((word & 0x0FFF_FFFF) as usize, (word >> 28 & 3) as usize, 1 << (word >> 30))
+        (
+            (word & 0x0FFF_FFFF) as usize,
+            (word >> 28 & 3) as usize,
+            1 << (word >> 30),
+        )
     }
 
     /// Values of measured pixels at every place, as they are.

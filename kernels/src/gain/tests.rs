@@ -15,7 +15,11 @@ fn every_word() -> (Shape, Vec<f64>) {
 
 fn config(pixels: usize, scale: f64, energy_kev: f64, output: PixelType) -> GainConfig {
     let mut random = testing::random(5);
-    let mut around = |value: f32| (0..pixels).map(|_| value + random.random_range(-80.0f32..80.0)).collect();
+    let mut around = |value: f32| {
+        (0..pixels)
+            .map(|_| value + random.random_range(-80.0f32..80.0))
+            .collect()
+    };
     GainConfig {
         pedestals: PEDESTALS.map(&mut around),
         gains: GAINS_ADU_PER_KEV.map(|gain| vec![gain * scale; pixels]),
@@ -33,7 +37,12 @@ fn bytes_of(gain: &AdaptiveGain, queue: &Queue, frame: usize) -> Vec<u8> {
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|v| f32::from_le_bytes(*v)).collect()
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|v| f32::from_le_bytes(*v))
+        .collect()
 }
 
 fn of(config: &GainConfig, pixel: usize, word: u16) -> Photons {
@@ -83,14 +92,20 @@ fn every_word_at_three_gains_and_six_energies_agrees_with_float64() {
                     Photons::Number(photons) => {
                         numbers += 1;
                         apart += u32::from(f64::from(found) != photons);
-                        assert!((f64::from(found) - photons).abs() <= 1.0, "{pixel:#x}: {found}, not {photons}");
+                        assert!(
+                            (f64::from(found) - photons).abs() <= 1.0,
+                            "{pixel:#x}: {found}, not {photons}"
+                        );
                     }
                 }
             }
         }
     }
     let share = f64::from(apart) / f64::from(numbers);
-    println!("{worst:.2e} photons at most before rounding; {:.4} % of {numbers} apart after it", share * 100.0);
+    println!(
+        "{worst:.2e} photons at most before rounding; {:.4} % of {numbers} apart after it",
+        share * 100.0
+    );
     assert!(worst <= 0.01, "{worst}");
     assert!(share <= 2e-4, "{apart} of {numbers}");
 }
@@ -112,7 +127,12 @@ fn whole_photons_round_halves_away_from_zero_in_every_type() {
     let batch = stager.finish(&queue).unwrap();
     let mut gain = AdaptiveGain::new(&accelerator, &config, shape, 2).unwrap();
     gain.run(&queue, batch).unwrap();
-    let found: Vec<i32> = bytes_of(&gain, &queue, 1).as_chunks::<4>().0.iter().map(|v| i32::from_le_bytes(*v)).collect();
+    let found: Vec<i32> = bytes_of(&gain, &queue, 1)
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|v| i32::from_le_bytes(*v))
+        .collect();
     assert_eq!(&found[..6], [1, 0, -1, -2, 0, 2]);
     assert_eq!((found[16], found[17]), (15_900_000, i32::MIN));
     config.output = PixelType::I16;
@@ -123,7 +143,10 @@ fn whole_photons_round_halves_away_from_zero_in_every_type() {
     (config.output, config.round) = (PixelType::F32, true);
     let mut gain = AdaptiveGain::new(&accelerator, &config, shape, 2).unwrap();
     gain.run(&queue, batch).unwrap();
-    assert_eq!(floats(&bytes_of(&gain, &queue, 0))[..6], [1.0, 0.0, -1.0, -2.0, 0.0, 2.0]);
+    assert_eq!(
+        floats(&bytes_of(&gain, &queue, 0))[..6],
+        [1.0, 0.0, -1.0, -2.0, 0.0, 2.0]
+    );
 }
 
 #[test]
@@ -134,7 +157,9 @@ fn pixels_without_a_calibration_are_masked_or_in_error_and_never_a_number() {
     (config.gains[0][3], config.gains[0][4], config.pedestals[0][5]) = (0.0, f64::NAN, f32::NAN);
     (config.pedestals[0][6], config.gains[1][7], config.pedestals[2][8]) = (16383.5, 0.0, f32::INFINITY);
     let mut gain = AdaptiveGain::new(&accelerator, &config, shape, 3).unwrap();
-    let masked: Vec<usize> = (0..shape.pixels()).filter(|pixel| gain.unusable().rejects(*pixel)).collect();
+    let masked: Vec<usize> = (0..shape.pixels())
+        .filter(|pixel| gain.unusable().rejects(*pixel))
+        .collect();
     assert_eq!(masked, [3, 4, 5, 6]);
     let frames = [0x0A00u16, 0x7000, 0xF000].map(|word| vec![f64::from(word); shape.pixels()]);
     let mut stager = testing::staged(&accelerator, PixelType::U16, &frames);
@@ -160,7 +185,9 @@ fn large_pixels_share_their_photons_and_lose_none() {
         let mut gain = AdaptiveGain::new(&accelerator, &config, shape, 2).unwrap();
         assert_eq!(gain.shape(), Shape::new(514, 2060));
         let mut random = testing::random(9);
-        let mut words: Vec<f64> = (0..shape.pixels()).map(|_| f64::from(random.random_range(0..50u16))).collect();
+        let mut words: Vec<f64> = (0..shape.pixels())
+            .map(|_| f64::from(random.random_range(0..50u16)))
+            .collect();
         let at = |row: usize, column: usize| row * 2048 + column;
         (words[at(0, 255)], words[at(0, 256)], words[at(255, 255)]) = (7.0, 10.0, 11.0);
         (words[at(256, 1279)], words[at(0, 1023)], words[at(0, 1024)]) = (65535.0, 40.0, 41.0);
@@ -170,19 +197,31 @@ fn large_pixels_share_their_photons_and_lose_none() {
         let bytes = bytes_of(&gain, &queue, 1);
         let wide: Vec<f64> = match output {
             PixelType::F32 => floats(&bytes).into_iter().map(f64::from).collect(),
-            _ => bytes.as_chunks::<4>().0.iter().map(|v| f64::from(i32::from_le_bytes(*v))).collect(),
+            _ => bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|v| f64::from(i32::from_le_bytes(*v)))
+                .collect(),
         };
         let place = |row: usize, column: usize| wide[row * 2060 + column];
         let whole = output == PixelType::I32;
         assert_eq!([place(0, 254), place(0, 259)], [words[254], words[257]]);
         let [one, two] = if whole { [4.0, 3.0] } else { [3.5, 3.5] };
-        assert_eq!([place(0, 255), place(0, 256), place(0, 257), place(0, 258)], [one, two, 5.0, 5.0]);
+        assert_eq!(
+            [place(0, 255), place(0, 256), place(0, 257), place(0, 258)],
+            [one, two, 5.0, 5.0]
+        );
         let corner = [place(255, 255), place(255, 256), place(256, 255), place(256, 256)];
         assert_eq!(corner, if whole { [3.0, 3.0, 3.0, 2.0] } else { [2.75; 4] });
         // Between modules nothing is shared.
         assert_eq!([place(0, 1029), place(0, 1030)], [40.0, 41.0]);
         let bad = |value: &f64| value.is_nan() || *value == f64::from(i32::MIN);
-        assert_eq!(wide.iter().filter(|value| bad(value)).count(), 4, "a corner pixel in error is four places");
+        assert_eq!(
+            wide.iter().filter(|value| bad(value)).count(),
+            4,
+            "a corner pixel in error is four places"
+        );
         let found: f64 = wide.iter().filter(|value| !bad(value)).sum();
         assert_eq!(found, total);
         // Every pixel is somewhere, as often as it is large.
@@ -193,7 +232,11 @@ fn large_pixels_share_their_photons_and_lose_none() {
             let (row, column) = (pixel / 2048, pixel % 2048);
             let tall = matches!(row, 255 | 256);
             let broad = matches!(column % 1024, 255 | 256 | 511 | 512 | 767 | 768);
-            assert_eq!(*times, (1 + u32::from(tall)) * (1 + u32::from(broad)), "{row}, {column}");
+            assert_eq!(
+                *times,
+                (1 + u32::from(tall)) * (1 + u32::from(broad)),
+                "{row}, {column}"
+            );
         }
     }
     let error = ModuleMap::new(Shape::new(512, 1000)).unwrap_err().to_string();
