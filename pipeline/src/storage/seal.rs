@@ -2,8 +2,8 @@
 //! that a run of hours ends in seconds.
 
 use super::error::StoreError;
-use super::run_json::{FileRecord, hex};
-use sha2::{Digest, Sha256};
+use super::hash;
+use super::run_json::FileRecord;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -52,24 +52,25 @@ fn serve(paths: &[PathBuf], queue: &Receiver<Closed>) -> Vec<(Closed, Result<Fil
 
 /// Waits until a closed file is on the disk and hashes it.
 pub(super) fn seal(path: &Path) -> Result<FileRecord, StoreError> {
-    let run = || -> io::Result<(u64, Sha256)> {
+    let run = || -> io::Result<(u64, blake3::Hash)> {
         let mut file = File::open(path)?;
         file.sync_all()?;
-        let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
+        let (mut hash, mut bytes, mut buffer) = (blake3::Hasher::new(), 0, vec![0; 1 << 20]);
         loop {
             let n = file.read(&mut buffer)?;
             if n == 0 {
-                return Ok((bytes, hash));
+                return Ok((bytes, hash.finalize()));
             }
             hash.update(&buffer[..n]);
             bytes += n as u64;
         }
     };
-    let (bytes, hash) = run().map_err(|source| StoreError::io("syncing", path, source, 0))?;
+    let (bytes, digest) = run().map_err(|source| StoreError::io("syncing", path, source, 0))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(FileRecord {
         name,
         bytes,
-        sha256: hex(&hash.finalize()),
+        algorithm: hash::ALGORITHM.into(),
+        hash: digest.to_hex().to_string(),
     })
 }
