@@ -5,6 +5,7 @@ use crate::active_run::{ActiveRun, Summary};
 use crate::config::{AlignBy, Config, ConfigError, SourceConfig};
 use crate::cores::Cores;
 use crate::emit::Emitter;
+use crate::keep::{Catalogue, KeepError, Keeper, Settings};
 use crate::metrics::Metrics;
 use crate::recipes::{self, RecipeError, Setup};
 use crate::run::{self, Run, RunParts};
@@ -23,7 +24,7 @@ use kernels::{Accelerator, MemoryMode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Why a run cannot be armed or the appliance not started.
@@ -41,6 +42,9 @@ pub enum ApplianceError {
     /// the store
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// the catalogue, or what looks after closed runs
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// the device
     #[error(transparent)]
     Accelerator(#[from] kernels::AcceleratorError),
@@ -70,6 +74,23 @@ pub enum ApplianceError {
         free_bytes: u64,
         /// upper bound of what the run writes
         needed_bytes: u64,
+    },
+    /// the store is too full of runs that may not be deleted
+    #[error(
+        "the store {path} takes {capacity_bytes} bytes of runs and has {used_bytes}; the run may need {needed_bytes} more, and \
+         {kept_bytes} bytes are of runs that are not safe to delete: see `fluxline store status`, or store elsewhere"
+    )]
+    StoreRefuses {
+        /// the store
+        path: String,
+        /// bytes that it may take
+        capacity_bytes: u64,
+        /// bytes that it has
+        used_bytes: u64,
+        /// upper bound of what the run writes
+        needed_bytes: u64,
+        /// bytes of runs that have to stay
+        kept_bytes: u64,
     },
     /// anything that has no better name
     #[error("{0}")]
@@ -111,6 +132,9 @@ pub struct Appliance {
     accelerator: Accelerator,
     cores: Cores,
     store: Store,
+    catalogue: Arc<Catalogue>,
+    /// what looks after closed runs, where this process does
+    keeper: OnceLock<Arc<Keeper>>,
     metrics: Metrics,
     slot: Mutex<Slot>,
     /// held while a run is armed
@@ -211,6 +235,7 @@ impl Appliance {
         let available = std::thread::available_parallelism().map_or(1, |n| n.get());
         let cores = Cores::assign(&config.cores, available);
         let store = Store::open(&config.resolve(&config.store.path))?;
+        let catalogue = Arc::new(Catalogue::open(store.root())?);
         let metrics = Metrics::new().map_err(|e| ApplianceError::Start(e.to_string()))?;
         metrics
             .device_info
@@ -229,6 +254,8 @@ impl Appliance {
             accelerator,
             cores,
             store,
+            catalogue,
+            keeper: OnceLock::new(),
             metrics,
             slot: Mutex::new(Slot {
                 current: None,
@@ -252,8 +279,31 @@ impl Appliance {
         Ok(())
     }
 
+    /// Looks after closed runs from now on: pushes, deletes, scrubs. Another process may do so already.
+    pub fn keep(&self) -> Result<(), ApplianceError> {
+        let settings = Settings::of(&self.config);
+        let keeper = Keeper::open(&self.store, self.catalogue.clone(), settings, self.metrics.keep.clone(), true)?;
+        let keeper = keeper.start().map_err(|error| ApplianceError::Start(error.to_string()))?;
+        // Asked twice, the first keeper stays.
+        let _ = self.keeper.set(keeper);
+        Ok(())
+    }
+
+    /// What looks after closed runs, where this process does.
+    pub fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.get().map(Arc::as_ref)
+    }
+
+    /// The catalogue of the store.
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
     /// Sends what is still to be sent to other programs, within two seconds, and no more.
     pub fn close(&self) {
+        if let Some(keeper) = self.keeper.get() {
+            keeper.stop();
+        }
         drop(self.emitter.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
@@ -460,6 +510,16 @@ impl Appliance {
                 path,
                 free_bytes,
                 needed_bytes,
+            });
+        }
+        let Some(keeper) = self.keeper.get() else { return Ok(()) };
+        if let Err(room) = keeper.admit(needed_bytes)? {
+            return Err(ApplianceError::StoreRefuses {
+                path: self.store.root().display().to_string(),
+                capacity_bytes: room.capacity_bytes,
+                used_bytes: room.used_bytes,
+                needed_bytes,
+                kept_bytes: keeper.plan(0)?.unsafe_bytes,
             });
         }
         Ok(())

@@ -3,6 +3,7 @@
 
 mod assembly;
 
+pub use crate::keep::{AccessConfig, AnnounceConfig, PushConfig, RetentionConfig};
 pub use assembly::{AlignBy, AssemblySection, PlaceConfig};
 use driver::memory::PageSize;
 use driver::source::WhenFull;
@@ -76,6 +77,18 @@ pub struct Config {
     pub cores: CoresConfig,
     /// Where runs are stored.
     pub store: StoreConfig,
+    /// The central store that runs are copied to.
+    #[serde(default)]
+    pub push: PushConfig,
+    /// How long runs stay here, and how full the store may get.
+    #[serde(default)]
+    pub retention: RetentionConfig,
+    /// Who may read closed runs, and where.
+    #[serde(default)]
+    pub access: AccessConfig,
+    /// What the facility's catalogues are told.
+    #[serde(default)]
+    pub announce: AnnounceConfig,
     /// The HTTP interface and the page.
     #[serde(default)]
     pub feedback: FeedbackConfig,
@@ -583,6 +596,7 @@ impl Config {
         within("store.frames_per_file", self.store.frames_per_file, 1, 1_000_000)?;
         within("feedback.results_kept", self.feedback.results_kept, 16, 65536)?;
         assembly::check(self)?;
+        crate::keep::check_config(self)?;
         if self.emit.dectris.is_some() {
             within(
                 "emit.queue_frames",

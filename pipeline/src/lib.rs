@@ -11,6 +11,7 @@ pub mod describe;
 pub mod emit;
 pub mod feedback;
 pub mod frame_metadata;
+pub mod keep;
 pub mod ledger;
 pub mod metrics;
 pub mod recipes;
