@@ -1,6 +1,6 @@
 //! A store, a central store, and a clock that a test turns.
 
-use fluxline_tests::{Server, binary, folder, json, workspace};
+use fluxline_tests::{Server, binary, folder, workspace};
 use serde_json::{Value, json as object};
 use std::cell::Cell;
 use std::fs;
@@ -25,13 +25,12 @@ pub struct Place {
     pub folder: PathBuf,
     pub central: PathBuf,
     retention: String,
-    push: String,
     seconds: Cell<u64>,
 }
 
 impl Place {
-    /// A fresh place; keys of `[retention]` and `[push]`.
-    pub fn new(name: &str, retention: &str, push: &str) -> Place {
+    /// A fresh place; keys of `[retention]`.
+    pub fn new(name: &str, retention: &str) -> Place {
         let folder = folder(&format!("keep-{name}"));
         let central = folder.join("central");
         fs::create_dir(&central).expect("a central store");
@@ -39,7 +38,6 @@ impl Place {
             folder,
             central,
             retention: retention.into(),
-            push: push.into(),
             seconds: Cell::new(0),
         };
         place.pass(0);
@@ -72,17 +70,17 @@ impl Place {
     }
 
     pub fn configure_with(&self, push: &str, sections: &str) {
-        self.write(&format!("to = \"{}\"\n{push}", self.central.display()), "", sections);
+        self.write(&format!("to = \"{}\"\n{push}", self.central.display()), sections);
     }
 
     /// Writes the configuration with these keys of `[push]`.
     pub fn push_to(&self, push: &str) {
-        self.write(push, "", "");
+        self.write(push, "");
     }
 
-    fn write(&self, push: &str, store_keys: &str, sections: &str) {
-        let keeping = format!("[push]\n{push}{}[retention]\n{}{sections}", self.push, self.retention);
-        fs::write(self.config(), configuration(&self.store(), store_keys, &keeping)).expect("a configuration");
+    fn write(&self, push: &str, sections: &str) {
+        let keeping = format!("[push]\n{push}[retention]\n{}{sections}", self.retention);
+        fs::write(self.config(), configuration(&self.store(), "compress = false\n", &keeping)).expect("a configuration");
     }
 
     /// The appliance.
@@ -251,10 +249,4 @@ impl Drop for S3 {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// `fluxline store ... --json`, which must succeed.
-#[allow(dead_code)]
-pub fn store_json(place: &Place, arguments: &[&str]) -> Value {
-    json(&place.store_command(arguments))
 }
