@@ -36,8 +36,9 @@ impl Many {
         let start_empty = started(place).1;
         let entries = count("FLUXLINE_ENTRIES", ENTRIES);
         let begin = Instant::now();
+        let store = &place.store();
         let made: Vec<()> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..2).map(|part| scope.spawn(move || make_part(place, part, entries))).collect();
+            let threads: Vec<_> = (0..2).map(|part| scope.spawn(move || make_part(store, part, entries))).collect();
             threads.into_iter().map(|thread| thread.join().expect("made")).collect()
         });
         assert_eq!(made.len(), 2);
@@ -100,12 +101,12 @@ impl Many {
     }
 }
 
-fn make_part(place: &Place, part: usize, entries: usize) {
+fn make_part(store: &Path, part: usize, entries: usize) {
     for number in (part..entries).step_by(2) {
         let (proposal, day) = (number % 10, number / 10 % 100);
         let date = format!("2025-{:02}-{:02}", day / 28 + 1, day % 28 + 1);
         let id = format!("run_{number:06}");
-        let folder = place.store().join(format!("p{proposal}")).join(date.replace('-', "")).join(&id);
+        let folder = store.join(format!("p{proposal}")).join(date.replace('-', "")).join(&id);
         fs::create_dir_all(&folder).expect("a folder");
         let sample = ["lysozyme", "thaumatin", "insulin", "silicon"][number % 4];
         let time = format!("{date}T{:02}:{:02}:{:02}.{:03}Z", number / 1000 % 24, number / 10_000 % 60, number % 60, number % 1000);

@@ -9,7 +9,7 @@ use super::stored;
 use crate::active_run::{ActiveRun, RunState, Summary};
 use crate::appliance::RunRequest;
 use crate::frame_metadata::Value;
-use crate::keep::{Found, Query as RunQuery, State};
+use crate::keep::{Found, Life, Query as RunQuery, State};
 use crate::ledger::{Entry, Outcomes};
 use crate::storage::DatasetInfo;
 use axum::Json;
@@ -184,12 +184,21 @@ pub struct ResultsQuery {
     curves: Option<bool>,
 }
 
-/// The run in memory if it has this id (or `current`).
+/// The run in memory if it has this id (or `current`), unless its data were deleted meanwhile.
 pub fn active(shared: &Shared, id: &str) -> Option<Arc<ActiveRun>> {
     shared
         .appliance
         .current()
         .filter(|run| run.info.id == id || id == "current")
+        .filter(|run| life(run).state != State::Deleted)
+}
+
+/// Where the files of a run in memory stand: until it has ended they are being written.
+fn life(run: &ActiveRun) -> Life {
+    match run.state().ended() {
+        true => Life::read(&run.folder).unwrap_or_default(),
+        false => Life::default(),
+    }
 }
 
 fn line(run: &ActiveRun) -> RunLine {
@@ -199,7 +208,7 @@ fn line(run: &ActiveRun) -> RunLine {
         sample: run.info.sample.clone(),
         proposal: run.info.proposal.clone(),
         state: run.state().name().into(),
-        store_state: State::Recording.name().into(),
+        store_state: life(run).state.name().into(),
         started: run.info.start_time.to_string(),
         frames_complete: run.counts.get().complete,
         frames_expected: run.ledger.expected(),
@@ -275,11 +284,12 @@ pub async fn arm(
 }
 
 fn detail(run: &ActiveRun) -> RunDetail {
+    let life = life(run);
     RunDetail {
         id: run.info.id.clone(),
         state: run.state().name().into(),
-        store_state: State::Recording.name().into(),
-        copy: None,
+        store_state: life.state.name().into(),
+        copy: life.destination.filter(|_| life.verified.is_some()),
         datasets: run.datasets.clone(),
         frames: serde_json::json!(run.counts.get()),
         outcomes: serde_json::json!(run.ledger.outcomes()),
