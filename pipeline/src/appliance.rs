@@ -235,6 +235,7 @@ impl Appliance {
         let available = std::thread::available_parallelism().map_or(1, |n| n.get());
         let cores = Cores::assign(&config.cores, available);
         let store = Store::open(&config.resolve(&config.store.path))?;
+        finish_interrupted(&store)?;
         let catalogue = Arc::new(Catalogue::open(store.root())?);
         let metrics = Metrics::new().map_err(|e| ApplianceError::Start(e.to_string()))?;
         metrics
@@ -451,6 +452,7 @@ impl Appliance {
             &WriterConfig {
                 compress: self.config.store.compress,
                 frames_per_file: self.config.store.frames_per_file,
+                threads: self.config.store.threads,
                 geometry: prepared.geometry.clone(),
             },
         )?;
@@ -555,6 +557,42 @@ impl Appliance {
         self.slot().ring = Some(ring.clone());
         Ok(ring)
     }
+}
+
+/// Makes the files of interrupted runs whole, before anything else is written; their hashes follow beside the service.
+fn finish_interrupted(store: &Store) -> Result<(), ApplianceError> {
+    let mut whole = Vec::new();
+    for run in store.recover()? {
+        match run {
+            Ok(run) => {
+                let (stored, expected) = run.frames;
+                tracing::warn!(
+                    "{}: interrupted; {stored} of {expected} frames are stored",
+                    run.folder.display()
+                );
+                whole.push(run);
+            }
+            Err(error) => tracing::error!("an interrupted run cannot be finished: {error}"),
+        }
+    }
+    if whole.is_empty() {
+        return Ok(());
+    }
+    let publish = move || {
+        for run in whole {
+            let folder = run.folder.clone();
+            match run.publish() {
+                Ok(_) => tracing::info!("{} is closed", folder.display()),
+                Err(error) => tracing::error!("{} cannot be closed: {error}", folder.display()),
+            }
+        }
+    };
+    let started = std::thread::Builder::new()
+        .name("fluxline-recover".into())
+        .spawn(publish);
+    started
+        .map(drop)
+        .map_err(|error| ApplianceError::Start(error.to_string()))
 }
 
 /// The kind of pages, as status and metrics write it.

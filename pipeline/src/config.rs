@@ -438,6 +438,9 @@ pub struct StoreConfig {
     /// Frames in one data file (1 to 1000000).
     #[serde(default = "thousand")]
     pub frames_per_file: u64,
+    /// Threads that compress and write frames (1 to 64); 0: two to four, by the machine's cores.
+    #[serde(default)]
+    pub threads: usize,
 }
 
 fn yes() -> bool {
@@ -594,6 +597,7 @@ impl Config {
         within("ring.slots", self.ring.slots, 16, 65536)?;
         within("accelerator.batch_limit", self.accelerator.batch_limit, 1, 64)?;
         within("store.frames_per_file", self.store.frames_per_file, 1, 1_000_000)?;
+        within("store.threads", self.store.threads, 0, 64)?;
         within("feedback.results_kept", self.feedback.results_kept, 16, 65536)?;
         assembly::check(self)?;
         crate::keep::check_config(self)?;

@@ -51,6 +51,10 @@ pub struct Metrics {
     pub batch_seconds: Histogram,
     /// one frame through compression and chunk write
     pub write_seconds: Histogram,
+    /// one sync of data files and journal
+    pub sync_seconds: Histogram,
+    /// frames by the level that they have reached: L0 in memory, L1 analysed, L2 synced, L3 verified at the central store
+    pub acknowledged: IntCounterVec,
     /// results that the feedback hub was too slow for
     pub results_missed: IntCounter,
     /// 1 for the device in use, by name and memory
@@ -351,7 +355,15 @@ impl Metrics {
             batch_seconds: m.latency("fluxline_batch_seconds", "One micro-batch through its recipe")?,
             write_seconds: m.latency(
                 "fluxline_write_seconds",
-                "One frame through compression and chunk write",
+                "One frame through compression and its write",
+            )?,
+            sync_seconds: m.latency("fluxline_sync_seconds", "One sync of data files and journal")?,
+            acknowledged: m.counters(
+                "fluxline_acknowledged_frames_total",
+                "Frames that have reached a level: L0 in memory, L1 analysed, L2 synced to the local disk, L3 verified at \
+                 the central store",
+                "level",
+                &["L0", "L1", "L2", "L3"],
             )?,
             results_missed: m.add(IntCounter::new(
                 "fluxline_results_missed_total",

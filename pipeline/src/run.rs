@@ -16,7 +16,7 @@ use crate::emit::EmitHandle;
 use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
 use crate::frame_metadata::FrameMetadata;
-use crate::ledger::{Analysis, Ledger, Outcomes};
+use crate::ledger::{Acknowledged, Analysis, Ledger, Outcomes};
 use crate::metrics::Metrics;
 use crate::recipes::{Counter, Prepared, Technique};
 use crate::storage::{RunInfo, RunWriter};
@@ -216,7 +216,8 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         metrics.clone(),
         worker_count + 1,
         may_veto.then(|| VecDeque::with_capacity(2 * slots)),
-    );
+    )
+    .map_err(|error| error.to_string())?;
     let (barrier, core) = (go.clone(), cores.writer);
     let writer = spawn("write", move || {
         crate::cores::pin(core);
@@ -679,6 +680,15 @@ impl Books {
                 .stored
                 .with_label_values(&[outcome])
                 .inc_by(now.saturating_sub(before));
+        }
+        let (in_memory, before) = (now.outcomes.received, self.seen.outcomes.received);
+        for (level, now, before) in [
+            (Acknowledged::InMemory, in_memory, before),
+            (Acknowledged::Analysed, o.done, was.done),
+            (Acknowledged::Synced, o.synced, was.synced),
+        ] {
+            let level = metrics.acknowledged.with_label_values(&[level.name()]);
+            level.inc_by(now.saturating_sub(before));
         }
         for (at, (name, _)) in active.counters.iter().enumerate() {
             let before = self.seen.recipe.get(at).copied().unwrap_or(0);

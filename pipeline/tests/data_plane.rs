@@ -355,6 +355,7 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
     let writer = WriterConfig {
         compress: false,
         frames_per_file: 1000,
+        threads: 0,
         geometry: None,
     };
     let files = RunWriter::create(&store, &info, &stream, &layout, &[], &writer).unwrap();

@@ -12,7 +12,7 @@
 //! frames of its newest index, and none before the first.
 //!
 //! Formats: HDF5 File Format Specification 3.0, sections II.A (superblock 0), III.A.1 (B-tree 1, node type 1),
-//! IV.A.1.a (object header 1), IV.A.2.b, i and m (dataspace, layout 3, attribute 1).
+//! IV.A.1.a (object header 1), IV.A.2.b, i and m (dataspace, layout 3, attribute 1 to 3).
 
 /// Offset of "end of file address" in a superblock of version 0 with 8-byte offsets.
 const END_AT: usize = 40;
@@ -150,14 +150,21 @@ fn messages(bytes: &[u8], object: usize) -> Option<Vec<(u16, usize, usize)>> {
     Some(found)
 }
 
-/// Where the value of an attribute message of version 1 begins, if it has this name.
+/// Where the value of an attribute message begins, if it has this name. Version 1 fills its parts up to 8 bytes, version 3
+/// says in one more byte how the name is encoded.
 fn value_of(message: &[u8], name: &str) -> Option<usize> {
     let size = |at: usize| Some(usize::from(u16::from_le_bytes(*message.get(at..)?.first_chunk()?)));
     let (name_bytes, type_bytes, space_bytes) = (size(2)?, size(4)?, size(6)?);
-    let found = message.get(8..8 + name_bytes)?;
-    let named = message.first() == Some(&1) && found.strip_suffix(&[0]) == Some(name.as_bytes());
-    let padded = |bytes: usize| bytes.next_multiple_of(8);
-    named.then_some(8 + padded(name_bytes) + padded(type_bytes) + padded(space_bytes))
+    let (start, align) = match message.first()? {
+        1 => (8, 8),
+        2 => (8, 1),
+        3 => (9, 1),
+        _ => return None,
+    };
+    let found = message.get(start..start + name_bytes)?;
+    let named = found.strip_suffix(&[0]) == Some(name.as_bytes());
+    let padded = |bytes: usize| bytes.next_multiple_of(align);
+    named.then_some(start + padded(name_bytes) + padded(type_bytes) + padded(space_bytes))
 }
 
 /// Key of a chunk, or the bound behind the last.

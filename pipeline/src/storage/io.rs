@@ -109,6 +109,19 @@ impl Disk {
     }
 }
 
+/// Sets room aside for a file that will grow to `bytes`, where the file system can; its length stays as it is.
+pub(super) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    let bytes = libc::off_t::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    // SAFETY: the descriptor belongs to `file`; the call touches no memory of ours.
+    if unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, bytes) } == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => Ok(()),
+        error => Err(error),
+    }
+}
+
 /// Writes two pieces of memory one behind the other, in one request as far as the system takes it.
 fn write_both(file: &File, first: &[u8], second: &[u8], offset: u64) -> io::Result<()> {
     let part = |bytes: &[u8]| libc::iovec {

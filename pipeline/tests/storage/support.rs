@@ -94,6 +94,7 @@ pub fn config(compress: bool, frames_per_file: u64) -> WriterConfig {
     WriterConfig {
         compress,
         frames_per_file,
+        threads: 0,
         geometry: None,
     }
 }
