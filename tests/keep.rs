@@ -35,18 +35,31 @@ fn a_run_goes_its_whole_way() {
     assert_eq!(verified["copy"], place.central.display().to_string());
     place.copy_is_right("first");
     let here = place.run_folder("first");
-    let relative = here.strip_prefix(place.store()).expect("a run of the store").to_path_buf();
+    let relative = here
+        .strip_prefix(place.store())
+        .expect("a run of the store")
+        .to_path_buf();
     let exported = export.join(&relative);
     until("the export", || exported.join("run.json").exists());
-    assert!(names(&exported).iter().all(|name| !name.starts_with('.') && name != "state.jsonl"), "{:?}", names(&exported));
+    assert!(
+        names(&exported)
+            .iter()
+            .all(|name| !name.starts_with('.') && name != "state.jsonl"),
+        "{:?}",
+        names(&exported)
+    );
     // The hook is tried again after its back-off; time for that is a matter of the clock.
     until("the hook", || {
         place.pass(10);
         place.folder.join("first.scicat.json").exists()
     });
-    let told: Value = serde_json::from_slice(&fs::read(place.folder.join("first.scicat.json")).expect("a payload")).expect("JSON");
+    let told: Value =
+        serde_json::from_slice(&fs::read(place.folder.join("first.scicat.json")).expect("a payload")).expect("JSON");
     assert_eq!(told["dataset"]["contactEmail"], "somebody@example.org");
-    assert_eq!(told["dataset"]["sourceFolder"], place.central.join(&relative).display().to_string());
+    assert_eq!(
+        told["dataset"]["sourceFolder"],
+        place.central.join(&relative).display().to_string()
+    );
     // Almost two days: everything is here, however full the store is said to be.
     place.pass(47 * 3600);
     let status = server.wait("/api/v1/status", |status| status["store"]["keep"]["level"] != "normal");
@@ -59,7 +72,15 @@ fn a_run_goes_its_whole_way() {
     let states = states(&here);
     assert_eq!(
         states,
-        ["closed", "pushed", "verified", "announced", "verified", "safe_to_delete", "deleted"],
+        [
+            "closed",
+            "pushed",
+            "verified",
+            "announced",
+            "verified",
+            "safe_to_delete",
+            "deleted"
+        ],
         "read back a second time before it was safe"
     );
     until("the files to go", || names(&here) == ["run.json", "state.jsonl"]);
@@ -68,7 +89,10 @@ fn a_run_goes_its_whole_way() {
     let (status, gone) = server.try_get("/api/v1/runs/first/frames/0.npy");
     assert_eq!((status, &gone["error"]), (410, &object!("deleted")), "{gone}");
     let listed = server.get("/api/v1/runs?query=life:deleted%20technique=diffraction");
-    assert_eq!((&listed["total"], &listed["runs"][0]["id"]), (&object!(1), &object!("first")));
+    assert_eq!(
+        (&listed["total"], &listed["runs"][0]["id"]),
+        (&object!(1), &object!("first"))
+    );
     let metrics = server.text("/metrics");
     assert!(metrics.contains("fluxline_store_deleted_runs_total 1"), "{metrics}");
     assert!(metrics.contains("fluxline_store_runs{state=\"deleted\"} 1"));
@@ -89,18 +113,38 @@ fn the_central_store_is_away_for_two_days_and_nothing_unverified_is_touched() {
     let request = object!({ "name": "r3", "frames_expected": 20 });
     let (status, refused) = server.post("/api/v1/runs", &request);
     assert_eq!((status, &refused["error"]), (507, &object!("store_full")), "{refused}");
-    assert!(refused["message"].as_str().is_some_and(|text| text.contains("not safe to delete")), "{refused}");
-    let told = server.wait("/api/v1/status", |status| !status["store"]["keep"]["push"]["error"].is_null());
+    assert!(
+        refused["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("not safe to delete")),
+        "{refused}"
+    );
+    let told = server.wait("/api/v1/status", |status| {
+        !status["store"]["keep"]["push"]["error"].is_null()
+    });
     let push = &told["store"]["keep"]["push"];
-    assert!(push["waiting_runs"] == 2 && push["error"].as_str().is_some_and(|text| text.contains("is tried again")), "{push}");
-    assert!(told["store"]["keep"]["forecast"]["hours_left"].as_f64().is_some(), "{told}");
+    assert!(
+        push["waiting_runs"] == 2
+            && push["error"]
+                .as_str()
+                .is_some_and(|text| text.contains("is tried again")),
+        "{push}"
+    );
+    assert!(
+        told["store"]["keep"]["forecast"]["hours_left"].as_f64().is_some(),
+        "{told}"
+    );
     // Two days pass. One run has a verified copy, which nobody can look at now: nothing goes.
     place.pass(49 * 3600);
     std::thread::sleep(std::time::Duration::from_millis(2500));
     let (status, _) = server.post("/api/v1/runs", &request);
     assert_eq!(status, 507);
     for run in ["before", "r1", "r2"] {
-        assert!(names(&place.run_folder(run)).len() > 3, "{run}: {:?}", names(&place.run_folder(run)));
+        assert!(
+            names(&place.run_folder(run)).len() > 3,
+            "{run}: {:?}",
+            names(&place.run_folder(run))
+        );
     }
     fs::rename(&gone, &place.central).expect("the central store comes back");
     place.pass(400);
@@ -110,7 +154,11 @@ fn the_central_store_is_away_for_two_days_and_nothing_unverified_is_touched() {
     }
     // Old enough and verified now: what must go goes, and runs are armed again.
     until("room", || server.post("/api/v1/runs", &request).0 == 201);
-    assert_eq!(server.get("/api/v1/runs/before")["store_state"], "deleted", "the oldest goes first");
+    assert_eq!(
+        server.get("/api/v1/runs/before")["store_state"],
+        "deleted",
+        "the oldest goes first"
+    );
     server.wait("/api/v1/runs/r3", |run| run["copy"].is_string());
 }
 
@@ -182,7 +230,10 @@ fn bits_that_flip_are_found_on_both_sides() {
     let two = place.run_folder("two").join("two_data_000001.h5");
     flip(&two);
     let (code, said) = complaint(&place.store_command(&["push"]));
-    assert!(code == 1 && said.contains("two_data_000001.h5 is not what was written"), "{said}");
+    assert!(
+        code == 1 && said.contains("two_data_000001.h5 is not what was written"),
+        "{said}"
+    );
     assert!(states(&place.run_folder("two")).contains(&"damaged".to_string()));
     place.copy_is_right("one");
     assert!(!place.copy_of(&place.run_folder("two")).join("run.json").exists());
@@ -201,27 +252,41 @@ fn bits_that_flip_are_found_on_both_sides() {
     }
     fs::remove_file(here.join("one_data_000001.h5")).expect("lost altogether");
     let repaired = json(&place.store_command(&["scrub", "one"]));
-    assert_eq!(repaired["runs"][0]["files"]["repaired"].as_array().map(Vec::len), Some(2), "{repaired}");
+    assert_eq!(
+        repaired["runs"][0]["files"]["repaired"].as_array().map(Vec::len),
+        Some(2),
+        "{repaired}"
+    );
     place.copy_is_right("one");
     assert_eq!(states(&here).last().map(String::as_str), Some("repaired"));
     // Once a day, and no more often.
     place.pass(25 * 3600);
     let daily = place.store_command(&["scrub"]);
-    assert_eq!(daily.status.code(), Some(1), "two is damaged, and said to be every time");
+    assert_eq!(
+        daily.status.code(),
+        Some(1),
+        "two is damaged, and said to be every time"
+    );
     let daily: Value = serde_json::from_slice(&daily.stdout).expect("JSON");
     assert_eq!(daily["runs"].as_array().map(Vec::len), Some(2), "{daily}");
     assert_eq!(json(&place.store_command(&["scrub"]))["runs"], object!([]));
     // Two days later the damaged one is still here.
     place.pass(72 * 3600);
     let plan = json(&place.store_command(&["gc", "--dry-run"]));
-    assert_eq!((&plan["deleted"], &plan["plan"]["unsafe_runs"]), (&object!([]), &object!(2)), "{plan}");
+    assert_eq!(
+        (&plan["deleted"], &plan["plan"]["unsafe_runs"]),
+        (&object!([]), &object!(2)),
+        "{plan}"
+    );
     json(&place.store_command(&["gc"]));
     assert!(two.exists());
 }
 
 #[test]
 fn a_bucket_that_is_busy_hangs_and_lies_gets_the_right_bytes_in_the_end() {
-    let Some(s3) = S3::start("a_bucket_that_is_busy_hangs_and_lies_gets_the_right_bytes_in_the_end") else { return };
+    let Some(s3) = S3::start("a_bucket_that_is_busy_hangs_and_lies_gets_the_right_bytes_in_the_end") else {
+        return;
+    };
     let place = Place::new("s3", "");
     let keys = place.folder.join("keys.toml");
     fs::write(&keys, "access_key_id = \"a\"\nsecret_access_key = \"b\"\n").expect("keys");
@@ -232,7 +297,12 @@ fn a_bucket_that_is_busy_hangs_and_lies_gets_the_right_bytes_in_the_end() {
     ));
     place.record_with("one", 30, "compress = false\n");
     let here = place.run_folder("one");
-    for (mode, says) in [("busy", "is tried again"), ("hang", "is tried again"), ("lie", ""), ("flip", "not what was sent")] {
+    for (mode, says) in [
+        ("busy", "is tried again"),
+        ("hang", "is tried again"),
+        ("lie", ""),
+        ("flip", "not what was sent"),
+    ] {
         s3.mode(mode);
         let (code, said) = complaint(&place.store_command(&["push"]));
         assert!(code == 1 && said.contains(says), "{mode}: {said}");
@@ -246,7 +316,12 @@ fn a_bucket_that_is_busy_hangs_and_lies_gets_the_right_bytes_in_the_end() {
         .iter()
         .filter_map(|name| serde_json::from_slice(&fs::read(uploads.join(name)).ok()?).ok())
         .collect();
-    assert!(noted.iter().any(|upload| upload["parts"].as_array().is_some_and(|parts| !parts.is_empty())), "{noted:?}");
+    assert!(
+        noted
+            .iter()
+            .any(|upload| upload["parts"].as_array().is_some_and(|parts| !parts.is_empty())),
+        "{noted:?}"
+    );
     s3.mode("ok");
     json(&place.store_command(&["push"]));
     assert_eq!(states(&here).last().map(String::as_str), Some("verified"));
@@ -256,7 +331,10 @@ fn a_bucket_that_is_busy_hangs_and_lies_gets_the_right_bytes_in_the_end() {
         assert!(s3.get(&key) == fs::read(here.join(file)).expect(file), "{file}");
     }
     // The service loses an object; the next reading says so, and it is sent again.
-    s3.delete(&format!("/central/beamline/{}/one_data_000001.h5", place.relative(&here)));
+    s3.delete(&format!(
+        "/central/beamline/{}/one_data_000001.h5",
+        place.relative(&here)
+    ));
     complaint(&place.store_command(&["verify"]));
     json(&place.store_command(&["push"]));
     json(&place.store_command(&["verify"]));
@@ -264,7 +342,9 @@ fn a_bucket_that_is_busy_hangs_and_lies_gets_the_right_bytes_in_the_end() {
 
 #[test]
 fn what_the_facility_is_told_is_what_its_own_programs_take() {
-    let Some(python) = python("what_the_facility_is_told_is_what_its_own_programs_take") else { return };
+    let Some(python) = python("what_the_facility_is_told_is_what_its_own_programs_take") else {
+        return;
+    };
     let place = Place::new("told", "");
     place.configure(&format!(
         "[announce]\nfolder = \"{}\"\n[announce.fields]\ncontactEmail = \"somebody@example.org\"\n",
@@ -274,8 +354,14 @@ fn what_the_facility_is_told_is_what_its_own_programs_take() {
     let metadata = object!({ "name": "told", "frames_expected": 5, "sample": "salt & <pepper>", "metadata": { "energy_kev": "12.4" } });
     assert_eq!(server.post("/api/v1/runs", &metadata).0, 201);
     server.wait("/api/v1/runs/told", |run| run["store_state"] == "verified");
-    let told = place.folder.join("told").join(place.relative(&place.run_folder("told")));
-    let (scicat, icat) = (format!("{}.scicat.json", told.display()), format!("{}.icat.xml", told.display()));
+    let told = place
+        .folder
+        .join("told")
+        .join(place.relative(&place.run_folder("told")));
+    let (scicat, icat) = (
+        format!("{}.scicat.json", told.display()),
+        format!("{}.icat.xml", told.display()),
+    );
     until("the payloads", || std::path::Path::new(&icat).exists());
     let run_json = place.run_folder("told").join("run.json").display().to_string();
     check(&python, "announced.py", &[&scicat, &icat, &run_json]);
@@ -298,13 +384,21 @@ fn the_command_line_says_what_is_wrong() {
     let path = folder.join("fluxline.toml");
     for (section, says) in [
         ("[push]\nto = \"central\"\n", "push.to = \"central\": the absolute path"),
-        ("[retention]\nurgent_percent = 50.0\n", "retention.urgent_percent = 50: allowed is 70 to 100"),
+        (
+            "[retention]\nurgent_percent = 50.0\n",
+            "retention.urgent_percent = 50: allowed is 70 to 100",
+        ),
         ("[access]\ngroup = \"root\"\n", "runs never belong to root"),
         ("[announce]\nhook = [\"true\"]\n", "announce.folder"),
         ("[push]\nspeed = 1\n", "unknown field `speed`"),
     ] {
         fs::write(&path, configuration(&folder.join("store"), "", section)).expect("a configuration");
-        let (code, said) = complaint(&fluxline_tests::fluxline(&["store", "status", "--config", &path.display().to_string()]));
+        let (code, said) = complaint(&fluxline_tests::fluxline(&[
+            "store",
+            "status",
+            "--config",
+            &path.display().to_string(),
+        ]));
         assert!(code == 2 && said.contains(says), "{code} {said}");
     }
 }

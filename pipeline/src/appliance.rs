@@ -235,8 +235,8 @@ impl Appliance {
         let available = std::thread::available_parallelism().map_or(1, |n| n.get());
         let cores = Cores::assign(&config.cores, available);
         let store = Store::open(&config.resolve(&config.store.path))?;
-        finish_interrupted(&store)?;
         let catalogue = Arc::new(Catalogue::open(store.root())?);
+        finish_interrupted(&store, &catalogue)?;
         let metrics = Metrics::new().map_err(|e| ApplianceError::Start(e.to_string()))?;
         metrics
             .device_info
@@ -283,8 +283,16 @@ impl Appliance {
     /// Looks after closed runs from now on: pushes, deletes, scrubs. Another process may do so already.
     pub fn keep(&self) -> Result<(), ApplianceError> {
         let settings = Settings::of(&self.config);
-        let keeper = Keeper::open(&self.store, self.catalogue.clone(), settings, self.metrics.keep.clone(), true)?;
-        let keeper = keeper.start().map_err(|error| ApplianceError::Start(error.to_string()))?;
+        let keeper = Keeper::open(
+            &self.store,
+            self.catalogue.clone(),
+            settings,
+            self.metrics.keep.clone(),
+            true,
+        )?;
+        let keeper = keeper
+            .start()
+            .map_err(|error| ApplianceError::Start(error.to_string()))?;
         // Asked twice, the first keeper stays.
         let _ = self.keeper.set(keeper);
         Ok(())
@@ -559,10 +567,18 @@ impl Appliance {
     }
 }
 
+/// How long a start waits for the catalogue to know every run.
+const CATALOGUE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Makes the files of interrupted runs whole, before anything else is written; their hashes follow beside the service.
-fn finish_interrupted(store: &Store) -> Result<(), ApplianceError> {
+fn finish_interrupted(store: &Store, catalogue: &Catalogue) -> Result<(), ApplianceError> {
     let mut whole = Vec::new();
-    for run in store.recover()? {
+    // The catalogue knows which runs were open; where it is made anew every folder is looked at.
+    let found = match catalogue.refresh(CATALOGUE_PATIENCE)? {
+        true => store.recover_among(catalogue.unclosed_folders()?),
+        false => store.recover()?,
+    };
+    for run in found {
         match run {
             Ok(run) => {
                 let (stored, expected) = run.frames;

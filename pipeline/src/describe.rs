@@ -2,8 +2,8 @@
 //! `docs/metrics.md`.
 
 use crate::config::{
-    AcceleratorConfig, AccessConfig, AnnounceConfig, AssemblySection, CoresConfig, EmitConfig, FeedbackConfig, PlaceConfig,
-    PushConfig, RecipeConfig, RetentionConfig, RingConfig, RunConfig, StoreConfig,
+    AcceleratorConfig, AccessConfig, AnnounceConfig, AssemblySection, CoresConfig, EmitConfig, FeedbackConfig,
+    PlaceConfig, PushConfig, RecipeConfig, RetentionConfig, RingConfig, RunConfig, StoreConfig,
 };
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;

@@ -230,18 +230,12 @@ impl Ledger {
         let analysis = ANALYSIS[self.analysis[index].load(Relaxed) as usize & 3];
         let latency_ns = self.latency_ns[index].load(Relaxed);
         let storage = STORAGE[self.storage[index].load(Relaxed) as usize & 3];
-        let acknowledged = match (storage, analysis) {
-            (Storage::Synced, _) => Some(Acknowledged::Synced),
-            (_, Analysis::Done) => Some(Acknowledged::Analysed),
-            (Storage::Pending, _) if arrival_ns > 0 => Some(Acknowledged::InMemory),
-            _ => None,
-        };
         Some(Entry {
             frame_number: frame,
             state: state_name(self.state(frame)),
             analysis,
             storage,
-            acknowledged,
+            acknowledged: acknowledged(storage, analysis, arrival_ns),
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
             parts_missing: self.parts_missing[index].load(Relaxed),
@@ -300,6 +294,7 @@ impl Columns {
         let index = usize::try_from(frame).ok()?;
         let state = STATES.get(usize::from(*self.frame_state.get(index)?)).copied();
         let analysis = ANALYSIS[usize::from(*self.analysis.get(index)?) & 3];
+        let storage = STORAGE[usize::from(*self.storage.get(index)?) & 3];
         let arrival_ns = *self.arrival_ns.get(index)?;
         let latency_ns = *self.result_latency_ns.get(index)?;
         // Runs of earlier versions lack the last two columns.
@@ -308,7 +303,8 @@ impl Columns {
             frame_number: frame,
             state: state_name(state.unwrap_or(FrameState::Expected)),
             analysis,
-            storage: STORAGE[usize::from(*self.storage.get(index)?) & 3],
+            storage,
+            acknowledged: acknowledged(storage, analysis, arrival_ns),
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
             parts_missing: newer(&self.parts_missing),
@@ -338,6 +334,16 @@ pub fn state_name(state: FrameState) -> &'static str {
         FrameState::Partial => "partial",
         FrameState::Corrupt => "corrupt",
         FrameState::Lost => "lost",
+    }
+}
+
+/// How far a frame has come, from its outcomes; `None` where it never arrived or nothing of it is left.
+fn acknowledged(storage: Storage, analysis: Analysis, arrival_ns: u64) -> Option<Acknowledged> {
+    match (storage, analysis) {
+        (Storage::Synced, _) => Some(Acknowledged::Synced),
+        (_, Analysis::Done) => Some(Acknowledged::Analysed),
+        (Storage::Pending, _) if arrival_ns > 0 => Some(Acknowledged::InMemory),
+        _ => None,
     }
 }
 

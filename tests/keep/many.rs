@@ -8,13 +8,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Entries made directly, and real runs, unless `FLUXLINE_ENTRIES` and `FLUXLINE_REAL_RUNS` say otherwise.
-const ENTRIES: usize = 100_000;
+const ENTRIES: usize = 20_000;
 const REAL_RUNS: usize = 10;
 /// Most entries of one folder.
 const FOLDER_ENTRIES_MAX: usize = 4096;
 
 fn count(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 pub struct Many {
@@ -38,7 +41,9 @@ impl Many {
         let begin = Instant::now();
         let store = &place.store();
         let made: Vec<()> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..2).map(|part| scope.spawn(move || make_part(store, part, entries))).collect();
+            let threads: Vec<_> = (0..2)
+                .map(|part| scope.spawn(move || make_part(store, part, entries)))
+                .collect();
             threads.into_iter().map(|thread| thread.join().expect("made")).collect()
         });
         assert_eq!(made.len(), 2);
@@ -50,11 +55,22 @@ impl Many {
         let begin = Instant::now();
         let status = json(&place.store_command(&["status"]));
         eprintln!("catalogue made anew in {:.1} s", begin.elapsed().as_secs_f64());
-        assert_eq!((&status["runs"]["verified"]["runs"], &status["catalogue_complete"]), (&object!(self.entries), &object!(true)));
+        assert_eq!(
+            (&status["runs"]["verified"]["runs"], &status["catalogue_complete"]),
+            (&object!(self.entries), &object!(true))
+        );
         drop(started(place));
         let (server, start) = started(place);
-        eprintln!("start {:.2} s, without history {:.2} s", start.as_secs_f64(), self.start_empty.as_secs_f64());
-        assert!(start < self.start_empty + Duration::from_secs(2), "{start:?} {:?}", self.start_empty);
+        eprintln!(
+            "start {:.2} s, without history {:.2} s",
+            start.as_secs_f64(),
+            self.start_empty.as_secs_f64()
+        );
+        assert!(
+            start < self.start_empty + Duration::from_secs(2),
+            "{start:?} {:?}",
+            self.start_empty
+        );
         for (query, total) in [
             ("", Some(self.entries)),
             ("run", Some(self.entries)),
@@ -91,13 +107,20 @@ impl Many {
             times.push(begin.elapsed());
         }
         times.sort();
-        eprintln!("{query:50} {:>6} runs, median {:.1} ms", answer["total"], times[3].as_secs_f64() * 1e3);
+        eprintln!(
+            "{query:50} {:>6} runs, median {:.1} ms",
+            answer["total"],
+            times[3].as_secs_f64() * 1e3
+        );
         assert!(times[3] < Duration::from_millis(50), "{query}: {times:?}");
         if let Some(total) = total {
             assert_eq!(answer["total"], total, "{query}");
         }
         let runs = answer["runs"].as_array().expect("runs");
-        assert!(runs.is_sorted_by(|a, b| a["started"].as_str() >= b["started"].as_str()), "newest first");
+        assert!(
+            runs.is_sorted_by(|a, b| a["started"].as_str() >= b["started"].as_str()),
+            "newest first"
+        );
     }
 }
 
@@ -109,7 +132,13 @@ fn make_part(store: &Path, part: usize, entries: usize) {
         let folder = store.join(format!("p{proposal}")).join(date.replace('-', "")).join(&id);
         fs::create_dir_all(&folder).expect("a folder");
         let sample = ["lysozyme", "thaumatin", "insulin", "silicon"][number % 4];
-        let time = format!("{date}T{:02}:{:02}:{:02}.{:03}Z", number / 1000 % 24, number / 10_000 % 60, number % 60, number % 1000);
+        let time = format!(
+            "{date}T{:02}:{:02}:{:02}.{:03}Z",
+            number / 1000 % 24,
+            number / 10_000 % 60,
+            number % 60,
+            number % 1000
+        );
         let run = object!({
             "version": 1, "id": id, "proposal": format!("p{proposal}"), "sample": sample, "title": format!("scan {number}"),
             "technique": "diffraction", "definition": "NXmx", "instrument": "beamline", "source": "ring",
@@ -120,7 +149,10 @@ fn make_part(store: &Path, part: usize, entries: usize) {
             "metadata": { "energy_kev": format!("{:.2}", 12.0 + number as f64 % 100.0 / 100.0) }, "warnings": [], "summary": {},
         });
         fs::write(folder.join("run.json"), run.to_string()).expect("run.json");
-        let line = |state: &str| object!({ "time": time, "state": state, "run_json_sha256": "aa", "destination": "/central" }).to_string() + "\n";
+        let line = |state: &str| {
+            object!({ "time": time, "state": state, "run_json_sha256": "aa", "destination": "/central" }).to_string()
+                + "\n"
+        };
         let lines = line("closed") + &line("pushed") + &line("verified");
         fs::write(folder.join("state.jsonl"), lines).expect("state.jsonl");
     }
@@ -129,7 +161,10 @@ fn make_part(store: &Path, part: usize, entries: usize) {
 /// The folder with the most entries.
 fn fullest(folder: &Path) -> (usize, String) {
     let entries = names(folder);
-    let below = entries.iter().map(|name| folder.join(name)).filter(|path| path.is_dir());
+    let below = entries
+        .iter()
+        .map(|name| folder.join(name))
+        .filter(|path| path.is_dir());
     let most = below.map(|path| fullest(&path)).max().unwrap_or_default();
     most.max((entries.len(), folder.display().to_string()))
 }

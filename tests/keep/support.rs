@@ -80,7 +80,11 @@ impl Place {
 
     fn write(&self, push: &str, sections: &str) {
         let keeping = format!("[push]\n{push}[retention]\n{}{sections}", self.retention);
-        fs::write(self.config(), configuration(&self.store(), "compress = false\n", &keeping)).expect("a configuration");
+        fs::write(
+            self.config(),
+            configuration(&self.store(), "compress = false\n", &keeping),
+        )
+        .expect("a configuration");
     }
 
     /// The appliance.
@@ -92,7 +96,10 @@ impl Place {
 
     fn store_program(&self, arguments: &[&str]) -> Command {
         let mut program = Command::new(binary());
-        program.env("FLUXLINE_TEST_CLOCK", self.clock()).arg("store").args(arguments);
+        program
+            .env("FLUXLINE_TEST_CLOCK", self.clock())
+            .arg("store")
+            .args(arguments);
         program.arg("--json").arg("--config").arg(self.config());
         program.stdin(Stdio::null());
         program
@@ -106,7 +113,11 @@ impl Place {
     /// `fluxline store ...`
     pub fn spawn_store(&self, arguments: &[&str]) -> Child {
         let mut program = self.store_program(arguments);
-        program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the built binary")
+        program
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the built binary")
     }
 
     /// Records a run of five frames into the store and ends.
@@ -126,12 +137,18 @@ impl Place {
     pub fn run_folder(&self, name: &str) -> PathBuf {
         let proposal = self.store().join("commissioning");
         let days = names(&proposal);
-        let mut found = days.iter().map(|day| proposal.join(day).join(name)).filter(|path| path.exists());
+        let mut found = days
+            .iter()
+            .map(|day| proposal.join(day).join(name))
+            .filter(|path| path.exists());
         found.next().expect(name)
     }
 
     pub fn relative(&self, run: &Path) -> String {
-        run.strip_prefix(self.store()).expect("a run of the store").display().to_string()
+        run.strip_prefix(self.store())
+            .expect("a run of the store")
+            .display()
+            .to_string()
     }
 
     pub fn copy_of(&self, run: &Path) -> PathBuf {
@@ -146,7 +163,10 @@ impl Place {
         expected.retain(|name| name != "state.jsonl");
         assert_eq!(names(&copy), expected);
         for file in expected {
-            assert!(fs::read(here.join(&file)).expect("ours") == fs::read(copy.join(&file)).expect("theirs"), "{file}");
+            assert!(
+                fs::read(here.join(&file)).expect("ours") == fs::read(copy.join(&file)).expect("theirs"),
+                "{file}"
+            );
         }
     }
 
@@ -167,7 +187,9 @@ pub fn record(server: &Server, name: &str, frames: u64) -> Value {
 /// Names in a folder, sorted.
 pub fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }
@@ -175,13 +197,24 @@ pub fn names(folder: &Path) -> Vec<String> {
 /// The states that a run's `state.jsonl` tells, `recording` left out.
 pub fn states(folder: &Path) -> Vec<String> {
     let text = fs::read_to_string(folder.join("state.jsonl")).expect("state.jsonl");
-    let state = |line: &str| serde_json::from_str::<Value>(line).ok()?["state"].as_str().map(str::to_string);
-    text.lines().filter_map(state).filter(|state| state != "recording").collect()
+    let state = |line: &str| {
+        serde_json::from_str::<Value>(line).ok()?["state"]
+            .as_str()
+            .map(str::to_string)
+    };
+    text.lines()
+        .filter_map(state)
+        .filter(|state| state != "recording")
+        .collect()
 }
 
 /// Flips one bit in the middle of a file.
 pub fn flip(path: &Path) {
-    let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("a file");
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .expect("a file");
     let at = file.metadata().expect("its length").len() / 2;
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).expect("a byte");
@@ -219,7 +252,10 @@ impl S3 {
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().expect("its stdout"));
         out.read_line(&mut line).expect("a port");
-        assert!(!line.trim().is_empty(), "moto did not start: is it in tools/python.lock?");
+        assert!(
+            !line.trim().is_empty(),
+            "moto did not start: is it in tools/python.lock?"
+        );
         let s3 = S3 {
             child,
             mode,
@@ -235,7 +271,12 @@ impl S3 {
 
     pub fn get(&self, key: &str) -> Vec<u8> {
         let mut answer = ureq::get(format!("{}{key}", self.url)).call().expect(key);
-        answer.body_mut().with_config().limit(1 << 30).read_to_vec().expect("a body")
+        answer
+            .body_mut()
+            .with_config()
+            .limit(1 << 30)
+            .read_to_vec()
+            .expect("a body")
     }
 
     pub fn delete(&self, key: &str) {

@@ -77,7 +77,10 @@ pub(crate) fn store(args: &StoreArgs) -> Result<(), Failure> {
     let metrics = Metrics::new().map_err(|error| failed(&error))?;
     let catalogue = Arc::new(Catalogue::open(store.root())?);
     // Looking is free; who changes something must be alone.
-    let alone = !matches!(args.what, What::Status { .. } | What::Forecast | What::Gc { dry_run: true });
+    let alone = !matches!(
+        args.what,
+        What::Status { .. } | What::Forecast | What::Gc { dry_run: true }
+    );
     let keeper = Keeper::open(&store, catalogue, Settings::of(&config), metrics.keep, alone)?;
     keeper.refresh(PATIENCE)?;
     let (document, text, bad) = match &args.what {
@@ -118,10 +121,17 @@ fn status(keeper: &Keeper, query: Option<&str>, limit: usize) -> Result<Said, Fa
     for (state, count) in &status.runs {
         text += &format!("{state:15} {:>8} runs {:>10.1} GB\n", count.runs, gb(count.bytes));
     }
-    let to = status.push.destination.as_deref().unwrap_or("nowhere: push.to is not set");
+    let to = status
+        .push
+        .destination
+        .as_deref()
+        .unwrap_or("nowhere: push.to is not set");
     text += &format!("pushed to {to}; {} runs wait\n", status.push.waiting_runs);
     if status.damaged_runs > 0 {
-        text += &format!("{} runs are DAMAGED: fluxline store scrub says which\n", status.damaged_runs);
+        text += &format!(
+            "{} runs are DAMAGED: fluxline store scrub says which\n",
+            status.damaged_runs
+        );
     }
     let mut document = json!(status);
     if let Some(query) = query {
@@ -149,7 +159,9 @@ fn verify(keeper: &Keeper, names: &[String]) -> Result<Said, Failure> {
     let runs = match names.is_empty() {
         false => named(keeper, names)?,
         true => {
-            let kept = keeper.catalogue().in_states(&[State::Verified, State::SafeToDelete], usize::MAX >> 1)?;
+            let kept = keeper
+                .catalogue()
+                .in_states(&[State::Verified, State::SafeToDelete], usize::MAX >> 1)?;
             kept.into_iter().map(|run| run.path).collect()
         }
     };
@@ -195,7 +207,8 @@ fn scrub(keeper: &Keeper, names: &[String]) -> Result<Said, Failure> {
         damaged += one.damaged.len();
     }
     text += &format!("{} runs read\n", found.len());
-    let document = json!({ "runs": found.iter().map(|(run, one)| json!({ "run": run, "files": one })).collect::<Vec<_>>() });
+    let document =
+        json!({ "runs": found.iter().map(|(run, one)| json!({ "run": run, "files": one })).collect::<Vec<_>>() });
     let bad = (damaged > 0).then(|| format!("{damaged} files are damaged"));
     Ok((document, text, bad))
 }
@@ -216,7 +229,11 @@ fn push(keeper: &Keeper) -> Result<Said, Failure> {
     keeper.mature()?;
     let text = format!("{} runs pushed to {} and verified\n", pushed.len(), to.name());
     let bad = (!errors.is_empty()).then(|| errors.join("\n"));
-    Ok((json!({ "destination": to.name(), "verified": pushed, "errors": errors }), text, bad))
+    Ok((
+        json!({ "destination": to.name(), "verified": pushed, "errors": errors }),
+        text,
+        bad,
+    ))
 }
 
 fn forecast(keeper: &Keeper) -> Result<Said, Failure> {
@@ -237,7 +254,11 @@ fn gc(keeper: &Keeper, dry_run: bool) -> Result<Said, Failure> {
     }
     let plan = keeper.plan(0)?;
     let deleted = if dry_run { Vec::new() } else { keeper.collect(0)? };
-    let (verb, gone) = if dry_run { ("would be deleted", &plan.delete) } else { ("deleted", &deleted) };
+    let (verb, gone) = if dry_run {
+        ("would be deleted", &plan.delete)
+    } else {
+        ("deleted", &deleted)
+    };
     let mut text = String::new();
     for run in gone {
         text += &format!("{} {:.3} GB {verb}\n", run.path, gb(run.bytes));
@@ -249,5 +270,9 @@ fn gc(keeper: &Keeper, dry_run: bool) -> Result<Said, Failure> {
         plan.unsafe_runs,
         gb(plan.unsafe_bytes)
     );
-    Ok((json!({ "dry_run": dry_run, "deleted": deleted, "plan": plan }), text, None))
+    Ok((
+        json!({ "dry_run": dry_run, "deleted": deleted, "plan": plan }),
+        text,
+        None,
+    ))
 }

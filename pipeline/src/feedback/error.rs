@@ -79,7 +79,9 @@ impl From<ApplianceError> for ApiError {
                 error.allowed_states = vec!["idle", "error"];
                 error
             }
-            ApplianceError::StoreFull { .. } | ApplianceError::StoreRefuses { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, "store_full", message),
+            ApplianceError::StoreFull { .. } | ApplianceError::StoreRefuses { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "store_full", message)
+            }
             ApplianceError::Config(_) | ApplianceError::Recipe(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "configuration", message)
             }

@@ -249,7 +249,10 @@ pub async fn list(Extract(shared): Extract<Shared>, Query(query): Query<ListQuer
         let open: Option<RunLine> = match current {
             Some(run) if catalogue.find(&run.info.id)?.is_none() => {
                 let info = &run.info;
-                let text = format!("{} {} {} {} {}", info.id, info.sample, info.proposal, info.technique, info.title);
+                let text = format!(
+                    "{} {} {} {} {}",
+                    info.id, info.sample, info.proposal, info.technique, info.title
+                );
                 Some(line(&run)).filter(|_| asked.fits_words(&text))
             }
             _ => None,

@@ -48,7 +48,10 @@ pub async fn with<T: Send + 'static>(
     let refuse_deleted = |run: &StoredRun| match run.life.state {
         State::Deleted => {
             let copy = run.life.destination.as_deref().unwrap_or_default();
-            let message = format!("the data of run {} were deleted here; its copy is at {copy}", run.record.id);
+            let message = format!(
+                "the data of run {} were deleted here; its copy is at {copy}",
+                run.record.id
+            );
             Err(ApiError::new(StatusCode::GONE, "deleted", message))
         }
         _ => read(run),

@@ -15,8 +15,16 @@ use std::process::Command;
 /// Gives a closed run its owner and group and shows it in the export. Doing it again changes nothing.
 pub fn publish(config: &AccessConfig, store: &Path, job: &Job) -> Result<(), KeepError> {
     let proposal = &job.record.proposal;
-    let group = config.group.as_deref().map(|name| number("group", name, proposal)).transpose()?;
-    let owner = config.owner.as_deref().map(|name| number("passwd", name, proposal)).transpose()?;
+    let group = config
+        .group
+        .as_deref()
+        .map(|name| number("group", name, proposal))
+        .transpose()?;
+    let owner = config
+        .owner
+        .as_deref()
+        .map(|name| number("passwd", name, proposal))
+        .transpose()?;
     let give = |path: &Path, mode: u32| -> Result<(), KeepError> {
         if owner.is_none() && group.is_none() {
             return Ok(());
@@ -30,14 +38,18 @@ pub fn publish(config: &AccessConfig, store: &Path, job: &Job) -> Result<(), Kee
         give(&job.folder.join(name), 0o640)?;
     }
     give(&job.folder, 0o750)?;
-    let Some(export) = export(config, store) else { return Ok(()) };
+    let Some(export) = export(config, store) else {
+        return Ok(());
+    };
     let folder = export.join(&job.path);
     fs::create_dir_all(&folder).map_err(|source| KeepError::io("creating", &folder, source))?;
     give(&folder, 0o750)?;
     for name in names {
         let link = folder.join(name);
         match fs::hard_link(job.folder.join(name), &link) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(KeepError::io("linking", &link, error)),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(KeepError::io("linking", &link, error));
+            }
             _ => {}
         }
     }
@@ -46,7 +58,9 @@ pub fn publish(config: &AccessConfig, store: &Path, job: &Job) -> Result<(), Kee
 
 /// Takes a run out of the export, `run.json` first.
 pub fn withdraw(config: &AccessConfig, store: &Path, path: &str) -> Result<(), KeepError> {
-    let Some(export) = export(config, store) else { return Ok(()) };
+    let Some(export) = export(config, store) else {
+        return Ok(());
+    };
     let folder = export.join(path);
     let gone = |done: std::io::Result<()>| match done {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(KeepError::io("removing", &folder, error)),
@@ -57,7 +71,10 @@ pub fn withdraw(config: &AccessConfig, store: &Path, path: &str) -> Result<(), K
 }
 
 fn export(config: &AccessConfig, store: &Path) -> Option<PathBuf> {
-    config.export.as_ref().map(|export| crate::config::resolve(store, export))
+    config
+        .export
+        .as_ref()
+        .map(|export| crate::config::resolve(store, export))
 }
 
 /// Number of a user or group, asked where the machine asks: files, LDAP, whatever it is set up for.
@@ -65,14 +82,18 @@ fn number(database: &str, name: &str, proposal: &str) -> Result<u32, KeepError> 
     let name = name.replace("{proposal}", proposal);
     let unknown = || {
         let what = if database == "group" { "group" } else { "user" };
-        KeepError::Config(format!("the {what} {name:?} is not known on this machine: access.group and access.owner name it"))
+        KeepError::Config(format!(
+            "the {what} {name:?} is not known on this machine: access.group and access.owner name it"
+        ))
     };
     let output = Command::new("getent").args([database, "--", &name]).output();
     let output = output.map_err(|source| KeepError::io("running", Path::new("getent"), source))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let number = text.split(':').nth(2).and_then(|number| number.parse().ok());
     match number.ok_or_else(unknown)? {
-        0 => Err(KeepError::Config(format!("{name:?} is root: runs never belong to root"))),
+        0 => Err(KeepError::Config(format!(
+            "{name:?} is root: runs never belong to root"
+        ))),
         number => Ok(number),
     }
 }

@@ -33,7 +33,10 @@ impl Clock {
         if let Some(path) = &test {
             tracing::warn!(target: "fluxline", "{TEST_CLOCK}: the store's time is what {} says", path.display());
         }
-        Clock { started: Instant::now(), test }
+        Clock {
+            started: Instant::now(),
+            test,
+        }
     }
 
     /// Whether a test tells the time.
@@ -44,7 +47,10 @@ impl Clock {
     /// What time it is.
     pub fn now(&self) -> Now {
         let text = self.test.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
-        let mut numbers = text.iter().flat_map(|text| text.split_whitespace()).map(|n| n.parse().unwrap_or(0));
+        let mut numbers = text
+            .iter()
+            .flat_map(|text| text.split_whitespace())
+            .map(|n| n.parse().unwrap_or(0));
         let (wall, steady): (i64, u64) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0).max(0) as u64);
         let now = Timestamp::now();
         Now {

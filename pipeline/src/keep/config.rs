@@ -135,7 +135,12 @@ pub struct AnnounceConfig {
 }
 
 /// Checks what one section alone cannot say.
-pub fn check(push: &PushConfig, retention: &RetentionConfig, access: &AccessConfig, announce: &AnnounceConfig) -> Result<(), ConfigError> {
+pub fn check(
+    push: &PushConfig,
+    retention: &RetentionConfig,
+    access: &AccessConfig,
+    announce: &AnnounceConfig,
+) -> Result<(), ConfigError> {
     within("push.parallel", push.parallel as f64, 1.0, 32.0)?;
     within("push.rate_mb_s", push.rate_mb_s, 0.0, 1e6)?;
     within("push.part_mib", push.part_mib as f64, 5.0, 1024.0)?;
@@ -144,24 +149,49 @@ pub fn check(push: &PushConfig, retention: &RetentionConfig, access: &AccessConf
     within("retention.scrub_h", retention.scrub_h, 0.1, 8760.0)?;
     within("retention.scrub_mb_s", retention.scrub_mb_s, 0.0, 1e6)?;
     within("retention.delete_percent", retention.delete_percent, 0.0, 100.0)?;
-    within("retention.urgent_percent", retention.urgent_percent, retention.delete_percent, 100.0)?;
-    within("retention.refuse_percent", retention.refuse_percent, retention.urgent_percent, 100.0)?;
+    within(
+        "retention.urgent_percent",
+        retention.urgent_percent,
+        retention.delete_percent,
+        100.0,
+    )?;
+    within(
+        "retention.refuse_percent",
+        retention.refuse_percent,
+        retention.urgent_percent,
+        100.0,
+    )?;
     if let Some(gb) = retention.capacity_gb {
         within("retention.capacity_gb", gb, 1e-6, 1e9)?;
     }
-    within("announce.hook_timeout_s", announce.hook_timeout_s.unwrap_or(60.0), 1.0, 3600.0)?;
+    within(
+        "announce.hook_timeout_s",
+        announce.hook_timeout_s.unwrap_or(60.0),
+        1.0,
+        3600.0,
+    )?;
     if !announce.hook.is_empty() && announce.folder.is_none() {
         let expected = "the command takes files: name the folder for them as announce.folder";
-        return Err(ConfigError::value("announce.hook", format!("{:?}", announce.hook), expected));
+        return Err(ConfigError::value(
+            "announce.hook",
+            format!("{:?}", announce.hook),
+            expected,
+        ));
     }
     for (key, name) in [("access.group", &access.group), ("access.owner", &access.owner)] {
         if name.as_deref().is_some_and(|name| name == "root" || name.is_empty()) {
-            return Err(ConfigError::value(key, format!("{name:?}"), "runs never belong to root: name another"));
+            return Err(ConfigError::value(
+                key,
+                format!("{name:?}"),
+                "runs never belong to root: name another",
+            ));
         }
     }
     let Some(to) = &push.to else { return Ok(()) };
     let folder = std::path::Path::new(to).is_absolute();
-    let bucket = to.strip_prefix("s3://").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
+    let bucket = to
+        .strip_prefix("s3://")
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
     match folder || bucket {
         true => Ok(()),
         false => Err(ConfigError::value(

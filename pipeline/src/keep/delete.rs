@@ -49,7 +49,10 @@ pub fn delete(
         return Err(KeepError::Config(format!("{} is {}", job.path, job.life.state.name())));
     }
     if let Err(reason) = is_safe(&job.life, now, age, clock_trusted) {
-        return Err(KeepError::Config(format!("{} is not safe to delete: {reason:?}", job.path)));
+        return Err(KeepError::Config(format!(
+            "{} is not safe to delete: {reason:?}",
+            job.path
+        )));
     }
     push::is_there(job, copy)?;
     let store = access.1;

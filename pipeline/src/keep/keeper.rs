@@ -176,7 +176,9 @@ impl Keeper {
             while let Ok(Some(_)) = keeper.push_next() {}
             warn("looking for runs that are safe to delete", keeper.mature());
         })?;
-        spawn("fluxline-tell", Duration::from_millis(500), |keeper| warn("telling the facility", keeper.tell()))?;
+        spawn("fluxline-tell", Duration::from_millis(500), |keeper| {
+            warn("telling the facility", keeper.tell())
+        })?;
         spawn("fluxline-scrub", Duration::from_secs(1), |keeper| {
             while let Ok(Some(_)) = keeper.scrub_next() {}
         })?;
@@ -210,7 +212,8 @@ impl Keeper {
 
     /// Enters into the catalogue what a run's own file says by now.
     fn note(&self, path: &str) -> Result<(), KeepError> {
-        self.catalogue.set_life(path, &Life::read(&self.catalogue.folder(path))?)
+        self.catalogue
+            .set_life(path, &Life::read(&self.catalogue.folder(path))?)
     }
 
     /// The central store where it is, unless it is given time.
@@ -344,7 +347,12 @@ impl Keeper {
     fn damaged(&self, path: &str, error: &KeepError) -> Result<(), KeepError> {
         let folder = self.catalogue.folder(path);
         let mut life = Life::read(&folder)?;
-        life.append(&folder, self.clock.now().wall, "damaged", json!({ "reason": error.to_string() }))?;
+        life.append(
+            &folder,
+            self.clock.now().wall,
+            "damaged",
+            json!({ "reason": error.to_string() }),
+        )?;
         self.catalogue.set_life(path, &life)
     }
 
@@ -355,15 +363,22 @@ impl Keeper {
 
     /// Reads the copy of a run again; one that differs makes the run closed, so that it is pushed again.
     pub fn verify(&self, path: &str) -> Result<(), KeepError> {
-        let to = self.destination().ok_or_else(|| KeepError::Config("push.to is not set: there is no copy".into()))?;
+        let to = self
+            .destination()
+            .ok_or_else(|| KeepError::Config("push.to is not set: there is no copy".into()))?;
         let busy = || KeepError::Config(format!("{path} is being worked on: try again"));
         let _busy = self.take(path).ok_or_else(busy)?;
         let mut job = Job::open(self.store.root(), path)?;
         if !matches!(job.life.state, State::Verified | State::SafeToDelete | State::Deleted) {
-            return Err(KeepError::Config(format!("{path} is {}: it has no verified copy yet", job.life.state.name())));
+            return Err(KeepError::Config(format!(
+                "{path} is {}: it has no verified copy yet",
+                job.life.state.name()
+            )));
         }
         let now = self.clock.now().wall;
-        let done = push::reread(&mut job, to, self.settings.push.parallel, now, &|_| self.wait(&self.pace, 0));
+        let done = push::reread(&mut job, to, self.settings.push.parallel, now, &|_| {
+            self.wait(&self.pace, 0)
+        });
         if let Err(error @ KeepError::Differs { .. }) = &done {
             self.closed_again(&mut job, error)?;
         }
@@ -424,21 +439,37 @@ impl Keeper {
 
     /// What deleting would do now, so that a run of `needed_bytes` finds room.
     pub fn plan(&self, needed_bytes: u64) -> Result<Plan, KeepError> {
-        let candidate = |run: Found| Candidate { path: run.path, bytes: run.bytes };
+        let candidate = |run: Found| Candidate {
+            path: run.path,
+            bytes: run.bytes,
+        };
         let safe = self.catalogue.in_states(&[State::SafeToDelete], 100_000)?;
-        let mut safe: Vec<Candidate> = safe.into_iter().filter(|run| run.damaged.is_none()).map(candidate).collect();
+        let mut safe: Vec<Candidate> = safe
+            .into_iter()
+            .filter(|run| run.damaged.is_none())
+            .map(candidate)
+            .collect();
         let bytes: Vec<u64> = safe.iter().map(|run| run.bytes).collect();
         let count = retention::must_go(&bytes, self.room()?, self.settings.retention.watermarks(), needed_bytes);
         let stay = safe.split_off(count);
         let totals = self.catalogue.totals()?;
-        let kept = totals.iter().filter(|total| !matches!(total.life, State::SafeToDelete | State::Deleted));
+        let kept = totals
+            .iter()
+            .filter(|total| !matches!(total.life, State::SafeToDelete | State::Deleted));
         let (unsafe_runs, unsafe_bytes) = kept.fold((0, 0), |sum, total| (sum.0 + total.runs, sum.1 + total.bytes));
-        Ok(Plan { delete: safe, stay, unsafe_runs, unsafe_bytes })
+        Ok(Plan {
+            delete: safe,
+            stay,
+            unsafe_runs,
+            unsafe_bytes,
+        })
     }
 
     /// Deletes runs that are safe to delete, oldest first, until there is room; which ones.
     pub fn collect(&self, needed_bytes: u64) -> Result<Vec<Candidate>, KeepError> {
-        let Some(to) = self.reachable() else { return Ok(Vec::new()) };
+        let Some(to) = self.reachable() else {
+            return Ok(Vec::new());
+        };
         let mut gone = Vec::new();
         for run in self.plan(needed_bytes)?.delete {
             let Some(_busy) = self.take(&run.path) else { continue };
@@ -492,7 +523,9 @@ impl Keeper {
     pub fn scrub_next(&self) -> Result<Option<(String, Scrubbed)>, KeepError> {
         let now = self.clock.now().wall.as_microsecond();
         let before = now - (self.settings.retention.scrub_h * 3.6e9) as i64;
-        let Some(run) = self.catalogue.unscrubbed(before, 1)?.pop() else { return Ok(None) };
+        let Some(run) = self.catalogue.unscrubbed(before, 1)?.pop() else {
+            return Ok(None);
+        };
         let done = self.scrub(&run.path);
         match &done {
             Err(KeepError::Stopped) => {}
@@ -504,15 +537,24 @@ impl Keeper {
     /// Looks over one run.
     pub fn scrub(&self, path: &str) -> Result<Scrubbed, KeepError> {
         // Another thread reads it anyway; its turn comes again.
-        let Some(_busy) = self.take(path) else { return Ok(Scrubbed::default()) };
+        let Some(_busy) = self.take(path) else {
+            return Ok(Scrubbed::default());
+        };
         let mut job = Job::open(self.store.root(), path)?;
         if job.life.state == State::Deleted {
             return Ok(Scrubbed::default());
         }
         let pace = |bytes| self.wait(&self.scrub_pace, bytes);
         let found = scrub::scrub(&mut job, self.destination(), self.clock.now().wall, &pace)?;
-        for (outcome, files) in [("good", &found.good), ("repaired", &found.repaired), ("damaged", &found.damaged)] {
-            self.metrics.scrubbed.with_label_values(&[outcome]).inc_by(files.len() as u64);
+        for (outcome, files) in [
+            ("good", &found.good),
+            ("repaired", &found.repaired),
+            ("damaged", &found.damaged),
+        ] {
+            self.metrics
+                .scrubbed
+                .with_label_values(&[outcome])
+                .inc_by(files.len() as u64);
         }
         for text in &found.damaged {
             tracing::error!(target: "fluxline", "run {path}: {text}");
@@ -528,7 +570,10 @@ impl Keeper {
         let used_bytes = here.map(|total| total.bytes).sum::<u64>();
         let disk = self.store.free_bytes()?.saturating_add(used_bytes);
         let capacity = self.settings.retention.capacity_gb.map(|gb| (gb * 1e9) as u64);
-        Ok(Room { capacity_bytes: capacity.map_or(disk, |most| most.min(disk)), used_bytes })
+        Ok(Room {
+            capacity_bytes: capacity.map_or(disk, |most| most.min(disk)),
+            used_bytes,
+        })
     }
 
     /// Whether a run that may take `needed_bytes` can be armed, after deleting what is safe. Otherwise what there is.
@@ -543,13 +588,21 @@ impl Keeper {
             tracing::warn!(target: "fluxline", "no room is made in the store: {error}");
         }
         let room = self.room()?;
-        Ok(if retention::fits(room, marks, needed_bytes) { Ok(()) } else { Err(room) })
+        Ok(if retention::fits(room, marks, needed_bytes) {
+            Ok(())
+        } else {
+            Err(room)
+        })
     }
 
     /// What will be.
     pub fn forecast(&self) -> Result<Forecast, KeepError> {
         let now = self.clock.now().wall.as_microsecond();
-        let safe = self.catalogue.totals()?.into_iter().find(|total| total.life == State::SafeToDelete);
+        let safe = self
+            .catalogue
+            .totals()?
+            .into_iter()
+            .find(|total| total.life == State::SafeToDelete);
         Ok(retention::forecast(
             self.room()?,
             self.settings.retention.watermarks(),
@@ -586,7 +639,10 @@ impl Keeper {
         };
         for state in State::ALL.into_iter().skip(1) {
             let total = totals.iter().find(|total| total.life == state);
-            let count = total.map(|total| StateCount { runs: total.runs, bytes: total.bytes });
+            let count = total.map(|total| StateCount {
+                runs: total.runs,
+                bytes: total.bytes,
+            });
             status.runs.insert(state.name(), count.unwrap_or_default());
         }
         let going = locked(&self.going);
@@ -612,7 +668,9 @@ impl Keeper {
         }
         metrics.fill.set(status.percent / 100.0);
         crate::metrics::Metrics::only(&metrics.level, &retention::Level::NAMES, status.level);
-        metrics.hours_left.set(status.forecast.hours_left.unwrap_or(f64::INFINITY));
+        metrics
+            .hours_left
+            .set(status.forecast.hours_left.unwrap_or(f64::INFINITY));
         metrics.rate.set(status.forecast.bytes_per_s);
         metrics.oldest_unverified.set(status.oldest_unverified_s.unwrap_or(0.0));
         metrics.damaged.set(status.damaged_runs as i64);

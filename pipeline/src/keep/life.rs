@@ -178,7 +178,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn line(state: &str, hash: &str) -> String {
-        format!("{}\n", json!({ "time": "2026-11-28T10:00:00.000Z", "state": state, "run_json_sha256": hash, "destination": "/central" }))
+        format!(
+            "{}\n",
+            json!({ "time": "2026-11-28T10:00:00.000Z", "state": state, "run_json_sha256": hash, "destination": "/central" })
+        )
     }
 
     #[test]
@@ -201,7 +204,8 @@ mod tests {
     #[test]
     fn a_copy_that_went_bad_makes_the_run_closed_again_but_no_younger() {
         let text = line("closed", "aa") + &line("pushed", "aa") + &line("verified", "aa");
-        let again = text + "{\"state\":\"closed\",\"time\":\"2026-12-01T10:00:00.000Z\",\"reason\":\"the copy differs\"}\n";
+        let again =
+            text + "{\"state\":\"closed\",\"time\":\"2026-12-01T10:00:00.000Z\",\"reason\":\"the copy differs\"}\n";
         let life = Life::of(again.as_bytes());
         assert_eq!((life.state, life.verified), (State::Closed, None));
         assert_eq!(life.closed, "2026-11-28T10:00:00Z".parse().ok());
@@ -213,7 +217,8 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(STATE_JSONL), line("closed", "aa") + "{\"state\":\"pus").unwrap();
         let mut life = Life::read(&folder).unwrap();
-        life.append(&folder, Timestamp::UNIX_EPOCH, "pushed", json!({})).unwrap();
+        life.append(&folder, Timestamp::UNIX_EPOCH, "pushed", json!({}))
+            .unwrap();
         assert_eq!(Life::read(&folder).unwrap(), life);
         assert_eq!(life.state, State::Pushed);
         fs::remove_dir_all(folder).unwrap();

@@ -59,20 +59,32 @@ impl KeepMetrics {
         let metrics = Self {
             runs: add(
                 registry,
-                IntGaugeVec::new(Opts::new("fluxline_store_runs", "Runs of the store by state"), &["state"]),
+                IntGaugeVec::new(
+                    Opts::new("fluxline_store_runs", "Runs of the store by state"),
+                    &["state"],
+                ),
             )?,
             bytes: add(
                 registry,
                 GaugeVec::new(
-                    Opts::new("fluxline_store_run_bytes", "Bytes of the files of runs by state; deleted ones are at the central store only"),
+                    Opts::new(
+                        "fluxline_store_run_bytes",
+                        "Bytes of the files of runs by state; deleted ones are at the central store only",
+                    ),
                     &["state"],
                 ),
             )?,
-            fill: gauge("fluxline_store_fill_ratio", "Share of the store's room that runs take, 0 to 1")?,
+            fill: gauge(
+                "fluxline_store_fill_ratio",
+                "Share of the store's room that runs take, 0 to 1",
+            )?,
             level: add(
                 registry,
                 IntGaugeVec::new(
-                    Opts::new("fluxline_store_level_info", "1 for what the fill means: normal, filling (safe runs are deleted), urgent, refusing (no run is armed)"),
+                    Opts::new(
+                        "fluxline_store_level_info",
+                        "1 for what the fill means: normal, filling (safe runs are deleted), urgent, refusing (no run is armed)",
+                    ),
                     &["level"],
                 ),
             )?,
@@ -80,27 +92,45 @@ impl KeepMetrics {
                 "fluxline_store_left_hours",
                 "Hours until no run is armed at the rate of the last hour or day, if nothing is deleted; infinite where nothing is recorded",
             )?,
-            rate: gauge("fluxline_store_fill_bytes_per_second", "Bytes per second that runs added over the last hour or day")?,
+            rate: gauge(
+                "fluxline_store_fill_bytes_per_second",
+                "Bytes per second that runs added over the last hour or day",
+            )?,
             oldest_unverified: gauge(
                 "fluxline_store_oldest_unverified_seconds",
                 "Time since the oldest run that has no verified copy was closed; 0 where all have one",
             )?,
-            damaged: add(registry, IntGauge::new("fluxline_store_damaged_runs", "Runs with files that are not what was written and could not be repaired"))?,
-            pushed_bytes: add(registry, IntCounter::new("fluxline_push_bytes_total", "Bytes sent to the central store"))?,
+            damaged: add(
+                registry,
+                IntGauge::new(
+                    "fluxline_store_damaged_runs",
+                    "Runs with files that are not what was written and could not be repaired",
+                ),
+            )?,
+            pushed_bytes: add(
+                registry,
+                IntCounter::new("fluxline_push_bytes_total", "Bytes sent to the central store"),
+            )?,
             pushes: counters(
                 registry,
                 "fluxline_push_total",
                 "Tries to push a run; differs: the copy was not what was sent, damaged: a file here was not what was written",
                 &["verified", "away", "differs", "damaged", "local"],
             )?,
-            push_wait: gauge("fluxline_push_wait_seconds", "Time until the central store is tried again; 0 where it answers")?,
+            push_wait: gauge(
+                "fluxline_push_wait_seconds",
+                "Time until the central store is tried again; 0 where it answers",
+            )?,
             scrubbed: counters(
                 registry,
                 "fluxline_scrub_files_total",
                 "Files read and compared with their hashes",
                 &["good", "repaired", "damaged"],
             )?,
-            deleted: add(registry, IntCounter::new("fluxline_store_deleted_runs_total", "Runs whose data were deleted here"))?,
+            deleted: add(
+                registry,
+                IntCounter::new("fluxline_store_deleted_runs_total", "Runs whose data were deleted here"),
+            )?,
             announced: counters(
                 registry,
                 "fluxline_announce_total",

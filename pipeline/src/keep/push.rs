@@ -49,7 +49,13 @@ impl Job {
             hash,
         };
         let path = path.to_string();
-        Ok(Job { path, folder, record, life, run_json })
+        Ok(Job {
+            path,
+            folder,
+            record,
+            life,
+            run_json,
+        })
     }
 
     /// The files of the run without `run.json`.
@@ -79,7 +85,13 @@ impl Job {
 }
 
 /// Sends every file but `run.json`, and says so in `state.jsonl`.
-pub fn send(job: &mut Job, to: &dyn Destination, parallel: usize, now: Timestamp, pace: Pace<'_>) -> Result<(), KeepError> {
+pub fn send(
+    job: &mut Job,
+    to: &dyn Destination,
+    parallel: usize,
+    now: Timestamp,
+    pace: Pace<'_>,
+) -> Result<(), KeepError> {
     to.ready()?;
     let one = |file: &FileRecord| to.send(&job.key(file), &job.folder.join(&file.name), file, pace);
     each(&job.files().collect::<Vec<_>>(), parallel, &one)?;
@@ -89,10 +101,18 @@ pub fn send(job: &mut Job, to: &dyn Destination, parallel: usize, now: Timestamp
 
 /// Reads every copy back and gives it its name; then sends `run.json` the same way, and says in `state.jsonl` that the
 /// run is verified. A copy that differs is removed.
-pub fn verify(job: &mut Job, to: &dyn Destination, parallel: usize, now: Timestamp, pace: Pace<'_>) -> Result<(), KeepError> {
+pub fn verify(
+    job: &mut Job,
+    to: &dyn Destination,
+    parallel: usize,
+    now: Timestamp,
+    pace: Pace<'_>,
+) -> Result<(), KeepError> {
     to.ready()?;
     compare_all(job, &job.files().collect::<Vec<_>>(), to, parallel, pace)?;
-    each(&job.files().collect::<Vec<_>>(), parallel, &|file| to.publish(&job.key(file)))?;
+    each(&job.files().collect::<Vec<_>>(), parallel, &|file| {
+        to.publish(&job.key(file))
+    })?;
     let key = job.key(&job.run_json);
     to.send(&key, &job.folder.join(&job.run_json.name), &job.run_json, pace)?;
     compare(&key, &job.run_json, to, pace)?;
@@ -101,7 +121,13 @@ pub fn verify(job: &mut Job, to: &dyn Destination, parallel: usize, now: Timesta
 }
 
 /// Reads every copy of a verified run again. A copy that differs is removed; the caller makes the run closed again.
-pub fn reread(job: &mut Job, to: &dyn Destination, parallel: usize, now: Timestamp, pace: Pace<'_>) -> Result<(), KeepError> {
+pub fn reread(
+    job: &mut Job,
+    to: &dyn Destination,
+    parallel: usize,
+    now: Timestamp,
+    pace: Pace<'_>,
+) -> Result<(), KeepError> {
     to.ready()?;
     compare_all(job, &job.all_files().collect::<Vec<_>>(), to, parallel, pace)?;
     job.append(now, "verified", proof(job, to))
@@ -117,7 +143,11 @@ pub fn is_there(job: &Job, at: &dyn Destination) -> Result<(), KeepError> {
                 Some(bytes) => format!("it has {bytes} bytes, sent were {}", file.bytes),
                 None => "it is gone".into(),
             };
-            return Err(KeepError::Differs { file: job.key(file), destination: at.name(), reason });
+            return Err(KeepError::Differs {
+                file: job.key(file),
+                destination: at.name(),
+                reason,
+            });
         }
     }
     Ok(())
@@ -132,11 +162,20 @@ fn proof(job: &Job, to: &dyn Destination) -> serde_json::Value {
 }
 
 /// Compares every copy, also behind one that differs: what is wrong is removed now and sent again together.
-fn compare_all(job: &Job, files: &[&FileRecord], to: &dyn Destination, parallel: usize, pace: Pace<'_>) -> Result<(), KeepError> {
+fn compare_all(
+    job: &Job,
+    files: &[&FileRecord],
+    to: &dyn Destination,
+    parallel: usize,
+    pace: Pace<'_>,
+) -> Result<(), KeepError> {
     let differs = Mutex::new(None);
     let compared = |file: &FileRecord| match compare(&job.key(file), file, to, pace) {
         Err(error @ KeepError::Differs { .. }) => {
-            differs.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            differs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert(error);
             Ok(())
         }
         done => done,
@@ -159,7 +198,11 @@ fn compare(key: &str, file: &FileRecord, to: &dyn Destination, pace: Pace<'_>) -
     if found.is_some() {
         to.remove(key)?;
     }
-    Err(KeepError::Differs { file: key.into(), destination: to.name(), reason })
+    Err(KeepError::Differs {
+        file: key.into(),
+        destination: to.name(),
+        reason,
+    })
 }
 
 /// Does `work` with every file, several at once. After the first failure no other is begun; it is what is returned.
@@ -172,10 +215,15 @@ fn each(
     let failure = Mutex::new(None);
     let run = || {
         while !failed.load(Relaxed) {
-            let Some(file) = files.get(next.fetch_add(1, Relaxed)) else { break };
+            let Some(file) = files.get(next.fetch_add(1, Relaxed)) else {
+                break;
+            };
             if let Err(error) = work(file) {
                 failed.store(true, Relaxed);
-                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                failure
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get_or_insert(error);
             }
         }
     };

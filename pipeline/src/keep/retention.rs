@@ -168,7 +168,13 @@ mod tests {
 
     #[test]
     fn levels_begin_at_their_marks() {
-        for (used, expected) in [(0, "normal"), (699, "normal"), (700, "filling"), (850, "urgent"), (950, "refusing")] {
+        for (used, expected) in [
+            (0, "normal"),
+            (699, "normal"),
+            (700, "filling"),
+            (850, "urgent"),
+            (950, "refusing"),
+        ] {
             assert_eq!(level(room(used), MARKS).name(), expected, "{used}");
         }
     }
@@ -177,7 +183,11 @@ mod tests {
     fn the_oldest_go_until_there_is_room() {
         assert_eq!(must_go(&[100, 100, 100], room(690), MARKS, 0), 0);
         assert_eq!(must_go(&[100, 100, 100], room(850), MARKS, 0), 2);
-        assert_eq!(must_go(&[100, 100, 100], room(690), MARKS, 300), 1, "room for a run that comes");
+        assert_eq!(
+            must_go(&[100, 100, 100], room(690), MARKS, 300),
+            1,
+            "room for a run that comes"
+        );
         assert_eq!(must_go(&[10], room(990), MARKS, 0), 1, "not more than is safe");
     }
 

@@ -9,7 +9,10 @@ const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 /// The wait after so many failures in a row (from 1): doubles from 1 s to 5 min, of which chance (0 to 1) takes up to
 /// half, so that many who failed together do not come back together.
 pub fn wait(failures: u32, chance: f64) -> Duration {
-    let full = WAIT.0.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(WAIT.1);
+    let full = WAIT
+        .0
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(WAIT.1);
     full.mul_f64(1.0 - chance.clamp(0.0, 1.0) / 2.0).max(WAIT.0)
 }
 

@@ -40,17 +40,23 @@ pub fn scrub(
             continue;
         };
         let Some(copy) = copy.filter(|_| verified) else {
-            found.damaged.push(format!("{}: {reason}; there is no verified copy", file.name));
+            found
+                .damaged
+                .push(format!("{}: {reason}; there is no verified copy", file.name));
             continue;
         };
         match repair(job, file, copy) {
             Ok(()) => found.repaired.push(file.name.clone()),
-            Err(error) => found.damaged.push(format!("{}: {reason}; not repaired: {error}", file.name)),
+            Err(error) => found
+                .damaged
+                .push(format!("{}: {reason}; not repaired: {error}", file.name)),
         }
     }
     let damaged = (!found.damaged.is_empty()).then(|| found.damaged.join("; "));
     match damaged {
-        Some(reason) if job.life.damaged.as_ref() != Some(&reason) => job.append(now, "damaged", json!({ "reason": reason }))?,
+        Some(reason) if job.life.damaged.as_ref() != Some(&reason) => {
+            job.append(now, "damaged", json!({ "reason": reason }))?
+        }
         None if job.life.damaged.is_some() || !found.repaired.is_empty() => {
             job.append(now, "repaired", json!({ "files": found.repaired }))?;
         }
@@ -60,7 +66,11 @@ pub fn scrub(
 }
 
 /// Whether a file is as written, and if not how it differs.
-fn check(job: &Job, file: &FileRecord, pace: &dyn Fn(usize) -> Result<(), KeepError>) -> Result<Result<(), String>, KeepError> {
+fn check(
+    job: &Job,
+    file: &FileRecord,
+    pace: &dyn Fn(usize) -> Result<(), KeepError>,
+) -> Result<Result<(), String>, KeepError> {
     let path = job.folder.join(&file.name);
     let mut digest = Digest::of(&file.algorithm, &file.name)?;
     let mut stopped = None;
@@ -88,7 +98,10 @@ fn check(job: &Job, file: &FileRecord, pace: &dyn Fn(usize) -> Result<(), KeepEr
 /// Fetches a file, compares it, and renames it into place.
 fn repair(job: &Job, file: &FileRecord, copy: &dyn Destination) -> Result<(), KeepError> {
     copy.ready()?;
-    let (path, draft) = (job.folder.join(&file.name), job.folder.join(format!(".{}.repair", file.name)));
+    let (path, draft) = (
+        job.folder.join(&file.name),
+        job.folder.join(format!(".{}.repair", file.name)),
+    );
     let local = |source| KeepError::io("writing", &draft, source);
     let mut into = File::create(&draft).map_err(local)?;
     let fetched = copy.fetch(&job.key(file), &mut into).and_then(|()| {
@@ -98,7 +111,11 @@ fn repair(job: &Job, file: &FileRecord, copy: &dyn Destination) -> Result<(), Ke
             return Ok(());
         }
         let reason = format!("fetched were {bytes} bytes with {} {hash}", file.algorithm);
-        Err(KeepError::Differs { file: job.key(file), destination: copy.name(), reason })
+        Err(KeepError::Differs {
+            file: job.key(file),
+            destination: copy.name(),
+            reason,
+        })
     });
     if let Err(error) = fetched {
         let _ = fs::remove_file(&draft);

@@ -35,10 +35,17 @@ pub fn payload(job: &Job, fields: &BTreeMap<String, String>) -> String {
     element("location", &location(job));
     element("startDate", &format!("{:.3}", record.start_time));
     element("endDate", &format!("{:.3}", record.end_time));
-    let _ = writeln!(out, "  <tns:sample><tns:name>{}</tns:name></tns:sample>", escaped(&record.sample));
+    let _ = writeln!(
+        out,
+        "  <tns:sample><tns:name>{}</tns:name></tns:sample>",
+        escaped(&record.sample)
+    );
     for (name, value) in parameters {
         let (name, value) = (escaped(name), escaped(&value));
-        let _ = writeln!(out, "  <tns:parameter><tns:name>{name}</tns:name><tns:value>{value}</tns:value></tns:parameter>");
+        let _ = writeln!(
+            out,
+            "  <tns:parameter><tns:name>{name}</tns:name><tns:value>{value}</tns:value></tns:parameter>"
+        );
     }
     out.push_str("</tns:dataset>\n");
     out

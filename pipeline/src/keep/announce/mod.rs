@@ -25,7 +25,9 @@ pub fn announce(config: &AnnounceConfig, base: &Path, job: &Job) -> Result<(), K
     let (scicat, icat) = (file(".scicat.json"), file(".icat.xml"));
     write(&scicat, scicat::payload(job, &config.fields).as_bytes())?;
     write(&icat, icat::payload(job, &config.fields).as_bytes())?;
-    let Some((program, arguments)) = config.hook.split_first() else { return Ok(()) };
+    let Some((program, arguments)) = config.hook.split_first() else {
+        return Ok(());
+    };
     let fill = |text: &String| {
         text.replace("{scicat}", &scicat.display().to_string())
             .replace("{icat}", &icat.display().to_string())

@@ -24,20 +24,26 @@ const TABLES: &str = "
 CREATE TABLE run (
     number INTEGER PRIMARY KEY,          -- grows with the time of arming: newest first is by number
     path TEXT NOT NULL UNIQUE,           -- PROPOSAL/YYYYMMDD/RUN
-    id TEXT NOT NULL, proposal TEXT NOT NULL, sample TEXT NOT NULL, technique TEXT NOT NULL, state TEXT NOT NULL,
-    started TEXT NOT NULL, start_us INTEGER NOT NULL,
+    id TEXT NOT NULL COLLATE NOCASE, proposal TEXT NOT NULL COLLATE NOCASE, sample TEXT NOT NULL COLLATE NOCASE,
+    technique TEXT NOT NULL COLLATE NOCASE, state TEXT NOT NULL COLLATE NOCASE,
+    started TEXT NOT NULL,
     frames INTEGER NOT NULL, complete INTEGER NOT NULL, bytes INTEGER NOT NULL,
     life TEXT NOT NULL, closed_us INTEGER NOT NULL, verified_us INTEGER, damaged TEXT, announced INTEGER NOT NULL,
     scrubbed_us INTEGER NOT NULL, exported INTEGER NOT NULL
 );
 CREATE INDEX run_id ON run (id);
 CREATE INDEX run_proposal ON run (proposal);
+CREATE INDEX run_sample ON run (sample);
+CREATE INDEX run_technique ON run (technique);
+CREATE INDEX run_state ON run (state);
+CREATE INDEX run_frames ON run (frames);
+CREATE INDEX run_bytes ON run (bytes);
 CREATE INDEX run_life ON run (life, closed_us, bytes);
 CREATE INDEX run_closed ON run (closed_us, bytes);
 CREATE INDEX run_scrubbed ON run (scrubbed_us);
 CREATE INDEX run_to_export ON run (number) WHERE exported = 0;
 CREATE INDEX run_to_announce ON run (closed_us) WHERE announced = 0;
-CREATE TABLE metadata (number INTEGER NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, as_number REAL);
+CREATE TABLE metadata (number INTEGER NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL COLLATE NOCASE, as_number REAL);
 CREATE INDEX metadata_number ON metadata (number);
 CREATE INDEX metadata_value ON metadata (key, value);
 CREATE INDEX metadata_as_number ON metadata (key, as_number);
@@ -180,7 +186,7 @@ impl Catalogue {
     /// The newest closed run of this name.
     pub fn find(&self, id: &str) -> Result<Option<Found>, KeepError> {
         self.with(|connection| {
-            let text = format!("SELECT {FOUND} FROM run WHERE id = ? ORDER BY number DESC LIMIT 1");
+            let text = format!("SELECT {FOUND} FROM run WHERE id = ? COLLATE BINARY ORDER BY number DESC LIMIT 1");
             connection.prepare_cached(&text)?.query_row([id], found).optional()
         })
     }
@@ -242,7 +248,11 @@ impl Catalogue {
             let rows = statement.query_map([], |row| {
                 let life: String = row.get(0)?;
                 let life = State::named(&life).unwrap_or_default();
-                Ok(Total { life, runs: row.get(1)?, bytes: row.get(2)? })
+                Ok(Total {
+                    life,
+                    runs: row.get(1)?,
+                    bytes: row.get(2)?,
+                })
             })?;
             rows.collect()
         })
@@ -286,7 +296,10 @@ impl Catalogue {
     pub fn set_scrubbed(&self, path: &str, at_us: i64) -> Result<(), KeepError> {
         self.with(|connection| {
             let text = "UPDATE run SET scrubbed_us = ? WHERE path = ?";
-            connection.prepare_cached(text)?.execute(params![at_us, path]).map(|_| ())
+            connection
+                .prepare_cached(text)?
+                .execute(params![at_us, path])
+                .map(|_| ())
         })
     }
 }
@@ -307,7 +320,9 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
     if version != 0 {
         return Err(rusqlite::Error::InvalidQuery);
     }
-    connection.execute_batch(&format!("BEGIN IMMEDIATE;{TABLES}PRAGMA user_version = {VERSION};COMMIT;"))?;
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE;{TABLES}PRAGMA user_version = {VERSION};COMMIT;"
+    ))?;
     Ok(connection)
 }
 
@@ -337,16 +352,37 @@ fn enter(connection: &Connection, path: &str, record: &RunRecord, life: &Life) -
     let bytes: u64 = record.files.iter().chain(&record.journal).map(|file| file.bytes).sum();
     let count = |key: &str| record.frames[key].as_u64().unwrap_or(0);
     connection
-        .prepare_cached("INSERT INTO run VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")?
+        .prepare_cached("INSERT INTO run VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")?
         .execute(params![
-            number, path, record.id, record.proposal, record.sample, record.technique, record.state,
-            record.start_time.to_string(), start_us, count("expected"), count("complete"), bytes,
-            life.state.name(), closed_us, life.verified.map(|time| time.as_microsecond()), life.damaged,
-            life.announced, scrubbed_us, exported
+            number,
+            path,
+            record.id,
+            record.proposal,
+            record.sample,
+            record.technique,
+            record.state,
+            record.start_time.to_string(),
+            count("expected"),
+            count("complete"),
+            bytes,
+            life.state.name(),
+            closed_us,
+            life.verified.map(|time| time.as_microsecond()),
+            life.damaged,
+            life.announced,
+            scrubbed_us,
+            exported
         ])?;
-    let mut text = [&record.id, &record.proposal, &record.sample, &record.technique, &record.title, &record.instrument]
-        .map(String::as_str)
-        .join(" ");
+    let mut text = [
+        &record.id,
+        &record.proposal,
+        &record.sample,
+        &record.technique,
+        &record.title,
+        &record.instrument,
+    ]
+    .map(String::as_str)
+    .join(" ");
     let mut insert = connection.prepare_cached("INSERT INTO metadata VALUES (?,?,?,?)")?;
     for (key, value) in &record.metadata {
         let as_number = value.parse::<f64>().ok().filter(|number| number.is_finite());

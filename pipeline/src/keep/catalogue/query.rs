@@ -88,9 +88,7 @@ impl Term {
             })
         };
         match self.field.as_str() {
-            "start" if day(&self.value).is_none() => {
-                wrong("a day as 2026-11-28 or a time as 2026-11-28T12:00:00Z")
-            }
+            "start" if day(&self.value).is_none() => wrong("a day as 2026-11-28 or a time as 2026-11-28T12:00:00Z"),
             "frames" | "complete" | "bytes" if self.value.parse::<f64>().is_err() => wrong("a number"),
             _ => Ok(()),
         }
@@ -103,8 +101,8 @@ impl Term {
         if TEXTS.contains(&field) {
             return match self.operator {
                 ":" => {
-                    values.push(Value::Text(format!("{}%", escaped(&self.value))));
-                    format!("{field} LIKE ? ESCAPE '\\'")
+                    values.extend(beginning(&self.value));
+                    format!("{field} >= ? AND {field} < ?")
                 }
                 _ => {
                     values.push(Value::Text(self.value.clone()));
@@ -119,15 +117,15 @@ impl Term {
                     // A day is all of it.
                     "=" => {
                         values.extend([Value::Integer(from), Value::Integer(to)]);
-                        "start_us >= ? AND start_us < ?".into()
+                        "number >= ? AND number < ?".into()
                     }
                     ">" | "<=" => {
                         values.push(Value::Integer(to));
-                        format!("start_us {} ?", if operator == ">" { ">=" } else { "<" })
+                        format!("number {} ?", if operator == ">" { ">=" } else { "<" })
                     }
                     _ => {
                         values.push(Value::Integer(from));
-                        format!("start_us {operator} ?")
+                        format!("number {operator} ?")
                     }
                 }
             }
@@ -139,8 +137,8 @@ impl Term {
                 values.push(Value::Text(key.into()));
                 let test = match (self.operator, self.value.parse::<f64>()) {
                     (":", _) => {
-                        values.push(Value::Text(format!("{}%", escaped(&self.value))));
-                        "value LIKE ? ESCAPE '\\'".into()
+                        values.extend(beginning(&self.value));
+                        "value >= ? AND value < ?".into()
                     }
                     (_, Ok(number)) => {
                         values.push(Value::Real(number));
@@ -180,8 +178,9 @@ fn split(text: &str) -> Vec<String> {
     terms
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+/// The range of texts that begin like this, which an index finds.
+fn beginning(text: &str) -> [Value; 2] {
+    [Value::Text(text.into()), Value::Text(format!("{text}\u{10ffff}"))]
 }
 
 /// Beginning and end of a day, or a time twice, microseconds of 1970.
@@ -190,7 +189,14 @@ fn day(text: &str) -> Option<(i64, i64)> {
         return Some((time.as_microsecond(), time.as_microsecond() + 1));
     }
     let date: jiff::civil::Date = text.parse().ok()?;
-    let at = |date: jiff::civil::Date| Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond());
+    let at = |date: jiff::civil::Date| {
+        Some(
+            date.to_zoned(jiff::tz::TimeZone::UTC)
+                .ok()?
+                .timestamp()
+                .as_microsecond(),
+        )
+    };
     Some((at(date)?, at(date.tomorrow().ok()?)?))
 }
 
@@ -203,8 +209,19 @@ mod tests {
     fn words_and_terms_are_told_apart() {
         let query = Query::parse("Lyso_42 frames>=1e3 sample:\"a b\" energy_kev<12.5").unwrap();
         assert_eq!(query.words, ["lyso", "42"]);
-        let terms: Vec<_> = query.terms.iter().map(|t| (t.field.as_str(), t.operator, t.value.as_str())).collect();
-        assert_eq!(terms, [("frames", ">=", "1e3"), ("sample", ":", "a b"), ("energy_kev", "<", "12.5")]);
+        let terms: Vec<_> = query
+            .terms
+            .iter()
+            .map(|t| (t.field.as_str(), t.operator, t.value.as_str()))
+            .collect();
+        assert_eq!(
+            terms,
+            [
+                ("frames", ">=", "1e3"),
+                ("sample", ":", "a b"),
+                ("energy_kev", "<", "12.5")
+            ]
+        );
         for bad in ["start>yesterday", "frames:many"] {
             assert!(Query::parse(bad).is_err(), "{bad}");
         }

@@ -7,7 +7,7 @@ use crate::storage::RunRecord;
 use rusqlite::params;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Runs that are entered in one transaction.
@@ -28,7 +28,11 @@ impl Catalogue {
         let days = self.days()?;
         for gone in self.days_gone(&days)? {
             self.read_day(&gone, &self.folder(&gone), end)?;
-            self.with(|connection| connection.execute("DELETE FROM day WHERE path = ?", [&gone]).map(|_| ()))?;
+            self.with(|connection| {
+                connection
+                    .execute("DELETE FROM day WHERE path = ?", [&gone])
+                    .map(|_| ())
+            })?;
         }
         for day in days {
             let folder = self.folder(&day);
@@ -71,11 +75,15 @@ impl Catalogue {
                 match record {
                     Ok(record) => {
                         enter(&transaction, path, record, life)?;
-                        transaction.prepare_cached("DELETE FROM unclosed WHERE path = ?")?.execute([path])?;
+                        transaction
+                            .prepare_cached("DELETE FROM unclosed WHERE path = ?")?
+                            .execute([path])?;
                     }
                     // Records, was interrupted, or cannot be read: looked at again the next time.
                     Err(_) if folder.is_dir() => {
-                        transaction.prepare_cached("INSERT OR IGNORE INTO unclosed VALUES (?)")?.execute([path])?;
+                        transaction
+                            .prepare_cached("INSERT OR IGNORE INTO unclosed VALUES (?)")?
+                            .execute([path])?;
                     }
                     Err(_) => forget(&transaction, path)?,
                 }
@@ -110,6 +118,11 @@ impl Catalogue {
             self.look_at(some)?;
         }
         Ok(true)
+    }
+
+    /// Folders of the runs that were not closed when they were last looked at: what an interruption may have left.
+    pub fn unclosed_folders(&self) -> Result<Vec<PathBuf>, KeepError> {
+        Ok(self.unclosed()?.iter().map(|path| self.folder(path)).collect())
     }
 
     fn unclosed(&self) -> Result<Vec<String>, KeepError> {
@@ -149,7 +162,10 @@ impl Catalogue {
             })
             .collect();
         days.sort_by(|a, b| b.cmp(a));
-        Ok(days.into_iter().map(|(day, proposal)| format!("{proposal}/{day}")).collect())
+        Ok(days
+            .into_iter()
+            .map(|(day, proposal)| format!("{proposal}/{day}"))
+            .collect())
     }
 }
 
@@ -160,7 +176,9 @@ fn forget(connection: &rusqlite::Connection, path: &str) -> rusqlite::Result<()>
     if let Ok(number) = number {
         remove(connection, number)?;
     }
-    connection.prepare_cached("DELETE FROM unclosed WHERE path = ?")?.execute([path])?;
+    connection
+        .prepare_cached("DELETE FROM unclosed WHERE path = ?")?
+        .execute([path])?;
     Ok(())
 }
 

@@ -28,7 +28,12 @@ impl Folder {
     /// The folder `root`, for the store at `store` whose keeper's folder is `keep`.
     pub fn new(root: PathBuf, store: &Path, keep: PathBuf, same_file_system: bool) -> Self {
         let store = store.to_path_buf();
-        Self { root, store, keep, same_file_system }
+        Self {
+            root,
+            store,
+            keep,
+            same_file_system,
+        }
     }
 
     fn away(&self, reason: impl std::fmt::Display) -> KeepError {
@@ -108,7 +113,8 @@ impl Destination for Folder {
                 "it lies on the same file system as the store: is it mounted? push.same_file_system = true takes it all the same",
             ));
         }
-        self.at("looking at", &self.root, self.known())?.map_err(|reason| self.away(reason))
+        self.at("looking at", &self.root, self.known())?
+            .map_err(|reason| self.away(reason))
     }
 
     fn send(&self, key: &str, file: &Path, record: &FileRecord, pace: Pace<'_>) -> Result<(), KeepError> {
@@ -121,7 +127,11 @@ impl Destination for Folder {
         self.at("creating", folder, fs::create_dir_all(folder))?;
         let begun = there(&part).unwrap_or(0);
         let mut options = OpenOptions::new();
-        let opened = options.create(true).write(true).truncate(begun > record.bytes).open(&part);
+        let opened = options
+            .create(true)
+            .write(true)
+            .truncate(begun > record.bytes)
+            .open(&part);
         let copy = self.at("creating", &part, opened)?;
         let begun = if begun > record.bytes { 0 } else { begun };
         let mut digest = Digest::of(&record.algorithm, &record.name)?;
@@ -172,7 +182,11 @@ impl Destination for Folder {
             self.at("renaming", &part, fs::rename(&part, &whole))?;
         }
         let folder = whole.parent().unwrap_or(&self.root);
-        self.at("syncing", folder, File::open(folder).and_then(|folder| folder.sync_all()))
+        self.at(
+            "syncing",
+            folder,
+            File::open(folder).and_then(|folder| folder.sync_all()),
+        )
     }
 
     fn size(&self, key: &str) -> Result<Option<u64>, KeepError> {

@@ -78,7 +78,9 @@ impl Bucket {
                 // The text is secret: the message names the file only.
                 let keys: Credentials = toml::from_str(&text).map_err(|_| {
                     let path = path.display();
-                    KeepError::Config(format!("{path}: expected access_key_id = \"...\" and secret_access_key = \"...\""))
+                    KeepError::Config(format!(
+                        "{path}: expected access_key_id = \"...\" and secret_access_key = \"...\""
+                    ))
                 })?;
                 AmazonS3Builder::new()
                     .with_access_key_id(keys.access_key_id)
@@ -126,7 +128,8 @@ impl Bucket {
 
     /// Where the upload of `key` is noted.
     fn note(&self, key: &str) -> PathBuf {
-        self.uploads.join(format!("{}.json", blake3::hash(key.as_bytes()).to_hex()))
+        self.uploads
+            .join(format!("{}.json", blake3::hash(key.as_bytes()).to_hex()))
     }
 
     /// The upload of this very file that an earlier try began.
@@ -192,8 +195,14 @@ impl Bucket {
             let _ = fs::remove_file(self.note(key));
             return Err(damaged(file, record, record.bytes, &hash));
         }
-        let parts = upload.parts.iter().map(|id| PartId { content_id: id.clone() }).collect();
-        let done = self.runtime.block_on(self.client.complete_multipart(&at, &upload.id, parts));
+        let parts = upload
+            .parts
+            .iter()
+            .map(|id| PartId { content_id: id.clone() })
+            .collect();
+        let done = self
+            .runtime
+            .block_on(self.client.complete_multipart(&at, &upload.id, parts));
         // Whatever it says, this upload is over; whether the object is right the reading back says.
         let _ = fs::remove_file(self.note(key));
         done.map(|_| ()).map_err(|error| self.away(error))
@@ -213,7 +222,9 @@ impl Destination for Bucket {
         if self.size(key)? == Some(record.bytes) {
             return Ok(());
         }
-        let bytes = fs::metadata(file).map_err(|source| KeepError::io("reading", file, source))?.len();
+        let bytes = fs::metadata(file)
+            .map_err(|source| KeepError::io("reading", file, source))?
+            .len();
         if bytes != record.bytes {
             return Err(damaged(file, record, bytes, ""));
         }
