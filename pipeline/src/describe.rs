@@ -2,8 +2,8 @@
 //! `docs/metrics.md`.
 
 use crate::config::{
-    AcceleratorConfig, AccessConfig, AnnounceConfig, AssemblySection, CoresConfig, EmitConfig, FeedbackConfig,
-    PlaceConfig, PushConfig, RecipeConfig, RetentionConfig, RingConfig, RunConfig, StoreConfig,
+    AcceleratorConfig, AccessConfig, AnnounceConfig, AssemblySection, CalibrationsConfig, CoresConfig, EmitConfig,
+    FeedbackConfig, PlaceConfig, PushConfig, RecipeConfig, RetentionConfig, RingConfig, RunConfig, StoreConfig,
 };
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -118,6 +118,7 @@ pub fn configuration() -> String {
     section::<AnnounceConfig>(&mut out, "[announce]");
     section::<FeedbackConfig>(&mut out, "[feedback]");
     section::<EmitConfig>(&mut out, "[emit]");
+    section::<CalibrationsConfig>(&mut out, "[calibrations]");
     section::<RecipeConfig>(&mut out, "[recipe.NAME]");
     for (title, schema) in crate::recipes::schemas() {
         let _ = writeln!(out, "## `{title}`\n");

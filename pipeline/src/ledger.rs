@@ -57,6 +57,16 @@ pub enum Acknowledged {
 }
 
 impl Acknowledged {
+    /// The level of a frame with these outcomes.
+    fn of(storage: Storage, analysis: Analysis, arrived: bool) -> Option<Acknowledged> {
+        match (storage, analysis) {
+            (Storage::Synced, _) => Some(Acknowledged::Synced),
+            (_, Analysis::Done) => Some(Acknowledged::Analysed),
+            (Storage::Pending, _) if arrived => Some(Acknowledged::InMemory),
+            _ => None,
+        }
+    }
+
     /// Name as API and metrics write it.
     pub fn name(self) -> &'static str {
         match self {
@@ -235,7 +245,7 @@ impl Ledger {
             state: state_name(self.state(frame)),
             analysis,
             storage,
-            acknowledged: acknowledged(storage, analysis, arrival_ns),
+            acknowledged: Acknowledged::of(storage, analysis, arrival_ns > 0),
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
             parts_missing: self.parts_missing[index].load(Relaxed),
@@ -304,7 +314,7 @@ impl Columns {
             state: state_name(state.unwrap_or(FrameState::Expected)),
             analysis,
             storage,
-            acknowledged: acknowledged(storage, analysis, arrival_ns),
+            acknowledged: Acknowledged::of(storage, analysis, arrival_ns > 0),
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
             parts_missing: newer(&self.parts_missing),
@@ -334,16 +344,6 @@ pub fn state_name(state: FrameState) -> &'static str {
         FrameState::Partial => "partial",
         FrameState::Corrupt => "corrupt",
         FrameState::Lost => "lost",
-    }
-}
-
-/// How far a frame has come, from its outcomes; `None` where it never arrived or nothing of it is left.
-fn acknowledged(storage: Storage, analysis: Analysis, arrival_ns: u64) -> Option<Acknowledged> {
-    match (storage, analysis) {
-        (Storage::Synced, _) => Some(Acknowledged::Synced),
-        (_, Analysis::Done) => Some(Acknowledged::Analysed),
-        (Storage::Pending, _) if arrival_ns > 0 => Some(Acknowledged::InMemory),
-        _ => None,
     }
 }
 

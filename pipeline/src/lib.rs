@@ -3,6 +3,7 @@
 
 pub mod active_run;
 pub mod appliance;
+pub mod calibrations;
 pub mod cli;
 pub mod config;
 pub mod cores;
@@ -11,6 +12,7 @@ pub mod describe;
 pub mod emit;
 pub mod feedback;
 pub mod frame_metadata;
+pub mod interrupted;
 pub mod keep;
 pub mod ledger;
 pub mod metrics;

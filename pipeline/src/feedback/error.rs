@@ -1,6 +1,7 @@
 //! One shape for every error of the HTTP interface.
 
 use crate::appliance::ApplianceError;
+use crate::calibrations::CalibrationError;
 use crate::keep::KeepError;
 use axum::Json;
 use axum::http::StatusCode;
@@ -82,6 +83,12 @@ impl From<ApplianceError> for ApiError {
             ApplianceError::StoreFull { .. } | ApplianceError::StoreRefuses { .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "store_full", message)
             }
+            ApplianceError::Taking => {
+                let mut error = Self::new(StatusCode::CONFLICT, "busy", message);
+                error.allowed_states = vec!["idle", "error"];
+                error
+            }
+            ApplianceError::Calibration(error) => error.into(),
             ApplianceError::Config(_) | ApplianceError::Recipe(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "configuration", message)
             }
@@ -92,6 +99,17 @@ impl From<ApplianceError> for ApiError {
             | ApplianceError::Memory(_)
             | ApplianceError::Ring(_)
             | ApplianceError::Start(_) => Self::internal(message),
+        }
+    }
+}
+
+impl From<CalibrationError> for ApiError {
+    fn from(error: CalibrationError) -> Self {
+        let message = error.to_string();
+        match error {
+            CalibrationError::Bad(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "calibration", message),
+            CalibrationError::Busy(_) => Self::new(StatusCode::CONFLICT, "busy", message),
+            CalibrationError::Io { .. } => Self::internal(message),
         }
     }
 }
