@@ -15,6 +15,8 @@ told = json.load(open(scicat))
 dataset = RawDataset(**told["dataset"])
 assert dataset.datasetName == run["id"] and dataset.sampleId == run["sample"], dataset
 assert dataset.scientificMetadata["energy_kev"]["value"] == "12.4"
+# SciCat itself takes the name of the hash as text; this model wants a number.
+assert told["origdatablock"].pop("chkAlg") == "blake3"
 block = CreateDatasetOrigDatablockDto(**told["origdatablock"])
 files = {file.path: file for file in block.dataFileList}
 for file in run["files"]:

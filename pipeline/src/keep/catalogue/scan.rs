@@ -5,7 +5,7 @@ use super::super::life::Life;
 use super::{Catalogue, enter, remove};
 use crate::storage::RunRecord;
 use rusqlite::params;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -26,7 +26,10 @@ impl Catalogue {
             self.look(&path)?;
         }
         let days = self.days()?;
-        for gone in self.days_gone(&days)? {
+        let mut known = self.known_days()?;
+        let here: BTreeSet<&String> = days.iter().collect();
+        let gone: Vec<String> = known.keys().filter(|day| !here.contains(day)).cloned().collect();
+        for gone in gone {
             self.read_day(&gone, &self.folder(&gone), end)?;
             self.with(|connection| {
                 connection
@@ -40,7 +43,7 @@ impl Catalogue {
                 continue;
             };
             let stamp = stamp(changed);
-            if self.day_is_known(&day, &stamp)? {
+            if known.remove(&day).as_ref() == Some(&stamp) {
                 continue;
             }
             if !self.read_day(&day, &folder, end)? {
@@ -133,22 +136,12 @@ impl Catalogue {
         })
     }
 
-    /// Days that were listed once and are no longer there.
-    fn days_gone(&self, here: &[String]) -> Result<Vec<String>, KeepError> {
-        let here: BTreeSet<&String> = here.iter().collect();
-        let mut known: Vec<String> = self.with(|connection| {
-            let mut statement = connection.prepare_cached("SELECT path FROM day")?;
-            let rows = statement.query_map([], |row| row.get(0))?;
-            rows.collect()
-        })?;
-        known.retain(|day| !here.contains(day));
-        Ok(known)
-    }
-
-    fn day_is_known(&self, day: &str, stamp: &str) -> Result<bool, KeepError> {
+    /// Days that were listed once, with their folders' times of change then.
+    fn known_days(&self) -> Result<BTreeMap<String, String>, KeepError> {
         self.with(|connection| {
-            let text = "SELECT 1 FROM day WHERE path = ? AND changed = ?";
-            connection.prepare_cached(text)?.exists([day, stamp])
+            let mut statement = connection.prepare_cached("SELECT path, changed FROM day")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
         })
     }
 
