@@ -6,6 +6,7 @@ use crate::calibrations::{CalibrationError, CalibrationRecord, Calibrations, Det
 use crate::config::{AlignBy, Config, ConfigError, SourceConfig};
 use crate::cores::Cores;
 use crate::emit::Emitter;
+use crate::keep::{Catalogue, KeepError, Keeper, Settings};
 use crate::metrics::Metrics;
 use crate::recipes::{self, RecipeError, Setup};
 use crate::run::{self, Run, RunParts};
@@ -24,7 +25,7 @@ use kernels::{Accelerator, MemoryMode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Why a run cannot be armed or the appliance not started.
@@ -42,6 +43,9 @@ pub enum ApplianceError {
     /// the store
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// the catalogue, or what looks after closed runs
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// the device
     #[error(transparent)]
     Accelerator(#[from] kernels::AcceleratorError),
@@ -71,6 +75,23 @@ pub enum ApplianceError {
         free_bytes: u64,
         /// upper bound of what the run writes
         needed_bytes: u64,
+    },
+    /// the store is too full of runs that may not be deleted
+    #[error(
+        "the store {path} takes {capacity_bytes} bytes of runs and has {used_bytes}; the run may need {needed_bytes} more, and \
+         {kept_bytes} bytes are of runs that are not safe to delete: see `fluxline store status`, or store elsewhere"
+    )]
+    StoreRefuses {
+        /// the store
+        path: String,
+        /// bytes that it may take
+        capacity_bytes: u64,
+        /// bytes that it has
+        used_bytes: u64,
+        /// upper bound of what the run writes
+        needed_bytes: u64,
+        /// bytes of runs that have to stay
+        kept_bytes: u64,
     },
     /// a calibration is taken just now
     #[error("a calibration is being taken: wait until it is done")]
@@ -122,6 +143,9 @@ pub struct Appliance {
     accelerator: Accelerator,
     cores: Cores,
     store: Store,
+    catalogue: Arc<Catalogue>,
+    /// what looks after closed runs, where this process does
+    keeper: OnceLock<Arc<Keeper>>,
     calibrations: Calibrations,
     metrics: Metrics,
     slot: Mutex<Slot>,
@@ -223,7 +247,8 @@ impl Appliance {
         let available = std::thread::available_parallelism().map_or(1, |n| n.get());
         let cores = Cores::assign(&config.cores, available);
         let store = Store::open(&config.resolve(&config.store.path))?;
-        finish_interrupted(&store)?;
+        let catalogue = Arc::new(Catalogue::open(store.root())?);
+        crate::interrupted::finish(&store, &catalogue)?;
         let calibrations = Calibrations::open(store.root(), config.calibrations.drift_sigmas)?;
         let metrics = Metrics::new().map_err(|e| ApplianceError::Start(e.to_string()))?;
         metrics
@@ -243,6 +268,8 @@ impl Appliance {
             accelerator,
             cores,
             store,
+            catalogue,
+            keeper: OnceLock::new(),
             calibrations,
             metrics,
             slot: Mutex::new(Slot {
@@ -269,8 +296,39 @@ impl Appliance {
         Ok(())
     }
 
+    /// Looks after closed runs from now on: pushes, deletes, scrubs. Another process may do so already.
+    pub fn keep(&self) -> Result<(), ApplianceError> {
+        let settings = Settings::of(&self.config);
+        let keeper = Keeper::open(
+            &self.store,
+            self.catalogue.clone(),
+            settings,
+            self.metrics.keep.clone(),
+            true,
+        )?;
+        let keeper = keeper
+            .start()
+            .map_err(|error| ApplianceError::Start(error.to_string()))?;
+        // Asked twice, the first keeper stays.
+        let _ = self.keeper.set(keeper);
+        Ok(())
+    }
+
+    /// What looks after closed runs, where this process does.
+    pub fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.get().map(Arc::as_ref)
+    }
+
+    /// The catalogue of the store.
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
     /// Sends what is still to be sent to other programs, within two seconds, and no more.
     pub fn close(&self) {
+        if let Some(keeper) = self.keeper.get() {
+            keeper.stop();
+        }
         drop(self.emitter.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
@@ -552,6 +610,16 @@ impl Appliance {
                 needed_bytes,
             });
         }
+        let Some(keeper) = self.keeper.get() else { return Ok(()) };
+        if let Err(room) = keeper.admit(needed_bytes)? {
+            return Err(ApplianceError::StoreRefuses {
+                path: self.store.root().display().to_string(),
+                capacity_bytes: room.capacity_bytes,
+                used_bytes: room.used_bytes,
+                needed_bytes,
+                kept_bytes: keeper.plan(0)?.unsafe_bytes,
+            });
+        }
         Ok(())
     }
 
@@ -585,42 +653,6 @@ impl Appliance {
         self.slot().ring = Some(ring.clone());
         Ok(ring)
     }
-}
-
-/// Makes the files of interrupted runs whole, before anything else is written; their hashes follow beside the service.
-fn finish_interrupted(store: &Store) -> Result<(), ApplianceError> {
-    let mut whole = Vec::new();
-    for run in store.recover()? {
-        match run {
-            Ok(run) => {
-                let (stored, expected) = run.frames;
-                tracing::warn!(
-                    "{}: interrupted; {stored} of {expected} frames are stored",
-                    run.folder.display()
-                );
-                whole.push(run);
-            }
-            Err(error) => tracing::error!("an interrupted run cannot be finished: {error}"),
-        }
-    }
-    if whole.is_empty() {
-        return Ok(());
-    }
-    let publish = move || {
-        for run in whole {
-            let folder = run.folder.clone();
-            match run.publish() {
-                Ok(_) => tracing::info!("{} is closed", folder.display()),
-                Err(error) => tracing::error!("{} cannot be closed: {error}", folder.display()),
-            }
-        }
-    };
-    let started = std::thread::Builder::new()
-        .name("fluxline-recover".into())
-        .spawn(publish);
-    started
-        .map(drop)
-        .map_err(|error| ApplianceError::Start(error.to_string()))
 }
 
 /// The kind of pages, as status and metrics write it.

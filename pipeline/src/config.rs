@@ -4,6 +4,7 @@
 mod assembly;
 mod calibrations;
 
+pub use crate::keep::{AccessConfig, AnnounceConfig, PushConfig, RetentionConfig};
 pub use assembly::{AlignBy, AssemblySection, PlaceConfig};
 pub use calibrations::CalibrationsConfig;
 use driver::memory::PageSize;
@@ -78,6 +79,18 @@ pub struct Config {
     pub cores: CoresConfig,
     /// Where runs are stored.
     pub store: StoreConfig,
+    /// The central store that runs are copied to.
+    #[serde(default)]
+    pub push: PushConfig,
+    /// How long runs stay here, and how full the store may get.
+    #[serde(default)]
+    pub retention: RetentionConfig,
+    /// Who may read closed runs, and where.
+    #[serde(default)]
+    pub access: AccessConfig,
+    /// What the facility's catalogues are told.
+    #[serde(default)]
+    pub announce: AnnounceConfig,
     /// The HTTP interface and the page.
     #[serde(default)]
     pub feedback: FeedbackConfig,
@@ -592,6 +605,7 @@ impl Config {
         within("store.threads", self.store.threads, 0, 64)?;
         within("feedback.results_kept", self.feedback.results_kept, 16, 65536)?;
         assembly::check(self)?;
+        crate::keep::check_config(self)?;
         calibrations::check(&self.calibrations)?;
         if self.emit.dectris.is_some() {
             within(

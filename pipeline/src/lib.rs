@@ -12,6 +12,8 @@ pub mod describe;
 pub mod emit;
 pub mod feedback;
 pub mod frame_metadata;
+pub mod interrupted;
+pub mod keep;
 pub mod ledger;
 pub mod metrics;
 pub mod recipes;

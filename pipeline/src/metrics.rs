@@ -77,6 +77,8 @@ pub struct Metrics {
     pub dectris: DectrisMetrics,
     /// what UDP sources count
     pub udp: UdpMetrics,
+    /// what happens to closed runs
+    pub keep: crate::keep::KeepMetrics,
     /// frames sent on to other programs
     pub emitted: IntCounterVec,
     build: IntGauge,
@@ -409,6 +411,7 @@ impl Metrics {
             rdma: RdmaMetrics::new(&m)?,
             dectris: DectrisMetrics::new(&m)?,
             udp: UdpMetrics::new(&m)?,
+            keep: crate::keep::KeepMetrics::new(&m.registry)?,
             emitted: m.counters(
                 "fluxline_emitted_frames_total",
                 "Frames sent on to other programs; dropped: nobody took them in time",

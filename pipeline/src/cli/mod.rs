@@ -12,6 +12,7 @@ mod rdma_rate;
 mod replay;
 mod run;
 mod signals;
+mod store;
 mod summary;
 
 use crate::appliance::ApplianceError;
@@ -49,6 +50,8 @@ enum Command {
     RdmaRate(rdma_rate::RdmaRateArgs),
     /// Shows the ledger of a stored run
     Inspect(inspect::InspectArgs),
+    /// Closed runs: where they stand, their copies, what would be deleted, how long there is room
+    Store(store::StoreArgs),
     /// Checks a configuration without starting anything
     Validate(ValidateArgs),
     /// Checks what the machine has: huge pages, locked memory, OpenCL, RDMA, cores, disk
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Emulate(args) => emulate::emulate(&args),
         Command::RdmaRate(args) => rdma_rate::rdma_rate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
+        Command::Store(args) => store::store(&args),
         Command::Validate(args) => validate(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Describe { what } => describe(&what),

@@ -49,9 +49,13 @@ pub struct Recovered {
 impl Store {
     /// Makes the files of every interrupted run whole. What cannot be made whole is left as it is, with the reason.
     pub fn recover(&self) -> Result<Vec<Result<Recovered, StoreError>>, StoreError> {
-        let folders = self.run_folders()?;
+        Ok(self.recover_among(self.run_folders()?))
+    }
+
+    /// The same for the interrupted ones among these folders, where somebody knows which come into question.
+    pub fn recover_among(&self, folders: Vec<PathBuf>) -> Vec<Result<Recovered, StoreError>> {
         let open = folders.into_iter().filter(|folder| !folder.join(RUN_JSON).exists());
-        Ok(open.filter_map(|folder| recover(&folder).transpose()).collect())
+        open.filter_map(|folder| recover(&folder).transpose()).collect()
     }
 }
 
