@@ -4,6 +4,7 @@
 use crate::active_run::{ActiveRun, Summary};
 use crate::config::{AlignBy, Config, ConfigError, SourceConfig};
 use crate::cores::Cores;
+use crate::decisions::{Rules, RulesInForce};
 use crate::emit::Emitter;
 use crate::metrics::Metrics;
 use crate::recipes::{self, RecipeError, Setup};
@@ -113,6 +114,8 @@ pub struct Appliance {
     store: Store,
     metrics: Metrics,
     slot: Mutex<Slot>,
+    /// what is decided from results
+    rules: RulesInForce,
     /// held while a run is armed
     arming: Mutex<()>,
     /// the sockets of detectors' streams between runs, one per source
@@ -221,6 +224,7 @@ impl Appliance {
             None => None,
         };
         let text = serde_json::to_string(&config).map_err(|e| ApplianceError::Start(e.to_string()))?;
+        let rules = Rules::new(&config.rule).map_err(|error| ApplianceError::Start(error.to_string()))?;
         let parked = config.source.iter().map(|_| Parked::default()).collect();
         let appliance = Appliance {
             parked,
@@ -235,6 +239,7 @@ impl Appliance {
                 ring: None,
                 epoch: 0,
             }),
+            rules: Arc::new(rules),
             arming: Mutex::new(()),
             emitter: Mutex::new(emitter),
         };
@@ -275,6 +280,11 @@ impl Appliance {
     /// The store.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// The metrics of the process.
@@ -418,6 +428,7 @@ impl Appliance {
             files,
             cores: self.cores.clone(),
             results_kept: self.config.feedback.results_kept,
+            rules: self.rules.clone(),
             metrics: self.metrics.clone(),
             rdma_before,
             dectris_before,

@@ -3,6 +3,7 @@
 
 mod assembly;
 
+use crate::decisions::{RuleConfig, Rules};
 pub use assembly::{AlignBy, AssemblySection, PlaceConfig};
 use driver::memory::PageSize;
 use driver::source::WhenFull;
@@ -84,6 +85,9 @@ pub struct Config {
     pub emit: EmitConfig,
     /// Recipes by name: a technique, its operations in order, and one table of parameters per operation.
     pub recipe: BTreeMap<String, RecipeConfig>,
+    /// Rules by name: conditions on the results of a run, and what follows when they hold.
+    #[serde(default)]
+    pub rule: BTreeMap<String, RuleConfig>,
     /// Folder that relative paths of the file are relative to; set when the file is loaded.
     #[serde(skip)]
     #[schemars(skip)]
@@ -583,6 +587,7 @@ impl Config {
         within("store.frames_per_file", self.store.frames_per_file, 1, 1_000_000)?;
         within("feedback.results_kept", self.feedback.results_kept, 16, 65536)?;
         assembly::check(self)?;
+        Rules::new(&self.rule).map_err(|error| ConfigError::value("rule", "", error.to_string()))?;
         if self.emit.dectris.is_some() {
             within(
                 "emit.queue_frames",

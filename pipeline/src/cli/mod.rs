@@ -10,6 +10,7 @@ mod inspect;
 mod progress;
 mod rdma_rate;
 mod replay;
+mod rules;
 mod run;
 mod signals;
 mod summary;
@@ -49,6 +50,9 @@ enum Command {
     RdmaRate(rdma_rate::RdmaRateArgs),
     /// Shows the ledger of a stored run
     Inspect(inspect::InspectArgs),
+    /// Checks rules, or tries them on a stored run
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
     /// Checks a configuration without starting anything
     Validate(ValidateArgs),
     /// Checks what the machine has: huge pages, locked memory, OpenCL, RDMA, cores, disk
@@ -119,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Emulate(args) => emulate::emulate(&args),
         Command::RdmaRate(args) => rdma_rate::rdma_rate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
+        Command::Rules(command) => rules::rules(&command),
         Command::Validate(args) => validate(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Describe { what } => describe(&what),
