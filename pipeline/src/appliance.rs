@@ -5,12 +5,13 @@ use crate::active_run::{ActiveRun, Summary};
 use crate::calibrations::{CalibrationError, CalibrationRecord, Calibrations, Detector, Proposed};
 use crate::config::{AlignBy, Config, ConfigError, SourceConfig};
 use crate::cores::Cores;
+use crate::decisions::{Rules, RulesInForce};
 use crate::emit::Emitter;
 use crate::keep::{Catalogue, KeepError, Keeper, Settings};
 use crate::metrics::Metrics;
 use crate::recipes::{self, RecipeError, Setup};
 use crate::run::{self, Run, RunParts};
-use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig};
+use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig, check_name};
 use driver::assembly::{Align, Assembly, AssemblyConfig, Part};
 use driver::dectris::{DectrisSource, Parked};
 use driver::faults::Faulty;
@@ -149,6 +150,8 @@ pub struct Appliance {
     calibrations: Calibrations,
     metrics: Metrics,
     slot: Mutex<Slot>,
+    /// what is decided from results
+    rules: RulesInForce,
     /// held while a run is armed
     arming: Mutex<()>,
     /// the sockets of detectors' streams between runs, one per source
@@ -260,6 +263,7 @@ impl Appliance {
             None => None,
         };
         let text = serde_json::to_string(&config).map_err(|e| ApplianceError::Start(e.to_string()))?;
+        let rules = Rules::new(&config.rule).map_err(|error| ApplianceError::Start(error.to_string()))?;
         let parked = config.source.iter().map(|_| Parked::default()).collect();
         let appliance = Appliance {
             parked,
@@ -279,6 +283,7 @@ impl Appliance {
                 taking: false,
                 detector: None,
             }),
+            rules: Arc::new(rules),
             arming: Mutex::new(()),
             emitter: Mutex::new(emitter),
         };
@@ -357,6 +362,11 @@ impl Appliance {
         &self.calibrations
     }
 
+    /// The rules in force.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     /// The metrics of the process.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -383,11 +393,22 @@ impl Appliance {
 
     /// Arms a run: source, ring, recipe, files and threads. When it returns they are ready.
     pub fn arm(&self, request: &RunRequest) -> Result<Run, ApplianceError> {
+        self.check_request(request)?;
         let source = match request.frames_expected {
             Some(frames) => open_source(&self.config.expecting(frames), &self.metrics, &self.parked)?,
             None => open_source(&self.config, &self.metrics, &self.parked)?,
         };
         self.arm_with(source, request)
+    }
+
+    /// What can be known of a request before its source is opened, which may take long.
+    fn check_request(&self, request: &RunRequest) -> Result<(), ApplianceError> {
+        self.config
+            .recipe(request.recipe.as_deref(), request.technique.as_deref())?;
+        for (what, name) in [("run name", &request.name), ("proposal", &request.proposal)] {
+            name.as_deref().map_or(Ok(()), |name| check_name(what, name))?;
+        }
+        Ok(())
     }
 
     /// Arms a run with a source that is already open.
@@ -493,6 +514,7 @@ impl Appliance {
             files,
             cores: self.cores.clone(),
             results_kept: self.config.feedback.results_kept,
+            rules: self.rules.clone(),
             metrics: self.metrics.clone(),
             rdma_before,
             dectris_before,

@@ -4,6 +4,7 @@
 mod assembly;
 mod calibrations;
 
+use crate::decisions::{RuleConfig, Rules};
 pub use crate::keep::{AccessConfig, AnnounceConfig, PushConfig, RetentionConfig};
 pub use assembly::{AlignBy, AssemblySection, PlaceConfig};
 pub use calibrations::CalibrationsConfig;
@@ -102,6 +103,9 @@ pub struct Config {
     pub calibrations: CalibrationsConfig,
     /// Recipes by name: a technique, its operations in order, and one table of parameters per operation.
     pub recipe: BTreeMap<String, RecipeConfig>,
+    /// Rules by name: conditions on the results of a run, and what follows when they hold.
+    #[serde(default)]
+    pub rule: BTreeMap<String, RuleConfig>,
     /// Folder that relative paths of the file are relative to; set when the file is loaded.
     #[serde(skip)]
     #[schemars(skip)]
@@ -607,6 +611,7 @@ impl Config {
         assembly::check(self)?;
         crate::keep::check_config(self)?;
         calibrations::check(&self.calibrations)?;
+        Rules::new(&self.rule).map_err(|error| ConfigError::value("rule", "", error.to_string()))?;
         if self.emit.dectris.is_some() {
             within(
                 "emit.queue_frames",

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod cores;
 pub mod data_plane;
+pub mod decisions;
 pub mod describe;
 pub mod emit;
 pub mod feedback;

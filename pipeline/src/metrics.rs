@@ -47,6 +47,8 @@ pub struct Metrics {
     pub queue_depth: IntGaugeVec,
     /// arrival to result
     pub result_latency: Histogram,
+    /// arrival of the deciding frame to the decision
+    pub decision_latency: Histogram,
     /// one micro-batch through its recipe
     pub batch_seconds: Histogram,
     /// one frame through compression and chunk write
@@ -354,6 +356,10 @@ impl Metrics {
                 &["analysis", "storage"],
             )?,
             result_latency: m.latency("fluxline_result_latency_seconds", "Arrival of a frame to its result")?,
+            decision_latency: m.latency(
+                "fluxline_decision_latency_seconds",
+                "Arrival of the deciding frame to the decision of a rule",
+            )?,
             batch_seconds: m.latency("fluxline_batch_seconds", "One micro-batch through its recipe")?,
             write_seconds: m.latency(
                 "fluxline_write_seconds",

@@ -10,6 +10,7 @@ mod inspect;
 mod progress;
 mod rdma_rate;
 mod replay;
+mod rules;
 mod run;
 mod signals;
 mod store;
@@ -52,6 +53,9 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Closed runs: where they stand, their copies, what would be deleted, how long there is room
     Store(store::StoreArgs),
+    /// Checks rules, or tries them on a stored run
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
     /// Checks a configuration without starting anything
     Validate(ValidateArgs),
     /// Checks what the machine has: huge pages, locked memory, OpenCL, RDMA, cores, disk
@@ -123,6 +127,7 @@ pub fn main() -> ExitCode {
         Command::RdmaRate(args) => rdma_rate::rdma_rate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Store(args) => store::store(&args),
+        Command::Rules(command) => rules::rules(&command),
         Command::Validate(args) => validate(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Describe { what } => describe(&what),

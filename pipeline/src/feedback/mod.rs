@@ -2,10 +2,12 @@
 //! whatever happens here, the data plane goes on.
 
 pub mod calibrations;
+pub mod decisions;
 pub mod error;
 pub mod events;
 mod extract;
 pub mod frames;
+mod guard;
 pub mod hub;
 pub mod metadata;
 pub mod page;

@@ -169,6 +169,7 @@ pub struct LedgerPage {
     /// lines
     pub entries: Vec<LedgerLine>,
     /// where the next page begins; absent at the end
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
 }
 
@@ -315,24 +316,24 @@ pub async fn show(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> R
     Ok(Json(stored::with_record(&shared, &id, stored::detail).await?))
 }
 
-fn running(shared: &Shared, id: &str) -> Result<Arc<ActiveRun>, ApiError> {
-    let run = active(shared, id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
-    if run.state().ended() {
-        let mut error = ApiError::new(
-            StatusCode::CONFLICT,
-            "ended",
-            format!("run {id} is {}", run.state().name()),
-        );
+async fn running(shared: &Shared, id: &str) -> Result<Arc<ActiveRun>, ApiError> {
+    let ended = |state: &str| {
+        let mut error = ApiError::new(StatusCode::CONFLICT, "ended", format!("run {id} is {state}"));
         error.allowed_states = vec![RunState::Armed.name(), RunState::Recording.name()];
-        return Err(error);
+        error
+    };
+    match active(shared, id) {
+        Some(run) if run.state().ended() => Err(ended(run.state().name())),
+        Some(run) => Ok(run),
+        None if is_stored(shared, id).await? => Err(ended("closed")),
+        None => Err(ApiError::not_found(format!("there is no run {id}"))),
     }
-    Ok(run)
 }
 
 /// Ends a run early; everything so far is kept.
 #[utoipa::path(post, path = "/runs/{id}/stop", responses((status = 200, body = RunDetail), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
 pub async fn stop(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
-    let run = running(&shared, &id)?;
+    let run = running(&shared, &id).await?;
     run.stop();
     Ok(Json(detail(&run)))
 }
@@ -340,7 +341,7 @@ pub async fn stop(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> R
 /// Ends a run now and marks it as aborted.
 #[utoipa::path(post, path = "/runs/{id}/abort", responses((status = 200, body = RunDetail), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
 pub async fn abort(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
-    let run = running(&shared, &id)?;
+    let run = running(&shared, &id).await?;
     run.abort();
     Ok(Json(detail(&run)))
 }

@@ -1,6 +1,6 @@
 //! The HTTP server: routes, their description, and where it listens.
 
-use super::{calibrations, frames, metadata, page, runs, status};
+use super::{calibrations, decisions, frames, guard, metadata, page, runs, status};
 use crate::active_run::Summary;
 use crate::appliance::{Appliance, ApplianceError, RunRequest};
 use crate::feedback::error::ApiError;
@@ -87,6 +87,10 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(runs::abort))
             .routes(routes!(runs::ledger))
             .routes(routes!(metadata::frame_metadata))
+            .routes(routes!(decisions::decisions))
+            .routes(routes!(decisions::acknowledge))
+            .routes(routes!(decisions::rules))
+            .routes(routes!(decisions::put_rule, decisions::delete_rule))
             .routes(routes!(runs::events))
             .routes(routes!(runs::results))
             .routes(routes!(frames::frame))
@@ -141,6 +145,7 @@ pub fn router(shared: Shared) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), guard::same_site))
         .with_state(shared)
 }
 

@@ -6,6 +6,7 @@ use super::frames::{Profile, ProfileAxis, SliceInfo};
 use super::runs::{LedgerLine, LedgerPage, LedgerQuery, RunDetail};
 use super::server::Shared;
 use crate::appliance::Appliance;
+use crate::decisions::Decision;
 use crate::frame_metadata::Value;
 use crate::keep::{Life, State};
 use crate::storage::{self, RunRecord, StoreError};
@@ -166,6 +167,14 @@ pub fn events(run: &StoredRun) -> Vec<Event> {
         data,
     };
     told.enumerate().map(event).collect()
+}
+
+/// What the rules decided.
+pub fn decisions(run: &StoredRun) -> Result<Vec<Decision>, ApiError> {
+    match run.record.summary.get("decisions") {
+        Some(decisions) => serde_json::from_value(decisions.clone()).map_err(ApiError::internal),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// The curve of a frame, or the run's own (`sum`); `latest` is that of the last frame that has one.
