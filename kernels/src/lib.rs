@@ -8,8 +8,10 @@ pub mod axis;
 pub mod azimuthal;
 pub mod backprojector;
 pub mod correction;
+pub mod countrate;
 mod fft;
 pub mod flats;
+pub mod gain;
 pub mod gridrec;
 pub mod half_acquisition;
 pub mod host_memory;
@@ -41,7 +43,9 @@ pub use backprojector::{
     angular_weights,
 };
 pub use correction::{CorrectedBatch, Correction, CorrectionConfig};
+pub use countrate::{CountRate, CountRateConfig, DeadTime};
 pub use flats::TimedFlats;
+pub use gain::{AdaptiveGain, GainConfig, GainCounts};
 pub use gridrec::{Gridrec, GridrecConfig};
 pub use half_acquisition::HalfAcquisition;
 pub use host_memory::{Buffer, HostPages, Mapped, Queue};

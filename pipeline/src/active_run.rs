@@ -1,13 +1,16 @@
 //! What other threads see of a run: its state, counts, queues, newest frame and snapshot, and how it ended.
 
+use crate::decisions::{Action, Decided, Decision, Decisions, Fate};
 use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
+use crate::feedback::hub::ResultMessage;
 use crate::frame_metadata::{FrameMetadata, MetadataSummary};
-use crate::ledger::{Ledger, Outcomes};
+use crate::ledger::{Analysis, Entry, Ledger, Outcomes};
 use crate::recipes::live::LiveParameters;
 use crate::recipes::{Counter, Snapshot};
 use crate::storage::RunInfo;
 use crossbeam_queue::ArrayQueue;
+use driver::clock::monotonic_ns;
 use driver::memory::FrameLease;
 use driver::tracker::Counts;
 use frame::StreamDescription;
@@ -153,6 +156,9 @@ pub struct Summary {
     /// values by frame number: which, and of how many frames
     #[serde(skip_serializing_if = "MetadataSummary::is_empty")]
     pub metadata: MetadataSummary,
+    /// what the rules decided
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
     /// what somebody should know
     pub warnings: Vec<String>,
 }
@@ -224,6 +230,8 @@ pub struct ActiveRun {
     pub hub: FeedbackHub,
     /// parameters that may change while it records
     pub live: Arc<LiveParameters>,
+    /// what the rules make of the results
+    pub decisions: Decisions,
     /// events for consumers
     pub events: EventLog,
     /// the newest frame
@@ -323,6 +331,36 @@ impl ActiveRun {
             tracing::warn!("{message}");
             self.events.add("degraded", json!({ "message": message }));
             warnings.push(message);
+        }
+    }
+
+    /// Takes a result, or nothing where none has come for a while, to the rules.
+    pub(crate) fn decide(&self, result: Option<(&Arc<ResultMessage>, u64)>) -> Decided {
+        // A result that is not on its way any more, though its frame was analysed, was missed by the hub.
+        let missed = |analysis| result.is_none() && analysis == Analysis::Done;
+        let never = |entry: &Entry| {
+            let gone = matches!(entry.state, "lost" | "corrupt");
+            gone || matches!(entry.analysis, Analysis::Shed | Analysis::Failed) || missed(entry.analysis)
+        };
+        let fate = |frame| match self.ledger.entry(frame).is_none_or(|entry| never(&entry)) {
+            true => Fate::Never,
+            false => Fate::Coming,
+        };
+        self.decisions.take(result, fate, monotonic_ns)
+    }
+
+    /// Tells what the rules have decided, and does it.
+    pub(crate) fn decided(&self, decided: &Decided) {
+        for sentence in &decided.refused {
+            self.degraded(format!("a rule is not in force: {sentence}"));
+        }
+        for decision in &decided.decisions {
+            self.events.add("decision", json!(decision));
+        }
+        match decided.action() {
+            Action::Tell => {}
+            Action::Stop => self.stop(),
+            Action::Abort => self.abort(),
         }
     }
 

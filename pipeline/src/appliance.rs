@@ -3,14 +3,17 @@
 
 use crate::active_run::{ActiveRun, RunState, Summary};
 use crate::afterwards::AfterwardsThread;
+use crate::calibrations::{CalibrationError, CalibrationRecord, Calibrations, Detector, Proposed};
 use crate::config::{AlignBy, Config, ConfigError, SourceConfig};
 use crate::cores::Cores;
+use crate::decisions::{Rules, RulesInForce};
 use crate::emit::Emitter;
+use crate::keep::{Catalogue, KeepError, Keeper, Settings};
 use crate::metrics::Metrics;
 use crate::recipes::{self, RecipeError, Setup};
 use crate::reprocess::{self, DERIVED_FROM, Derivation, RAW_FILE, ReprocessRequest};
 use crate::run::{self, Run, RunParts};
-use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig};
+use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig, check_name};
 use driver::assembly::{Align, Assembly, AssemblyConfig, Part};
 use driver::dectris::{DectrisSource, Parked};
 use driver::faults::Faulty;
@@ -26,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Why a run cannot be armed or the appliance not started.
@@ -44,6 +47,9 @@ pub enum ApplianceError {
     /// the store
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// the catalogue, or what looks after closed runs
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// the device
     #[error(transparent)]
     Accelerator(#[from] kernels::AcceleratorError),
@@ -74,6 +80,29 @@ pub enum ApplianceError {
         /// upper bound of what the run writes
         needed_bytes: u64,
     },
+    /// the store is too full of runs that may not be deleted
+    #[error(
+        "the store {path} takes {capacity_bytes} bytes of runs and has {used_bytes}; the run may need {needed_bytes} more, and \
+         {kept_bytes} bytes are of runs that are not safe to delete: see `fluxline store status`, or store elsewhere"
+    )]
+    StoreRefuses {
+        /// the store
+        path: String,
+        /// bytes that it may take
+        capacity_bytes: u64,
+        /// bytes that it has
+        used_bytes: u64,
+        /// upper bound of what the run writes
+        needed_bytes: u64,
+        /// bytes of runs that have to stay
+        kept_bytes: u64,
+    },
+    /// a calibration is taken just now
+    #[error("a calibration is being taken: wait until it is done")]
+    Taking,
+    /// a calibration
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
     /// anything that has no better name
     #[error("{0}")]
     Start(String),
@@ -105,6 +134,10 @@ struct Slot {
     current: Option<Arc<ActiveRun>>,
     ring: Option<FrameRing>,
     epoch: u32,
+    /// a calibration is taken
+    taking: bool,
+    /// the detector, once a source has said what it is
+    detector: Option<Detector>,
 }
 
 /// The appliance.
@@ -114,8 +147,14 @@ pub struct Appliance {
     accelerator: Accelerator,
     cores: Cores,
     store: Store,
+    catalogue: Arc<Catalogue>,
+    /// what looks after closed runs, where this process does
+    keeper: OnceLock<Arc<Keeper>>,
+    calibrations: Calibrations,
     metrics: Metrics,
     slot: Mutex<Slot>,
+    /// what is decided from results
+    rules: RulesInForce,
     /// held while a run is armed
     arming: Mutex<()>,
     /// the sockets of detectors' streams between runs, one per source
@@ -216,6 +255,9 @@ impl Appliance {
         let available = std::thread::available_parallelism().map_or(1, |n| n.get());
         let cores = Cores::assign(&config.cores, available);
         let store = Store::open(&config.resolve(&config.store.path))?;
+        let catalogue = Arc::new(Catalogue::open(store.root())?);
+        crate::interrupted::finish(&store, &catalogue)?;
+        let calibrations = Calibrations::open(store.root(), config.calibrations.drift_sigmas)?;
         let metrics = Metrics::new().map_err(|e| ApplianceError::Start(e.to_string()))?;
         metrics
             .device_info
@@ -226,6 +268,7 @@ impl Appliance {
             None => None,
         };
         let text = serde_json::to_string(&config).map_err(|e| ApplianceError::Start(e.to_string()))?;
+        let rules = Rules::new(&config.rule).map_err(|error| ApplianceError::Start(error.to_string()))?;
         let parked = config.source.iter().map(|_| Parked::default()).collect();
         let appliance = Appliance {
             parked,
@@ -234,12 +277,18 @@ impl Appliance {
             accelerator,
             cores,
             store,
+            catalogue,
+            keeper: OnceLock::new(),
+            calibrations,
             metrics,
             slot: Mutex::new(Slot {
                 current: None,
                 ring: None,
                 epoch: 0,
+                taking: false,
+                detector: None,
             }),
+            rules: Arc::new(rules),
             arming: Mutex::new(()),
             emitter: Mutex::new(emitter),
             afterwards: AfterwardsThread::default(),
@@ -258,8 +307,39 @@ impl Appliance {
         Ok(())
     }
 
+    /// Looks after closed runs from now on: pushes, deletes, scrubs. Another process may do so already.
+    pub fn keep(&self) -> Result<(), ApplianceError> {
+        let settings = Settings::of(&self.config);
+        let keeper = Keeper::open(
+            &self.store,
+            self.catalogue.clone(),
+            settings,
+            self.metrics.keep.clone(),
+            true,
+        )?;
+        let keeper = keeper
+            .start()
+            .map_err(|error| ApplianceError::Start(error.to_string()))?;
+        // Asked twice, the first keeper stays.
+        let _ = self.keeper.set(keeper);
+        Ok(())
+    }
+
+    /// What looks after closed runs, where this process does.
+    pub fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.get().map(Arc::as_ref)
+    }
+
+    /// The catalogue of the store.
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
     /// Sends what is still to be sent to other programs, within two seconds, and no more.
     pub fn close(&self) {
+        if let Some(keeper) = self.keeper.get() {
+            keeper.stop();
+        }
         drop(self.emitter.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
@@ -288,6 +368,16 @@ impl Appliance {
         &self.store
     }
 
+    /// The calibrations.
+    pub fn calibrations(&self) -> &Calibrations {
+        &self.calibrations
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     /// The metrics of the process.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -314,11 +404,22 @@ impl Appliance {
 
     /// Arms a run: source, ring, recipe, files and threads. When it returns they are ready.
     pub fn arm(&self, request: &RunRequest) -> Result<Run, ApplianceError> {
+        self.check_request(request)?;
         let source = match request.frames_expected {
             Some(frames) => open_source(&self.config.expecting(frames), &self.metrics, &self.parked)?,
             None => open_source(&self.config, &self.metrics, &self.parked)?,
         };
         self.arm_with(source, request, None)
+    }
+
+    /// What can be known of a request before its source is opened, which may take long.
+    fn check_request(&self, request: &RunRequest) -> Result<(), ApplianceError> {
+        self.config
+            .recipe(request.recipe.as_deref(), request.technique.as_deref())?;
+        for (what, name) in [("run name", &request.name), ("proposal", &request.proposal)] {
+            name.as_deref().map_or(Ok(()), |name| check_name(what, name))?;
+        }
+        Ok(())
     }
 
     /// Arms a stored run again with other parameters, as a new run.
@@ -335,17 +436,7 @@ impl Appliance {
         derivation: Option<Derivation>,
     ) -> Result<Run, ApplianceError> {
         let _one_at_a_time = self.arming.lock().unwrap_or_else(PoisonError::into_inner);
-        let epoch = {
-            let mut slot = self.slot();
-            if let Some(run) = slot.current.as_ref().filter(|run| !run.state().ended()) {
-                return Err(ApplianceError::Busy {
-                    run: run.info.id.clone(),
-                    state: run.state().name(),
-                });
-            }
-            slot.epoch += 1;
-            slot.epoch
-        };
+        let epoch = self.next_epoch(false)?;
         let rdma_before = self.metrics.rdma.values();
         let dectris_before = self.metrics.dectris.values();
         let udp_before = self.metrics.udp.values();
@@ -353,6 +444,7 @@ impl Appliance {
         // meanwhile gets it.
         source.arm(epoch)?;
         let stream = source.stream().clone();
+        self.slot().detector = Some(Detector::of(&stream));
         if let Some(frames) = request
             .frames_expected
             .filter(|frames| *frames != stream.frames_expected)
@@ -386,6 +478,7 @@ impl Appliance {
         } else {
             self.cores.worker_count()
         };
+        let start_time = jiff::Timestamp::now();
         let setup = Setup {
             recipe: recipe_name,
             config: recipe,
@@ -393,12 +486,13 @@ impl Appliance {
             stream: &stream,
             accelerator: &self.accelerator,
             batch_limit: self.config.accelerator.batch_limit,
+            calibrations: &self.calibrations,
+            time: start_time,
         };
         let mut prepared = technique.prepare(&setup, workers)?;
         warnings.append(&mut prepared.warnings);
         self.check_room(stream.frames_expected, frame_bytes + prepared.layout.frame_bytes())?;
 
-        let start_time = jiff::Timestamp::now();
         let id = request.name.clone().unwrap_or_else(|| run_name(start_time, epoch));
         let mut metadata = stream.metadata.clone();
         metadata.extend(request.metadata.clone());
@@ -438,6 +532,7 @@ impl Appliance {
                 compress: self.config.store.compress,
                 frames_per_file: self.config.store.frames_per_file,
                 store_frames,
+                threads: self.config.store.threads,
                 geometry: prepared.geometry.clone(),
             },
         )?;
@@ -455,6 +550,7 @@ impl Appliance {
             files,
             cores: self.cores.clone(),
             results_kept: self.config.feedback.results_kept,
+            rules: self.rules.clone(),
             metrics: self.metrics.clone(),
             rdma_before,
             dectris_before,
@@ -473,6 +569,79 @@ impl Appliance {
         self.slot().current = Some(run.active.clone());
         self.show_state("armed");
         Ok(run)
+    }
+
+    /// The number of the next arming, if nothing is in the way; `taking`: of a calibration.
+    fn next_epoch(&self, taking: bool) -> Result<u32, ApplianceError> {
+        let mut slot = self.slot();
+        if slot.taking {
+            return Err(ApplianceError::Taking);
+        }
+        if let Some(run) = slot.current.as_ref().filter(|run| !run.state().ended()) {
+            return Err(ApplianceError::Busy {
+                run: run.info.id.clone(),
+                state: run.state().name(),
+            });
+        }
+        slot.taking = taking;
+        slot.epoch += 1;
+        Ok(slot.epoch)
+    }
+
+    /// Hands the armed source and a ring to `body`, while no run is in the way and none is armed.
+    pub fn with_source<T>(
+        &self,
+        body: impl FnOnce(&mut dyn FrameSource, &FrameRing) -> Result<T, ApplianceError>,
+    ) -> Result<T, ApplianceError> {
+        let epoch = self.next_epoch(true)?;
+        let run = || {
+            let _one_at_a_time = self.arming.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut source = open_source(&self.config, &self.metrics, &self.parked)?;
+            source.arm(epoch)?;
+            let stream = source.stream().clone();
+            self.slot().detector = Some(Detector::of(&stream));
+            let ring = self.take_ring(&stream, &mut Vec::new())?;
+            source.prepare(&ring)?;
+            body(source.as_mut(), &ring)
+        };
+        let done = run();
+        self.slot().taking = false;
+        done
+    }
+
+    /// The detector as far as it is known: from the last run or calibration, or from a source that can say so at once.
+    pub fn detector(&self) -> Option<Detector> {
+        if let Some(detector) = self.slot().detector.clone() {
+            return Some(detector);
+        }
+        let tells = |entry: &crate::config::SourceEntry| {
+            matches!(entry.source, SourceConfig::Simulate(_) | SourceConfig::Replay(_))
+        };
+        if !self.config.source.iter().all(tells) {
+            return None;
+        }
+        let source = open_source(&self.config, &self.metrics, &self.parked).ok()?;
+        let detector = Detector::of(source.stream());
+        self.slot().detector = Some(detector.clone());
+        Some(detector)
+    }
+
+    /// Keeps a calibration, and shows how far it moved.
+    pub fn keep_calibration(
+        &self,
+        proposed: Proposed,
+        detector: Option<&Detector>,
+    ) -> Result<CalibrationRecord, ApplianceError> {
+        let record = self.calibrations.add(proposed, detector, jiff::Timestamp::now())?;
+        if let Some(sigmas) = record.drift_sigmas {
+            let gain = record.conditions.gain.map_or(String::new(), |gain| format!("_g{gain}"));
+            let label = format!("{}{gain}", record.kind.name());
+            self.metrics.calibration_drift.with_label_values(&[&label]).set(sigmas);
+        }
+        for warning in &record.warnings {
+            tracing::warn!(target: "fluxline", "{}: {warning}", record.version);
+        }
+        Ok(record)
     }
 
     /// Lets an armed run record and returns when it has ended.
@@ -505,6 +674,16 @@ impl Appliance {
                 path,
                 free_bytes,
                 needed_bytes,
+            });
+        }
+        let Some(keeper) = self.keeper.get() else { return Ok(()) };
+        if let Err(room) = keeper.admit(needed_bytes)? {
+            return Err(ApplianceError::StoreRefuses {
+                path: self.store.root().display().to_string(),
+                capacity_bytes: room.capacity_bytes,
+                used_bytes: room.used_bytes,
+                needed_bytes,
+                kept_bytes: keeper.plan(0)?.unsafe_bytes,
             });
         }
         Ok(())

@@ -2,8 +2,12 @@
 //! error that names the key, the value and what is allowed. `docs/configuration.md` is generated from here.
 
 mod assembly;
+mod calibrations;
 
+use crate::decisions::{RuleConfig, Rules};
+pub use crate::keep::{AccessConfig, AnnounceConfig, PushConfig, RetentionConfig};
 pub use assembly::{AlignBy, AssemblySection, PlaceConfig};
+pub use calibrations::CalibrationsConfig;
 use driver::memory::PageSize;
 use driver::source::WhenFull;
 use schemars::JsonSchema;
@@ -76,14 +80,32 @@ pub struct Config {
     pub cores: CoresConfig,
     /// Where runs are stored.
     pub store: StoreConfig,
+    /// The central store that runs are copied to.
+    #[serde(default)]
+    pub push: PushConfig,
+    /// How long runs stay here, and how full the store may get.
+    #[serde(default)]
+    pub retention: RetentionConfig,
+    /// Who may read closed runs, and where.
+    #[serde(default)]
+    pub access: AccessConfig,
+    /// What the facility's catalogues are told.
+    #[serde(default)]
+    pub announce: AnnounceConfig,
     /// The HTTP interface and the page.
     #[serde(default)]
     pub feedback: FeedbackConfig,
     /// Frames sent on to other programs.
     #[serde(default)]
     pub emit: EmitConfig,
+    /// Darks, flats, pedestals, masks, gains and geometries that are taken or uploaded.
+    #[serde(default)]
+    pub calibrations: CalibrationsConfig,
     /// Recipes by name: a technique, its operations in order, and one table of parameters per operation.
     pub recipe: BTreeMap<String, RecipeConfig>,
+    /// Rules by name: conditions on the results of a run, and what follows when they hold.
+    #[serde(default)]
+    pub rule: BTreeMap<String, RuleConfig>,
     /// Folder that relative paths of the file are relative to; set when the file is loaded.
     #[serde(skip)]
     #[schemars(skip)]
@@ -425,6 +447,9 @@ pub struct StoreConfig {
     /// Frames in one data file (1 to 1000000).
     #[serde(default = "thousand")]
     pub frames_per_file: u64,
+    /// Threads that compress and write frames (1 to 64); 0: two to four, by the machine's cores.
+    #[serde(default)]
+    pub threads: usize,
 }
 
 fn yes() -> bool {
@@ -581,8 +606,12 @@ impl Config {
         within("ring.slots", self.ring.slots, 16, 65536)?;
         within("accelerator.batch_limit", self.accelerator.batch_limit, 1, 64)?;
         within("store.frames_per_file", self.store.frames_per_file, 1, 1_000_000)?;
+        within("store.threads", self.store.threads, 0, 64)?;
         within("feedback.results_kept", self.feedback.results_kept, 16, 65536)?;
         assembly::check(self)?;
+        crate::keep::check_config(self)?;
+        calibrations::check(&self.calibrations)?;
+        Rules::new(&self.rule).map_err(|error| ConfigError::value("rule", "", error.to_string()))?;
         if self.emit.dectris.is_some() {
             within(
                 "emit.queue_frames",

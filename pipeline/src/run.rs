@@ -13,14 +13,15 @@ use crate::active_run::{ActiveRun, LatencyUs, LiveCounts, RunState, Summary};
 use crate::afterwards::Left;
 use crate::cores::Cores;
 use crate::data_plane;
+use crate::decisions::{Decided, Decisions, Names, RulesInForce};
 use crate::emit::EmitHandle;
 use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
 use crate::frame_metadata::FrameMetadata;
-use crate::ledger::{Analysis, Ledger, Outcomes};
+use crate::ledger::{Acknowledged, Analysis, Ledger, Outcomes};
 use crate::metrics::Metrics;
 use crate::recipes::{Counter, Prepared, Technique};
-use crate::storage::{RunInfo, RunWriter};
+use crate::storage::{CurveAxis, RunInfo, RunWriter};
 use crate::worker::{Work, Worker, WorkerParts};
 use crate::writer::{ToWriter, Writer};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -29,7 +30,7 @@ use driver::clock::monotonic_ns;
 use driver::memory::{FrameLease, FrameRing};
 use driver::source::{Arrival, FrameSource, WhenFull};
 use driver::tracker::{Counts, FrameState, Receipt, Tracker};
-use frame::FrameResult;
+use frame::{FrameResult, ResultLayout};
 use hdrhistogram::Histogram;
 use kernels::Accelerator;
 use serde_json::json;
@@ -80,6 +81,8 @@ pub struct RunParts {
     pub cores: Cores,
     /// results kept for consumers
     pub results_kept: usize,
+    /// what is decided from results
+    pub rules: RulesInForce,
     /// process metrics
     pub metrics: Metrics,
     /// what RDMA sources had counted before the run was armed
@@ -110,6 +113,18 @@ pub struct Run {
     metadata_wait: Duration,
     /// what is left to do when the run is closed
     pub left: Left,
+}
+
+/// What rules may ask for.
+fn names(layout: &ResultLayout, axes: &[CurveAxis]) -> Names {
+    let scalars = layout
+        .scalars
+        .iter()
+        .map(|scalar| (scalar.name.clone(), scalar.unit.clone()));
+    Names {
+        scalars: scalars.collect(),
+        curve: axes.first().map(|axis| (axis.curve.clone(), axis.values.clone())),
+    }
 }
 
 /// Makes the run's queues and threads. When it returns, every thread has touched all that it needs and
@@ -156,6 +171,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         metadata: metadata.clone(),
         counts: LiveCounts::expecting(stream.frames_expected),
         hub: FeedbackHub::new(layout.clone(), parts.results_kept, metadata),
+        decisions: Decisions::new(parts.rules, names(&layout, &axes)),
         events: EventLog::default(),
         latest: ArrayQueue::new(1),
         snapshot: Mutex::new(snapshot),
@@ -222,7 +238,8 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         metrics.clone(),
         worker_count + 1,
         may_veto.then(|| VecDeque::with_capacity(2 * slots)),
-    );
+    )
+    .map_err(|error| error.to_string())?;
     let (barrier, core) = (go.clone(), cores.writer);
     let writer = spawn("write", move || {
         crate::cores::pin(core);
@@ -256,8 +273,16 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         received
     })?;
 
-    let hub_run = active.clone();
-    let feedback = spawn("feedback", move || hub_run.hub.serve(&for_hub))?;
+    let (hub_run, latency) = (active.clone(), metrics.decision_latency.clone());
+    let feedback = spawn("feedback", move || {
+        let tell = |decided: Decided| {
+            hub_run.decided(&decided);
+            let ages = decided.decisions.iter().map(|decision| decision.age_us as f64 / 1e6);
+            ages.for_each(|seconds| latency.observe(seconds));
+        };
+        hub_run.hub.serve(&for_hub, |result| tell(hub_run.decide(result)));
+        tell(hub_run.decisions.finish(monotonic_ns));
+    })?;
     active
         .events
         .add("armed", json!({ "run": active.info.id, "datasets": active.datasets }));
@@ -533,6 +558,7 @@ fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
         dectris: books.metrics.dectris.since(&books.dectris_before),
         udp: books.metrics.udp.since(&books.udp_before),
         emitted,
+        decisions: active.decisions.list().0,
         metadata: active.metadata.summary(),
         assembly: active
             .source_counts
@@ -673,6 +699,15 @@ impl Books {
                 .stored
                 .with_label_values(&[outcome])
                 .inc_by(now.saturating_sub(before));
+        }
+        let (in_memory, before) = (now.outcomes.received, self.seen.outcomes.received);
+        for (level, now, before) in [
+            (Acknowledged::InMemory, in_memory, before),
+            (Acknowledged::Analysed, o.done, was.done),
+            (Acknowledged::Synced, o.synced, was.synced),
+        ] {
+            let level = metrics.acknowledged.with_label_values(&[level.name()]);
+            level.inc_by(now.saturating_sub(before));
         }
         for (at, (name, _)) in active.counters.iter().enumerate() {
             let before = self.seen.recipe.get(at).copied().unwrap_or(0);

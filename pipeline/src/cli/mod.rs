@@ -11,8 +11,10 @@ mod progress;
 mod rdma_rate;
 mod replay;
 mod reprocess;
+mod rules;
 mod run;
 mod signals;
+mod store;
 mod summary;
 
 use crate::appliance::ApplianceError;
@@ -52,6 +54,11 @@ enum Command {
     RdmaRate(rdma_rate::RdmaRateArgs),
     /// Shows the ledger of a stored run
     Inspect(inspect::InspectArgs),
+    /// Closed runs: where they stand, their copies, what would be deleted, how long there is room
+    Store(store::StoreArgs),
+    /// Checks rules, or tries them on a stored run
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
     /// Checks a configuration without starting anything
     Validate(ValidateArgs),
     /// Checks what the machine has: huge pages, locked memory, OpenCL, RDMA, cores, disk
@@ -125,6 +132,8 @@ pub fn main() -> ExitCode {
         Command::Emulate(args) => emulate::emulate(&args),
         Command::RdmaRate(args) => rdma_rate::rdma_rate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
+        Command::Store(args) => store::store(&args),
+        Command::Rules(command) => rules::rules(&command),
         Command::Validate(args) => validate(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Describe { what } => describe(&what),

@@ -1,10 +1,13 @@
 //! Feedback: results, state and pictures for the experiment's control and for people. Control plane only:
 //! whatever happens here, the data plane goes on.
 
+pub mod calibrations;
+pub mod decisions;
 pub mod error;
 pub mod events;
 mod extract;
 pub mod frames;
+mod guard;
 pub mod hub;
 pub mod metadata;
 pub mod page;

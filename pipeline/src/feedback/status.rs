@@ -4,6 +4,7 @@ use super::server::Shared;
 use crate::active_run::{ActiveRun, LatencyUs, RunState, Throughput};
 use crate::afterwards::DerivedStatus;
 use crate::appliance::{memory_name, page_kind};
+use crate::keep::{KeepStatus, Keeper};
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -108,6 +109,8 @@ pub struct StatusStore {
     pub path: String,
     /// free bytes of its file system
     pub free_bytes: u64,
+    /// closed runs, their copies and how long there is room; null where this process does not look after them
+    pub keep: Option<KeepStatus>,
 }
 
 /// The whole appliance.
@@ -267,6 +270,7 @@ pub async fn status(State(shared): State<Shared>) -> Json<Status> {
         store: StatusStore {
             path: appliance.store().root().display().to_string(),
             free_bytes: appliance.store().free_bytes().unwrap_or(0),
+            keep: appliance.keeper().and_then(Keeper::status),
         },
         derived: appliance.afterwards().derived().map(|derived| derived.status()),
         warnings,

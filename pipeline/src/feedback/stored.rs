@@ -5,13 +5,18 @@ use super::events::Event;
 use super::frames::{Profile, ProfileAxis, SliceInfo};
 use super::runs::{LedgerLine, LedgerPage, LedgerQuery, RunDetail};
 use super::server::Shared;
+use crate::appliance::Appliance;
+use crate::decisions::Decision;
 use crate::frame_metadata::Value;
+use crate::keep::{Life, State};
 use crate::storage::{self, RunRecord, StoreError};
+use axum::http::StatusCode;
 use driver::tracker::FrameState;
 use frame::{Image, PixelMask};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Lines of a stored ledger that are read at once.
 const BLOCK: usize = 4096;
@@ -22,6 +27,8 @@ pub struct StoredRun {
     pub folder: PathBuf,
     /// `run.json`
     pub record: RunRecord,
+    /// `state.jsonl`
+    pub life: Life,
 }
 
 impl From<StoreError> for ApiError {
@@ -39,12 +46,46 @@ pub async fn with<T: Send + 'static>(
     id: &str,
     read: impl FnOnce(&StoredRun) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    let refuse_deleted = |run: &StoredRun| match run.life.state {
+        State::Deleted => {
+            let copy = run.life.destination.as_deref().unwrap_or_default();
+            let message = format!(
+                "the data of run {} were deleted here; its copy is at {copy}",
+                run.record.id
+            );
+            Err(ApiError::new(StatusCode::GONE, "deleted", message))
+        }
+        _ => read(run),
+    };
+    with_record(shared, id, refuse_deleted).await
+}
+
+/// Folder of the newest closed run of this name.
+pub fn find(appliance: &Appliance, id: &str) -> Result<Option<PathBuf>, ApiError> {
+    let catalogue = appliance.catalogue();
+    if let Some(found) = catalogue.find(id)? {
+        return Ok(Some(catalogue.folder(&found.path)));
+    }
+    // Closed a moment ago, or the catalogue is being made anew.
+    let complete = catalogue.refresh(Duration::from_millis(200))?;
+    match catalogue.find(id)? {
+        Some(found) => Ok(Some(catalogue.folder(&found.path))),
+        None if complete => Ok(None),
+        None => Ok(appliance.store().find(id)?),
+    }
+}
+
+/// Does `read` with what is known of the closed run `id`, also when its data were deleted here.
+pub async fn with_record<T: Send + 'static>(
+    shared: &Shared,
+    id: &str,
+    read: impl FnOnce(&StoredRun) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
     let (appliance, id) = (shared.appliance.clone(), id.to_string());
     let task = move || {
-        let folder = appliance.store().find(&id)?;
-        let folder = folder.ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))?;
-        let record = RunRecord::read(&folder)?;
-        read(&StoredRun { folder, record })
+        let folder = find(&appliance, &id)?.ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))?;
+        let (record, life) = (RunRecord::read(&folder)?, Life::read(&folder)?);
+        read(&StoredRun { folder, record, life })
     };
     tokio::task::spawn_blocking(task).await.map_err(ApiError::internal)?
 }
@@ -55,7 +96,12 @@ pub fn detail(run: &StoredRun) -> Result<RunDetail, ApiError> {
     Ok(RunDetail {
         id: record.id.clone(),
         state: record.state.clone(),
-        datasets: storage::list_datasets(&run.folder)?,
+        store_state: run.life.state.name().into(),
+        copy: run.life.destination.clone().filter(|_| run.life.verified.is_some()),
+        datasets: match run.life.state {
+            State::Deleted => Vec::new(),
+            _ => storage::list_datasets(&run.folder)?,
+        },
         frames: record.frames.clone(),
         outcomes: record.summary["outcomes"].clone(),
         summary: record.summary.clone(),
@@ -121,6 +167,14 @@ pub fn events(run: &StoredRun) -> Vec<Event> {
         data,
     };
     told.enumerate().map(event).collect()
+}
+
+/// What the rules decided.
+pub fn decisions(run: &StoredRun) -> Result<Vec<Decision>, ApiError> {
+    match run.record.summary.get("decisions") {
+        Some(decisions) => serde_json::from_value(decisions.clone()).map_err(ApiError::internal),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// The curve of a frame, or the run's own (`sum`); `latest` is that of the last frame that has one.

@@ -9,16 +9,14 @@
 use super::codec;
 use frame::PixelType;
 use frame::codec::{Beneath, Scratch, compress, compress_bound, decompress};
-use hdf5::plist::FileAccess;
 use hdf5::sync::sync;
 use hdf5_sys::h5::{H5allocate_memory, H5free_memory, HADDR_UNDEF, hsize_t};
-use hdf5_sys::h5d::{H5Dclose, H5Dget_chunk_info_by_coord, H5Dget_space, H5Dopen2, H5Dwrite, H5Dwrite_chunk};
-use hdf5_sys::h5f::{H5F_ACC_RDWR, H5F_SCOPE_LOCAL, H5Fclose, H5Fflush, H5Fopen};
+use hdf5_sys::h5d::{H5Dget_chunk_info_by_coord, H5Dget_space, H5Dwrite};
 use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5p::H5P_DEFAULT;
 use hdf5_sys::h5s::{H5S_seloper_t, H5Sclose, H5Screate_simple, H5Sselect_hyperslab};
 use hdf5_sys::h5z::{H5Z_CLASS_T_VERS, H5Z_FLAG_REVERSE, H5Z_class2_t, H5Zregister};
-use std::ffi::{CStr, CString, c_uint, c_void};
+use std::ffi::{CString, c_uint, c_void};
 use std::io;
 use std::path::Path;
 use std::ptr;
@@ -136,76 +134,6 @@ unsafe extern "C" fn bitshuffle(
             unsafe { H5free_memory(fresh) };
             0
         }
-    }
-}
-
-/// An open data file with its dataset of frames, one chunk each.
-#[derive(Debug)]
-pub(super) struct FrameFile {
-    file: hid_t,
-    dataset: hid_t,
-}
-
-impl FrameFile {
-    /// Opens an existing file for writing.
-    pub(super) fn open(path: &CStr, dataset: &CStr, access: &FileAccess) -> Result<Self, hdf5::Error> {
-        sync(|| {
-            // SAFETY: both names are NUL-terminated and they and the property list outlive the calls.
-            let file = check(unsafe { H5Fopen(path.as_ptr(), H5F_ACC_RDWR, access.id()) })?;
-            let mut opened = Self { file, dataset: -1 };
-            // SAFETY: as above; `file` was opened just now. On failure `opened` closes it.
-            opened.dataset = check(unsafe { H5Dopen2(file, dataset.as_ptr(), H5P_DEFAULT) })?;
-            Ok(opened)
-        })
-    }
-
-    /// Writes the stored bytes of frame `index`; bit `i` of `filters_skipped` says that filter `i` was not applied.
-    pub(super) fn write_chunk(&mut self, index: u64, filters_skipped: u32, bytes: &[u8]) -> Result<(), hdf5::Error> {
-        let offset: [hsize_t; 3] = [index, 0, 0];
-        sync(|| {
-            // SAFETY: the dataset has three dimensions, as `offset`; `bytes` is read only, `bytes.len()` long.
-            check(unsafe {
-                H5Dwrite_chunk(
-                    self.dataset,
-                    H5P_DEFAULT,
-                    filters_skipped,
-                    offset.as_ptr(),
-                    bytes.len(),
-                    bytes.as_ptr().cast(),
-                )
-            })
-            .map(drop)
-        })
-    }
-
-    /// Hands everything to the operating system and closes the file.
-    pub(super) fn close(mut self) -> Result<(), hdf5::Error> {
-        sync(|| {
-            // SAFETY: both identifiers are open and closed here for the only time: they are invalid afterwards.
-            unsafe {
-                let flushed = check(H5Fflush(self.file, H5F_SCOPE_LOCAL));
-                let dataset = check(H5Dclose(std::mem::replace(&mut self.dataset, -1)));
-                let file = check(H5Fclose(std::mem::replace(&mut self.file, -1)));
-                flushed.and(dataset).and(file).map(drop)
-            }
-        })
-    }
-}
-
-impl Drop for FrameFile {
-    fn drop(&mut self) {
-        if self.file < 0 {
-            return;
-        }
-        sync(|| {
-            // SAFETY: identifiers that are still open and belong to this value; negative ones are left alone.
-            unsafe {
-                if self.dataset >= 0 {
-                    H5Dclose(self.dataset);
-                }
-                H5Fclose(self.file);
-            }
-        });
     }
 }
 

@@ -4,7 +4,8 @@ use super::DatasetInfo;
 use super::data_files::FRAMES;
 use super::error::{At, StoreError};
 use super::read::{master_of, open_file};
-use super::results::{RESERVED, curve_path, final_path, image_path};
+use super::results::{RESERVED, curve_path, final_path, image_path, scalar_path};
+use crate::decisions::Names;
 use crate::frame_metadata::{Kind, Value};
 use driver::tracker::FrameState;
 use frame::{FrameKind, Image, Shape};
@@ -67,6 +68,54 @@ pub fn read_curve(path: &Path, frame: Option<u64>) -> Result<Option<StoredCurve>
             frames,
         }),
     }
+}
+
+/// What the results of a closed run are called: scalars with units, and the first curve with the values of its axis.
+pub fn read_names(path: &Path) -> Result<Names, StoreError> {
+    let master = master_of(path)?;
+    let file = open_file(&master)?;
+    let read = || -> Result<Names, hdf5::Error> {
+        let mut names = Names::default();
+        if !file.link_exists(RESULTS) {
+            return Ok(names);
+        }
+        let results = file.group(RESULTS)?;
+        if results.link_exists("scalars") {
+            let scalars = results.group("scalars")?;
+            for name in scalars
+                .member_names()?
+                .into_iter()
+                .filter(|name| name != "frame_number")
+            {
+                let dataset = scalars.dataset(&name)?;
+                let unit = text(&dataset, "units").unwrap_or_default();
+                names.scalars.push((name, unit));
+            }
+        }
+        if let Some(curve) = first_curve(&results)? {
+            let axis = axis_of(&results.group(&curve)?)?;
+            names.curve = Some((curve, axis.map_or_else(Vec::new, |(_, _, values)| values)));
+        }
+        Ok(names)
+    };
+    read().at("reading the results of", &master)
+}
+
+/// Rows `frames` of a scalar of a closed run; cut to those that exist.
+pub fn read_scalar(path: &Path, name: &str, frames: Range<usize>) -> Result<Vec<f64>, StoreError> {
+    let master = master_of(path)?;
+    let read = || -> Result<Vec<f64>, hdf5::Error> {
+        let dataset = open_file(&master)
+            .map_err(|error| error.to_string())?
+            .dataset(&scalar_path(name))?;
+        let length = dataset.shape().first().copied().unwrap_or(0);
+        let range = frames.start.min(length)..frames.end.min(length);
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(dataset.read_slice_1d(range)?.to_vec())
+    };
+    read().at("reading the results of", &master)
 }
 
 /// Every picture of a closed run, without its values.

@@ -95,6 +95,7 @@ pub fn config(compress: bool, frames_per_file: u64) -> WriterConfig {
         compress,
         frames_per_file,
         store_frames: true,
+        threads: 0,
         geometry: None,
     }
 }
