@@ -645,7 +645,7 @@ fn a_power_cut_costs_no_frame_that_was_synced() {
         let mut journal = std::fs::read(&path).unwrap();
         let records = journal.len() / RECORD_BYTES;
         let synced = RECORD_BYTES * (coin(&mut seed) as usize % (records + 1));
-        tear(&mut journal, &[0..synced], &mut seed);
+        tear(&mut journal, std::slice::from_ref(&(0..synced)), &mut seed);
         journal.truncate(synced + coin(&mut seed) as usize % (journal.len() - synced + 1));
         std::fs::write(&path, &journal).unwrap();
         let known = pipeline::storage::read_journal(&run, &record).unwrap().records;
