@@ -57,6 +57,16 @@ pub enum Acknowledged {
 }
 
 impl Acknowledged {
+    /// The level of a frame on this machine.
+    fn of(received: bool, analysis: Analysis, storage: Storage) -> Option<Self> {
+        match (storage, analysis) {
+            (Storage::Synced, _) => Some(Acknowledged::Synced),
+            (_, Analysis::Done) => Some(Acknowledged::Analysed),
+            (Storage::Pending, _) if received => Some(Acknowledged::InMemory),
+            _ => None,
+        }
+    }
+
     /// Name as API and metrics write it.
     pub fn name(self) -> &'static str {
         match self {
@@ -230,18 +240,12 @@ impl Ledger {
         let analysis = ANALYSIS[self.analysis[index].load(Relaxed) as usize & 3];
         let latency_ns = self.latency_ns[index].load(Relaxed);
         let storage = STORAGE[self.storage[index].load(Relaxed) as usize & 3];
-        let acknowledged = match (storage, analysis) {
-            (Storage::Synced, _) => Some(Acknowledged::Synced),
-            (_, Analysis::Done) => Some(Acknowledged::Analysed),
-            (Storage::Pending, _) if arrival_ns > 0 => Some(Acknowledged::InMemory),
-            _ => None,
-        };
         Some(Entry {
             frame_number: frame,
             state: state_name(self.state(frame)),
             analysis,
             storage,
-            acknowledged,
+            acknowledged: Acknowledged::of(arrival_ns > 0, analysis, storage),
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
             parts_missing: self.parts_missing[index].load(Relaxed),
@@ -295,6 +299,29 @@ pub struct Columns {
 }
 
 impl Columns {
+    /// One line; `None` past the last frame.
+    pub fn entry(&self, frame: u64) -> Option<Entry> {
+        let index = usize::try_from(frame).ok()?;
+        let state = STATES.get(usize::from(*self.frame_state.get(index)?)).copied();
+        let analysis = ANALYSIS[usize::from(*self.analysis.get(index)?) & 3];
+        let storage = STORAGE[usize::from(*self.storage.get(index)?) & 3];
+        let arrival_ns = *self.arrival_ns.get(index)?;
+        let latency_ns = *self.result_latency_ns.get(index)?;
+        // Runs of earlier versions lack the last two columns.
+        let newer = |column: &[u32]| column.get(index).copied().unwrap_or(0);
+        Some(Entry {
+            frame_number: frame,
+            state: state_name(state.unwrap_or(FrameState::Expected)),
+            analysis,
+            storage,
+            acknowledged: Acknowledged::of(arrival_ns > 0, analysis, storage),
+            arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
+            result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
+            parts_missing: newer(&self.parts_missing),
+            missing_bytes: newer(&self.missing_bytes),
+        })
+    }
+
     /// As the store takes them.
     pub fn as_storage(&self) -> crate::storage::LedgerColumns<'_> {
         crate::storage::LedgerColumns {
