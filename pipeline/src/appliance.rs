@@ -2,6 +2,7 @@
 //! interface both drive this.
 
 use crate::active_run::{ActiveRun, Summary};
+use crate::calibrations::{CalibrationError, CalibrationRecord, Calibrations, Detector, Proposed};
 use crate::config::{AlignBy, Config, ConfigError, SourceConfig};
 use crate::cores::Cores;
 use crate::emit::Emitter;
@@ -71,6 +72,12 @@ pub enum ApplianceError {
         /// upper bound of what the run writes
         needed_bytes: u64,
     },
+    /// a calibration is taken just now
+    #[error("a calibration is being taken: wait until it is done")]
+    Taking,
+    /// a calibration
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
     /// anything that has no better name
     #[error("{0}")]
     Start(String),
@@ -102,6 +109,10 @@ struct Slot {
     current: Option<Arc<ActiveRun>>,
     ring: Option<FrameRing>,
     epoch: u32,
+    /// a calibration is taken
+    taking: bool,
+    /// the detector, once a source has said what it is
+    detector: Option<Detector>,
 }
 
 /// The appliance.
@@ -111,6 +122,7 @@ pub struct Appliance {
     accelerator: Accelerator,
     cores: Cores,
     store: Store,
+    calibrations: Calibrations,
     metrics: Metrics,
     slot: Mutex<Slot>,
     /// held while a run is armed
@@ -212,6 +224,7 @@ impl Appliance {
         let cores = Cores::assign(&config.cores, available);
         let store = Store::open(&config.resolve(&config.store.path))?;
         finish_interrupted(&store)?;
+        let calibrations = Calibrations::open(store.root(), config.calibrations.drift_sigmas)?;
         let metrics = Metrics::new().map_err(|e| ApplianceError::Start(e.to_string()))?;
         metrics
             .device_info
@@ -230,11 +243,14 @@ impl Appliance {
             accelerator,
             cores,
             store,
+            calibrations,
             metrics,
             slot: Mutex::new(Slot {
                 current: None,
                 ring: None,
                 epoch: 0,
+                taking: false,
+                detector: None,
             }),
             arming: Mutex::new(()),
             emitter: Mutex::new(emitter),
@@ -278,6 +294,11 @@ impl Appliance {
         &self.store
     }
 
+    /// The calibrations.
+    pub fn calibrations(&self) -> &Calibrations {
+        &self.calibrations
+    }
+
     /// The metrics of the process.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -314,17 +335,7 @@ impl Appliance {
     /// Arms a run with a source that is already open.
     pub fn arm_with(&self, mut source: Box<dyn FrameSource>, request: &RunRequest) -> Result<Run, ApplianceError> {
         let _one_at_a_time = self.arming.lock().unwrap_or_else(PoisonError::into_inner);
-        let epoch = {
-            let mut slot = self.slot();
-            if let Some(run) = slot.current.as_ref().filter(|run| !run.state().ended()) {
-                return Err(ApplianceError::Busy {
-                    run: run.info.id.clone(),
-                    state: run.state().name(),
-                });
-            }
-            slot.epoch += 1;
-            slot.epoch
-        };
+        let epoch = self.next_epoch(false)?;
         let rdma_before = self.metrics.rdma.values();
         let dectris_before = self.metrics.dectris.values();
         let udp_before = self.metrics.udp.values();
@@ -332,6 +343,7 @@ impl Appliance {
         // meanwhile gets it.
         source.arm(epoch)?;
         let stream = source.stream().clone();
+        self.slot().detector = Some(Detector::of(&stream));
         if let Some(frames) = request
             .frames_expected
             .filter(|frames| *frames != stream.frames_expected)
@@ -356,6 +368,7 @@ impl Appliance {
         } else {
             self.cores.worker_count()
         };
+        let start_time = jiff::Timestamp::now();
         let setup = Setup {
             recipe: recipe_name,
             config: recipe,
@@ -363,11 +376,13 @@ impl Appliance {
             stream: &stream,
             accelerator: &self.accelerator,
             batch_limit: self.config.accelerator.batch_limit,
+            calibrations: &self.calibrations,
+            time: start_time,
         };
-        let prepared = technique.prepare(&setup, workers)?;
+        let mut prepared = technique.prepare(&setup, workers)?;
+        warnings.append(&mut prepared.warnings);
         self.check_room(&stream, prepared.layout.frame_bytes())?;
 
-        let start_time = jiff::Timestamp::now();
         let id = request.name.clone().unwrap_or_else(|| run_name(start_time, epoch));
         let mut metadata = stream.metadata.clone();
         metadata.extend(request.metadata.clone());
@@ -437,6 +452,79 @@ impl Appliance {
         self.slot().current = Some(run.active.clone());
         self.show_state("armed");
         Ok(run)
+    }
+
+    /// The number of the next arming, if nothing is in the way; `taking`: of a calibration.
+    fn next_epoch(&self, taking: bool) -> Result<u32, ApplianceError> {
+        let mut slot = self.slot();
+        if slot.taking {
+            return Err(ApplianceError::Taking);
+        }
+        if let Some(run) = slot.current.as_ref().filter(|run| !run.state().ended()) {
+            return Err(ApplianceError::Busy {
+                run: run.info.id.clone(),
+                state: run.state().name(),
+            });
+        }
+        slot.taking = taking;
+        slot.epoch += 1;
+        Ok(slot.epoch)
+    }
+
+    /// Hands the armed source and a ring to `body`, while no run is in the way and none is armed.
+    pub fn with_source<T>(
+        &self,
+        body: impl FnOnce(&mut dyn FrameSource, &FrameRing) -> Result<T, ApplianceError>,
+    ) -> Result<T, ApplianceError> {
+        let epoch = self.next_epoch(true)?;
+        let run = || {
+            let _one_at_a_time = self.arming.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut source = open_source(&self.config, &self.metrics, &self.parked)?;
+            source.arm(epoch)?;
+            let stream = source.stream().clone();
+            self.slot().detector = Some(Detector::of(&stream));
+            let ring = self.take_ring(&stream, &mut Vec::new())?;
+            source.prepare(&ring)?;
+            body(source.as_mut(), &ring)
+        };
+        let done = run();
+        self.slot().taking = false;
+        done
+    }
+
+    /// The detector as far as it is known: from the last run or calibration, or from a source that can say so at once.
+    pub fn detector(&self) -> Option<Detector> {
+        if let Some(detector) = self.slot().detector.clone() {
+            return Some(detector);
+        }
+        let tells = |entry: &crate::config::SourceEntry| {
+            matches!(entry.source, SourceConfig::Simulate(_) | SourceConfig::Replay(_))
+        };
+        if !self.config.source.iter().all(tells) {
+            return None;
+        }
+        let source = open_source(&self.config, &self.metrics, &self.parked).ok()?;
+        let detector = Detector::of(source.stream());
+        self.slot().detector = Some(detector.clone());
+        Some(detector)
+    }
+
+    /// Keeps a calibration, and shows how far it moved.
+    pub fn keep_calibration(
+        &self,
+        proposed: Proposed,
+        detector: Option<&Detector>,
+    ) -> Result<CalibrationRecord, ApplianceError> {
+        let record = self.calibrations.add(proposed, detector, jiff::Timestamp::now())?;
+        if let Some(sigmas) = record.drift_sigmas {
+            let gain = record.conditions.gain.map_or(String::new(), |gain| format!("_g{gain}"));
+            let label = format!("{}{gain}", record.kind.name());
+            self.metrics.calibration_drift.with_label_values(&[&label]).set(sigmas);
+        }
+        for warning in &record.warnings {
+            tracing::warn!(target: "fluxline", "{}: {warning}", record.version);
+        }
+        Ok(record)
     }
 
     /// Lets an armed run record and returns when it has ended.

@@ -2,8 +2,10 @@
 //! error that names the key, the value and what is allowed. `docs/configuration.md` is generated from here.
 
 mod assembly;
+mod calibrations;
 
 pub use assembly::{AlignBy, AssemblySection, PlaceConfig};
+pub use calibrations::CalibrationsConfig;
 use driver::memory::PageSize;
 use driver::source::WhenFull;
 use schemars::JsonSchema;
@@ -82,6 +84,9 @@ pub struct Config {
     /// Frames sent on to other programs.
     #[serde(default)]
     pub emit: EmitConfig,
+    /// Darks, flats, pedestals, masks, gains and geometries that are taken or uploaded.
+    #[serde(default)]
+    pub calibrations: CalibrationsConfig,
     /// Recipes by name: a technique, its operations in order, and one table of parameters per operation.
     pub recipe: BTreeMap<String, RecipeConfig>,
     /// Folder that relative paths of the file are relative to; set when the file is loaded.
@@ -587,6 +592,7 @@ impl Config {
         within("store.threads", self.store.threads, 0, 64)?;
         within("feedback.results_kept", self.feedback.results_kept, 16, 65536)?;
         assembly::check(self)?;
+        calibrations::check(&self.calibrations)?;
         if self.emit.dectris.is_some() {
             within(
                 "emit.queue_frames",

@@ -2,8 +2,8 @@
 //! `docs/metrics.md`.
 
 use crate::config::{
-    AcceleratorConfig, AssemblySection, CoresConfig, EmitConfig, FeedbackConfig, PlaceConfig, RecipeConfig, RingConfig,
-    RunConfig, StoreConfig,
+    AcceleratorConfig, AssemblySection, CalibrationsConfig, CoresConfig, EmitConfig, FeedbackConfig, PlaceConfig,
+    RecipeConfig, RingConfig, RunConfig, StoreConfig,
 };
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -114,6 +114,7 @@ pub fn configuration() -> String {
     section::<StoreConfig>(&mut out, "[store]");
     section::<FeedbackConfig>(&mut out, "[feedback]");
     section::<EmitConfig>(&mut out, "[emit]");
+    section::<CalibrationsConfig>(&mut out, "[calibrations]");
     section::<RecipeConfig>(&mut out, "[recipe.NAME]");
     for (title, schema) in crate::recipes::schemas() {
         let _ = writeln!(out, "## `{title}`\n");

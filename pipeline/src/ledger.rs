@@ -57,12 +57,12 @@ pub enum Acknowledged {
 }
 
 impl Acknowledged {
-    /// The level of a frame on this machine.
-    fn of(received: bool, analysis: Analysis, storage: Storage) -> Option<Self> {
+    /// The level of a frame with these outcomes.
+    fn of(storage: Storage, analysis: Analysis, arrived: bool) -> Option<Acknowledged> {
         match (storage, analysis) {
             (Storage::Synced, _) => Some(Acknowledged::Synced),
             (_, Analysis::Done) => Some(Acknowledged::Analysed),
-            (Storage::Pending, _) if received => Some(Acknowledged::InMemory),
+            (Storage::Pending, _) if arrived => Some(Acknowledged::InMemory),
             _ => None,
         }
     }
@@ -245,7 +245,7 @@ impl Ledger {
             state: state_name(self.state(frame)),
             analysis,
             storage,
-            acknowledged: Acknowledged::of(arrival_ns > 0, analysis, storage),
+            acknowledged: Acknowledged::of(storage, analysis, arrival_ns > 0),
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
             parts_missing: self.parts_missing[index].load(Relaxed),
@@ -314,7 +314,7 @@ impl Columns {
             state: state_name(state.unwrap_or(FrameState::Expected)),
             analysis,
             storage,
-            acknowledged: Acknowledged::of(arrival_ns > 0, analysis, storage),
+            acknowledged: Acknowledged::of(storage, analysis, arrival_ns > 0),
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
             parts_missing: newer(&self.parts_missing),

@@ -3,6 +3,7 @@
 
 pub mod active_run;
 pub mod appliance;
+pub mod calibrations;
 pub mod cli;
 pub mod config;
 pub mod cores;

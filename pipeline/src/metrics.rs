@@ -69,6 +69,8 @@ pub struct Metrics {
     pub device_copies: IntCounter,
     /// what recipes count: spots, hits, misses and the like
     pub recipe: IntCounterVec,
+    /// how far the last dark or pedestal moved, in sigmas of one frame
+    pub calibration_drift: GaugeVec,
     /// what RDMA sources count
     pub rdma: RdmaMetrics,
     /// what DECTRIS sources count
@@ -327,7 +329,7 @@ impl Metrics {
             )?,
             recipe: m.counters(
                 "fluxline_recipe_total",
-                "What recipes count: spots; frames too bright to tell their spots; hits, misses, frames on which neither was decided; misses that were stored all the same",
+                "What recipes count: spots; frames too bright to tell their spots; hits, misses, frames on which neither was decided; misses that were stored all the same; pixels of which nothing can be told, and pixels at their end, of conversions to photons or true counts",
                 "counter",
                 &crate::recipes::COUNTERS,
             )?,
@@ -399,6 +401,19 @@ impl Metrics {
                 "fluxline_device_copies_total",
                 "Payload-sized copies between ring and device; 0 where memory is shared",
             ))?,
+            calibration_drift: {
+                let drift = m.add(GaugeVec::new(
+                    Opts::new(
+                        "fluxline_calibration_drift_sigmas",
+                        "How far half of the pixels of the last dark or pedestal moved since the one before, in sigmas of one frame",
+                    ),
+                    &["kind"],
+                ))?;
+                for kind in crate::calibrations::DRIFTING {
+                    drift.with_label_values(&[kind]).set(0.0);
+                }
+                drift
+            },
             rdma: RdmaMetrics::new(&m)?,
             dectris: DectrisMetrics::new(&m)?,
             udp: UdpMetrics::new(&m)?,

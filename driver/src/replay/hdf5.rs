@@ -330,6 +330,14 @@ impl Reader<'_> {
         detector.count_time_s = number(&group, "count_time");
         detector.frame_time_s = number(&group, "frame_time");
         stream.saturation_value = number(&group, "saturation_value");
+        let table = group.dataset("countrate_correction_lookup_table").ok();
+        stream.detector.countrate_table = table.and_then(|table| table.read_raw().ok());
+        for key in ["countrate_correction_applied", "flatfield_applied"] {
+            let flag = || group.dataset(key).ok()?.read_scalar::<bool>().ok();
+            if let Some(applied) = number(&group, key).map(|value| value != 0.0).or_else(flag) {
+                stream.metadata.insert(key.into(), applied.to_string());
+            }
+        }
         let specific = group.group("detectorSpecific").ok();
         let mask = group
             .dataset("pixel_mask")

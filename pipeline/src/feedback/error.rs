@@ -1,6 +1,7 @@
 //! One shape for every error of the HTTP interface.
 
 use crate::appliance::ApplianceError;
+use crate::calibrations::CalibrationError;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -69,6 +70,12 @@ impl From<ApplianceError> for ApiError {
                 error.allowed_states = vec!["idle", "error"];
                 error
             }
+            ApplianceError::Taking => {
+                let mut error = Self::new(StatusCode::CONFLICT, "busy", message);
+                error.allowed_states = vec!["idle", "error"];
+                error
+            }
+            ApplianceError::Calibration(error) => error.into(),
             ApplianceError::StoreFull { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, "store_full", message),
             ApplianceError::Config(_) | ApplianceError::Recipe(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "configuration", message)
@@ -79,6 +86,17 @@ impl From<ApplianceError> for ApiError {
             | ApplianceError::Memory(_)
             | ApplianceError::Ring(_)
             | ApplianceError::Start(_) => Self::internal(message),
+        }
+    }
+}
+
+impl From<CalibrationError> for ApiError {
+    fn from(error: CalibrationError) -> Self {
+        let message = error.to_string();
+        match error {
+            CalibrationError::Bad(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "calibration", message),
+            CalibrationError::Busy(_) => Self::new(StatusCode::CONFLICT, "busy", message),
+            CalibrationError::Io { .. } => Self::internal(message),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Feedback: results, state and pictures for the experiment's control and for people. Control plane only:
 //! whatever happens here, the data plane goes on.
 
+pub mod calibrations;
 pub mod error;
 pub mod events;
 mod extract;

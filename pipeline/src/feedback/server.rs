@@ -1,6 +1,6 @@
 //! The HTTP server: routes, their description, and where it listens.
 
-use super::{frames, metadata, page, runs, status};
+use super::{calibrations, frames, metadata, page, runs, status};
 use crate::active_run::Summary;
 use crate::appliance::{Appliance, ApplianceError, RunRequest};
 use crate::feedback::error::ApiError;
@@ -94,6 +94,8 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(frames::profile))
             .routes(routes!(frames::slices))
             .routes(routes!(frames::slice))
+            .routes(routes!(calibrations::list))
+            .routes(routes!(calibrations::add))
             .routes(routes!(metrics))
             .routes(routes!(healthz)),
     )

@@ -4,9 +4,10 @@
 //! To add a technique: a folder with a [`Technique`], and its line in [`TECHNIQUES`].
 
 pub mod diffraction;
-mod fields;
+pub(crate) mod fields;
 pub mod tomography;
 
+use crate::calibrations::Calibrations;
 use crate::config::{ConfigError, RecipeConfig};
 use crate::storage::CurveAxis;
 use frame::{FrameKind, FrameResult, Geometry, Image, PixelMask, ResultLayout, StreamDescription};
@@ -65,6 +66,10 @@ pub struct Setup<'a> {
     pub accelerator: &'a Accelerator,
     /// most frames per batch
     pub batch_limit: usize,
+    /// calibrations that were taken or uploaded
+    pub calibrations: &'a Calibrations,
+    /// when the run is armed: the time at which they must hold
+    pub time: jiff::Timestamp,
 }
 
 impl Setup<'_> {
@@ -108,6 +113,8 @@ pub struct Prepared {
     pub counters: Vec<(&'static str, Counter)>,
     /// whether the recipe may decide against storing a frame
     pub may_veto: bool,
+    /// what somebody should know before the first frame
+    pub warnings: Vec<String>,
     /// everything as used, for the run's record
     pub parameters: serde_json::Value,
 }
@@ -116,13 +123,15 @@ pub struct Prepared {
 pub type Counter = Arc<AtomicU64>;
 
 /// Everything that recipes count over a run, and so the labels of a metric.
-pub const COUNTERS: [&str; 6] = [
+pub const COUNTERS: [&str; 8] = [
     "spots",
     "frames_too_bright",
     "hits",
     "misses",
     "undecided",
     "misses_kept",
+    "pixels_in_error",
+    "pixels_saturated",
 ];
 
 impl Prepared {

@@ -57,7 +57,7 @@ use error::At;
 pub use error::StoreError;
 pub use journal_file::JournalRecords;
 pub use keeper::Outcomes;
-pub use read::{read_dataset_f32, read_frame, read_ledger};
+pub use read::{read_array, read_dataset_f32, read_frame, read_ledger};
 pub use recover::Recovered;
 pub use reduced::{FrameFacts, StoredCurve, list_datasets, list_images};
 pub use reduced::{read_curve, read_frame_facts, read_frame_metadata, read_image, read_mask};

@@ -113,6 +113,34 @@ pub fn read_dataset_f32(path: &Path, dataset: &str, rows: Range<usize>) -> Resul
     read().at("reading from", &master)
 }
 
+/// Sizes, slowest first, and values of a whole dataset of numbers; without a name, of the only dataset at the file's root.
+///
+/// # Errors
+/// [`StoreError::Hdf5`] where there is no such dataset or, without a name, not exactly one.
+pub fn read_array(path: &Path, dataset: Option<&str>) -> Result<(Vec<usize>, Vec<f64>), StoreError> {
+    h5::register_bitshuffle().at("registering filter 32008 for", path)?;
+    let file = open_file(path)?;
+    let read = || -> Result<(Vec<usize>, Vec<f64>), hdf5::Error> {
+        let dataset = match dataset {
+            Some(name) => file.dataset(name)?,
+            None => {
+                let mut all = file.datasets()?;
+                match (all.pop(), all.len()) {
+                    (Some(only), 0) => only,
+                    (_, others) => {
+                        let found = if others == 0 { "none" } else { "several" };
+                        return Err(
+                            format!("{found} at the root of the file: name the dataset, as FILE::/path").into(),
+                        );
+                    }
+                }
+            }
+        };
+        Ok((dataset.shape(), dataset.read_raw::<f64>()?))
+    };
+    read().at("reading an array from", path)
+}
+
 /// The master file of a run that is given by its folder or by the master file itself.
 pub(super) fn master_of(path: &Path) -> Result<PathBuf, StoreError> {
     if !path.is_dir() {

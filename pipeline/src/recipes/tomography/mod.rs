@@ -92,6 +92,7 @@ impl Technique for Tomography {
             geometry: None,
             counters: Vec::new(),
             may_veto: false,
+            warnings: Vec::new(),
             parameters,
         })
     }
