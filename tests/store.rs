@@ -40,8 +40,8 @@ fn run_folder(folder: &Path, run: &str) -> PathBuf {
             })
             .collect();
     }
-    let runs = found.into_iter().map(|day| day.join(run));
-    runs.filter(|path| path.is_dir()).next_back().expect("the run's folder")
+    let mut runs = found.into_iter().map(|day| day.join(run));
+    runs.rfind(|path| path.is_dir()).expect("the run's folder")
 }
 
 /// `kill -9` at random moments: whatever was acknowledged before is in the files after the next start, in plain h5py.

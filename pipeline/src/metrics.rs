@@ -288,6 +288,14 @@ impl Maker {
 }
 
 impl Metrics {
+    /// Counts the frames that have reached levels L0, L1 and L2 since the last time.
+    pub fn acknowledge(&self, reached: [u64; 3], before: [u64; 3]) {
+        for ((level, now), before) in ["L0", "L1", "L2"].iter().zip(reached).zip(before) {
+            let counter = self.acknowledged.with_label_values(&[level]);
+            counter.inc_by(now.saturating_sub(before));
+        }
+    }
+
     /// All metrics at zero, in a registry of their own.
     pub fn new() -> prometheus::Result<Self> {
         let m = Maker {

@@ -18,7 +18,7 @@ use crate::emit::EmitHandle;
 use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
 use crate::frame_metadata::FrameMetadata;
-use crate::ledger::{Acknowledged, Analysis, Ledger, Outcomes};
+use crate::ledger::{Analysis, Ledger, Outcomes};
 use crate::metrics::Metrics;
 use crate::recipes::{Counter, Prepared, Technique};
 use crate::storage::{CurveAxis, RunInfo, RunWriter};
@@ -700,15 +700,7 @@ impl Books {
                 .with_label_values(&[outcome])
                 .inc_by(now.saturating_sub(before));
         }
-        let (in_memory, before) = (now.outcomes.received, self.seen.outcomes.received);
-        for (level, now, before) in [
-            (Acknowledged::InMemory, in_memory, before),
-            (Acknowledged::Analysed, o.done, was.done),
-            (Acknowledged::Synced, o.synced, was.synced),
-        ] {
-            let level = metrics.acknowledged.with_label_values(&[level.name()]);
-            level.inc_by(now.saturating_sub(before));
-        }
+        metrics.acknowledge([o.received, o.done, o.synced], [was.received, was.done, was.synced]);
         for (at, (name, _)) in active.counters.iter().enumerate() {
             let before = self.seen.recipe.get(at).copied().unwrap_or(0);
             metrics

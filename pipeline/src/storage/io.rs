@@ -82,7 +82,7 @@ impl Disk {
         if !self.direct {
             return self.file.write_all_at(bytes, offset);
         }
-        if bytes.as_ptr().addr() % BLOCK_BYTES != 0 {
+        if !bytes.as_ptr().addr().is_multiple_of(BLOCK_BYTES) {
             if spare.bytes().len() < bytes.len() {
                 *spare = Aligned::new(bytes.len());
             }

@@ -238,7 +238,8 @@ impl Keeper {
                 let file = &mut files.files[number as usize];
                 let passed = file.slot + 1 < furthest && file.stored > 0;
                 let complete = !file.sealed() && !file.failed && (file.full() || passed) && file.stored > 0;
-                if !complete && !(touched.contains(&number) && !file.failed && file.wants_index()) {
+                let shown = touched.contains(&number) && !file.failed && file.wants_index();
+                if !complete && !shown {
                     continue;
                 }
                 (file.next_index(), complete)

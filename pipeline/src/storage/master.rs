@@ -180,11 +180,10 @@ impl Master {
         self.results.as_ref().map_or(0, Results::end)
     }
 
-    /// Adds what is known at the end, shortens the run to `kept` frames, and closes the file.
+    /// Adds what is known at the end, shortens the run to `kept` frames, which lie in these pieces, and closes the file.
     pub(super) fn finish(
         mut self,
-        kept: u64,
-        pieces: &[Piece],
+        (kept, pieces): (u64, &[Piece]),
         frames: &Frames,
         ledger: &LedgerColumns<'_>,
         images: &[Image],

@@ -368,7 +368,14 @@ fn finish_master(
     let draft = folder.join(".master.part");
     fs::copy(Start::master(folder), &draft).at("copying", &draft)?;
     let reopened = Master::reopen(&draft, format, &start.per_frame, start.end_estimated)?;
-    reopened.finish(kept, &files.pieces(kept), &books.frames, &books.ledger(), &[], &[], end)?;
+    reopened.finish(
+        (kept, &files.pieces(kept)),
+        &books.frames,
+        &books.ledger(),
+        &[],
+        &[],
+        end,
+    )?;
     // It opens as a reader opens it, or it does not take the other one's place.
     open::read(&draft)
         .at("opening", &draft)?

@@ -423,7 +423,9 @@ impl RunWriter {
             let mut files = self.common.files();
             (files.finish(kept), files.pieces(kept))
         };
-        let master = self.master.finish(kept, &pieces, &frames, ledger, images, finals, &end);
+        let master = self
+            .master
+            .finish((kept, &pieces), &frames, ledger, images, finals, &end);
         let data = data?;
         master?;
         let mut records = vec![seal::seal(&self.master_path)?];
