@@ -4,6 +4,7 @@
 
 use crate::active_run::{RunState, Summary};
 use crate::appliance::Appliance;
+use crate::calibrations::Calibrations;
 use crate::feedback::events::EventLog;
 use crate::recipes::RecipeError;
 use crate::storage::{RunInfo, Store, StoreError};
@@ -81,6 +82,11 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// Calibrations that were taken or uploaded.
+    pub fn calibrations(&self) -> &Calibrations {
+        self.appliance.calibrations()
+    }
+
     /// Waits while a run that records has frames to analyse.
     ///
     /// # Errors

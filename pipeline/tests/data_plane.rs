@@ -393,7 +393,6 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
         warnings: Vec::new(),
         parameters: serde_json::json!({}),
         live: Default::default(),
-        warnings: Vec::new(),
         afterwards: None,
     };
     let parts = RunParts {

@@ -22,7 +22,7 @@ pub struct Names {
 
 impl Names {
     /// Every name under which a scalar is known: its own, and `NAME_counts` where it counts.
-    fn known_as<'a>(&'a self) -> impl Iterator<Item = (String, &'a str)> {
+    fn known_as(&self) -> impl Iterator<Item = (String, &str)> {
         self.scalars.iter().flat_map(|(name, unit)| {
             let counts = (unit == "counts" && !name.ends_with("_counts")).then(|| format!("{name}_counts"));
             [Some(name.clone()), counts]

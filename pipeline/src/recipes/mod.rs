@@ -115,8 +115,6 @@ pub struct Prepared {
     pub counters: Vec<(&'static str, Counter)>,
     /// whether the recipe may decide against storing a frame
     pub may_veto: bool,
-    /// what somebody should know before the first frame
-    pub warnings: Vec<String>,
     /// everything as used, for the run's record
     pub parameters: serde_json::Value,
     /// what may change while the run records

@@ -178,7 +178,7 @@ impl VolumeWriter {
     }
 
     fn build(folder: PathBuf, path: PathBuf, info: &RunInfo, config: VolumeConfig) -> Result<Self, hdf5::Error> {
-        let file = open::create_v18(&path)?;
+        let file = open::create_earliest(&path)?;
         let root = Nx::root(&file)?;
         nexus::attr_text(root.group_ref(), "NX_class", "NXroot")?;
         nexus::attr_text(root.group_ref(), "default", "entry")?;

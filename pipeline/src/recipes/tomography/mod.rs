@@ -137,7 +137,6 @@ impl Technique for Tomography {
             geometry: None,
             counters: Vec::new(),
             may_veto: false,
-            warnings: Vec::new(),
             parameters,
             live,
             warnings,

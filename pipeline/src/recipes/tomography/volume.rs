@@ -415,6 +415,8 @@ impl Work<'_> {
             stream,
             accelerator,
             batch_limit: projections::BATCH_FRAMES,
+            calibrations: self.place.calibrations(),
+            time: self.place.info.start_time,
         };
         let Shape { rows, columns } = stream.shape;
         let mut projections = Projections::new(&setup, source, volume.correct.clone(), &volume.mask, accelerator)?;
