@@ -4,6 +4,7 @@
 pub mod active_run;
 pub mod afterwards;
 pub mod appliance;
+mod books;
 pub mod calibrations;
 pub mod cli;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod metrics;
 pub mod recipes;
 pub mod reprocess;
 pub mod run;
+pub mod sources;
 #[allow(missing_docs)]
 pub mod storage;
 pub mod watchdog;

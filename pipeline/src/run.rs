@@ -11,6 +11,7 @@
 
 use crate::active_run::{ActiveRun, LatencyUs, LiveCounts, RunState, Summary};
 use crate::afterwards::Left;
+use crate::books::{Books, Seen};
 use crate::cores::Cores;
 use crate::data_plane;
 use crate::decisions::{Decided, Decisions, Names, RulesInForce};
@@ -18,18 +19,18 @@ use crate::emit::EmitHandle;
 use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
 use crate::frame_metadata::FrameMetadata;
-use crate::ledger::{Analysis, Ledger, Outcomes};
+use crate::ledger::{Analysis, Ledger};
 use crate::metrics::Metrics;
 use crate::recipes::{Counter, Prepared, Technique};
 use crate::storage::{CurveAxis, RunInfo, RunWriter};
 use crate::worker::{Work, Worker, WorkerParts};
 use crate::writer::{ToWriter, Writer};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 use crossbeam_queue::ArrayQueue;
 use driver::clock::monotonic_ns;
 use driver::memory::{FrameLease, FrameRing};
 use driver::source::{Arrival, FrameSource, WhenFull};
-use driver::tracker::{Counts, FrameState, Receipt, Tracker};
+use driver::tracker::{FrameState, Receipt, Tracker};
 use frame::{FrameResult, ResultLayout};
 use hdrhistogram::Histogram;
 use kernels::Accelerator;
@@ -615,102 +616,4 @@ fn results(run: &ActiveRun) -> serde_json::Value {
         .map(|curve| json!({ "name": curve.name, "length": curve.values.len(), "frames_used": curve.frames_used }));
     json!({ "images": images.collect::<Vec<_>>(), "curves": curves.collect::<Vec<_>>(), "counters": counters,
             "parameters_changed": run.live.changed() })
-}
-
-/// Carries what the data plane has counted over to the process's metrics, so that the data plane itself
-/// touches nothing but its own numbers.
-struct Books {
-    active: Arc<ActiveRun>,
-    queues: (Receiver<Work>, Receiver<ToWriter>),
-    ring: FrameRing,
-    metrics: Metrics,
-    seen: Seen,
-    /// what RDMA sources had counted before the run
-    rdma_before: BTreeMap<String, u64>,
-    /// what DECTRIS sources had counted before the run
-    dectris_before: BTreeMap<String, u64>,
-    /// what UDP sources had counted before the run
-    udp_before: BTreeMap<String, u64>,
-    emit: Option<EmitHandle>,
-}
-
-/// What has been carried over so far.
-#[derive(Default)]
-struct Seen {
-    counts: Counts,
-    outcomes: Outcomes,
-    bytes: u64,
-    copies: u64,
-    missed: u64,
-    /// by the recipe's own counters, in their order
-    recipe: Vec<u64>,
-}
-
-impl Books {
-    fn carry_over(&mut self) {
-        let (metrics, active) = (&self.metrics, &self.active);
-        let waiting = [self.queues.0.len() as u64, self.queues.1.len() as u64];
-        for (cell, (queue, frames)) in active.queues.iter().zip(["analysis", "storage"].iter().zip(waiting)) {
-            cell.store(frames, Relaxed);
-            metrics.queue_depth.with_label_values(&[queue]).set(frames as i64);
-        }
-        let used = self.ring.slots() - self.ring.free();
-        metrics.ring_slots.with_label_values(&["used"]).set(used as i64);
-        let now = Seen {
-            counts: active.counts.get(),
-            outcomes: active.ledger.outcomes(),
-            bytes: active.bytes.load(Relaxed),
-            copies: active.copies.load(Relaxed),
-            missed: active.hub.missed(),
-            recipe: active
-                .counters
-                .iter()
-                .map(|(_, counter)| counter.load(Relaxed))
-                .collect(),
-        };
-        let (c, was) = (&now.counts, &self.seen.counts);
-        for (state, now, before) in [
-            ("complete", c.complete, was.complete),
-            ("partial", c.partial, was.partial),
-            ("corrupt", c.corrupt, was.corrupt),
-            ("lost", c.lost, was.lost),
-            ("duplicate", c.duplicate, was.duplicate),
-            ("late", c.late, was.late),
-            ("stale", c.stale, was.stale),
-            ("unexpected", c.unexpected, was.unexpected),
-        ] {
-            metrics.frames.with_label_values(&[state]).inc_by(now - before);
-        }
-        let (o, was) = (&now.outcomes, &self.seen.outcomes);
-        for (outcome, now, before) in [
-            ("done", o.done, was.done),
-            ("shed", o.shed, was.shed),
-            ("failed", o.analysis_failed, was.analysis_failed),
-        ] {
-            metrics.analysed.with_label_values(&[outcome]).inc_by(now - before);
-        }
-        // A frame first counted as written may turn out not to be when its file is closed: never count back.
-        for (outcome, now, before) in [
-            ("synced", o.synced, was.synced),
-            ("vetoed", o.vetoed, was.vetoed),
-            ("failed", o.storage_failed, was.storage_failed),
-        ] {
-            metrics
-                .stored
-                .with_label_values(&[outcome])
-                .inc_by(now.saturating_sub(before));
-        }
-        metrics.acknowledge([o.received, o.done, o.synced], [was.received, was.done, was.synced]);
-        for (at, (name, _)) in active.counters.iter().enumerate() {
-            let before = self.seen.recipe.get(at).copied().unwrap_or(0);
-            metrics
-                .recipe
-                .with_label_values(&[name])
-                .inc_by(now.recipe[at] - before);
-        }
-        metrics.received_bytes.inc_by(now.bytes - self.seen.bytes);
-        metrics.device_copies.inc_by(now.copies - self.seen.copies);
-        metrics.results_missed.inc_by(now.missed - self.seen.missed);
-        self.seen = now;
-    }
 }

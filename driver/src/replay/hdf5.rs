@@ -1,9 +1,9 @@
 //! HDF5: the chunk index is read once, when the file is opened; frames are then read from the file itself, so that
 //! only the writer calls libhdf5 while a run records. What cannot be read that way is read into memory when opened.
 
-use super::facts::to_base;
 use super::stack::{MEMORY_BYTES_MAX, Place, Stack, Store, blank};
 use super::tiff::too_large;
+use super::words::{angles, collect, number, text, text_attribute};
 use super::{Content, Planned};
 use crate::source::SourceError;
 use frame::codec::Beneath;
@@ -618,89 +618,4 @@ fn sample(stack: usize, count: usize, angles: &[f64]) -> Vec<Planned> {
         angle_deg: angles.get(index).copied().unwrap_or(f64::NAN),
     };
     (0..count).map(planned).collect()
-}
-
-/// Angles in degrees; `None` where the dataset is not a list of numbers.
-fn angles(dataset: &Dataset) -> Result<Option<Vec<f64>>, SourceError> {
-    let factor = match text_attribute(dataset, "units").as_deref() {
-        Some(unit @ ("rad" | "radian" | "radians")) => to_base(unit),
-        _ => 1.0,
-    };
-    Ok(dataset
-        .read_raw::<f64>()
-        .ok()
-        .map(|values| values.iter().map(|value| value * factor).collect()))
-}
-
-/// A number in base units.
-fn number(group: &Group, name: &str) -> Option<f64> {
-    let dataset = group.dataset(name).ok()?;
-    let value = dataset
-        .read_raw::<f64>()
-        .ok()?
-        .first()
-        .copied()
-        .filter(|value| value.is_finite())?;
-    Some(value * text_attribute(&dataset, "units").map_or(1.0, |unit| to_base(&unit)))
-}
-
-/// A text, however it is stored.
-fn text(group: &Group, name: &str) -> Option<String> {
-    let dataset = group.dataset(name).ok()?;
-    let text = dataset
-        .read_scalar::<hdf5::types::VarLenUnicode>()
-        .map(|text| text.to_string())
-        .or_else(|_| {
-            dataset
-                .read_scalar::<hdf5::types::VarLenAscii>()
-                .map(|text| text.to_string())
-        })
-        .or_else(|_| {
-            dataset
-                .read_scalar::<hdf5::types::FixedAscii<256>>()
-                .map(|text| text.to_string())
-        });
-    text.ok().filter(|text| !text.is_empty())
-}
-
-fn text_attribute(location: &hdf5::Location, name: &str) -> Option<String> {
-    let attribute = location.attr(name).ok()?;
-    attribute
-        .read_scalar::<hdf5::types::VarLenUnicode>()
-        .map(|text| text.to_string())
-        .or_else(|_| {
-            attribute
-                .read_scalar::<hdf5::types::VarLenAscii>()
-                .map(|text| text.to_string())
-        })
-        .or_else(|_| {
-            attribute
-                .read_scalar::<hdf5::types::FixedAscii<256>>()
-                .map(|text| text.to_string())
-        })
-        .ok()
-}
-
-/// Numeric datasets of two dimensions or more, by name.
-fn collect(group: &Group, prefix: &str, depth: usize, out: &mut Vec<(String, Vec<usize>)>) {
-    // Deeper nesting, or more, is no place for frames.
-    if depth > 8 || out.len() > 1000 {
-        return;
-    }
-    for name in group.member_names().unwrap_or_default() {
-        let path = format!("{prefix}/{name}");
-        if let Ok(dataset) = group.dataset(&name) {
-            let numeric = dataset.dtype().and_then(|t| t.to_descriptor()).is_ok_and(|t| {
-                matches!(
-                    t,
-                    TypeDescriptor::Integer(_) | TypeDescriptor::Unsigned(_) | TypeDescriptor::Float(_)
-                )
-            });
-            if numeric && dataset.ndim() >= 2 {
-                out.push((path, dataset.shape()));
-            }
-        } else if let Ok(inner) = group.group(&name) {
-            collect(&inner, &path, depth + 1, out);
-        }
-    }
 }

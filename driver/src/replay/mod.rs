@@ -7,6 +7,7 @@ mod hdf5;
 mod parts;
 mod stack;
 mod tiff;
+mod words;
 
 use crate::clock::monotonic_ns;
 use crate::memory::FrameRing;
