@@ -7,6 +7,7 @@ pub mod accelerator;
 pub mod azimuthal;
 pub mod backprojector;
 pub mod correction;
+mod deadline;
 pub mod fused;
 pub mod host_memory;
 mod limits;
@@ -23,6 +24,7 @@ pub use accelerator::{Accelerator, AcceleratorConfig, AcceleratorError, DeviceIn
 pub use azimuthal::{AzimuthalConfig, AzimuthalGeometry, AzimuthalIntegrator, AzimuthalOutput, Bins, ErrorModel};
 pub use backprojector::{Backprojector, BackprojectorConfig, Filter, Plane};
 pub use correction::{CorrectedBatch, Correction, CorrectionConfig};
+pub use deadline::within;
 pub use fused::{FusedConfig, FusedFrame, FusedReducer, Payload};
 pub use host_memory::{Buffer, HostPages, Mapped, Queue};
 pub use probe::AddressProbe;

@@ -68,6 +68,19 @@ impl RunState {
     }
 }
 
+/// Which way frames are analysed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Way {
+    /// by the device's kernels
+    Kernels = 0,
+    /// decoded and reduced at once, by the host
+    Fused = 1,
+    /// by the host, because the device has failed
+    Host = 2,
+}
+
 /// Latency quantiles, microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct LatencyUs {
@@ -232,6 +245,7 @@ pub struct ActiveRun {
     /// payload-sized copies between ring and device
     pub copies: AtomicU64,
     pub(crate) state: AtomicU8,
+    pub(crate) way: AtomicU8,
     pub(crate) stop: AtomicBool,
     pub(crate) abort: AtomicBool,
     pub(crate) first_ns: AtomicU64,
@@ -264,6 +278,29 @@ impl ActiveRun {
     pub fn abort(&self) {
         self.abort.store(true, SeqCst);
         self.stop.store(true, SeqCst);
+    }
+
+    /// Which way frames are analysed now.
+    pub fn way(&self) -> Way {
+        match self.way.load(SeqCst) {
+            0 => Way::Kernels,
+            1 => Way::Fused,
+            _ => Way::Host,
+        }
+    }
+
+    /// The device has failed; the host goes on in its place.
+    pub(crate) fn device_failed(&self, reason: &str) {
+        self.way.store(Way::Host as u8, SeqCst);
+        self.degraded(format!(
+            "the device failed ({reason}): the host analyses in its place, and the device is tried again every 30 s"
+        ));
+    }
+
+    /// The device works again.
+    pub(crate) fn device_back(&self) {
+        self.way.store(Way::Kernels as u8, SeqCst);
+        self.events.add("device_back", json!({}));
     }
 
     /// Whether somebody asked for the end.

@@ -358,7 +358,8 @@ pub struct AcceleratorConfig {
     pub memory: kernels::MemoryMode,
     /// Most frames per kernel call (1 to 64).
     pub batch_limit: usize,
-    /// Folder where compiled kernels are kept between starts.
+    /// Folder where compiled kernels are kept between starts; `fluxline` in $XDG_CACHE_HOME or ~/.cache unless given, none
+    /// where it is "".
     pub cache_dir: Option<PathBuf>,
     /// Folder of prebuilt device binaries (`NAME.xclbin`, `NAME.aocx`, `NAME.poclbin`).
     pub binary_dir: Option<PathBuf>,

@@ -9,7 +9,7 @@
 //!
 //! Steps 2 to 4 are the data plane: one thread each, bounded queues, nothing allocated, no lock waited for.
 
-use crate::active_run::{ActiveRun, LatencyUs, LiveCounts, RunState, Summary};
+use crate::active_run::{ActiveRun, LatencyUs, LiveCounts, RunState, Summary, Way};
 use crate::cores::Cores;
 use crate::data_plane;
 use crate::emit::EmitHandle;
@@ -125,6 +125,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         layout,
         axes,
         operations,
+        host,
         snapshot,
         mask,
         counters,
@@ -161,6 +162,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         state: AtomicU8::new(RunState::Armed as u8),
         stop: AtomicBool::new(false),
         abort: AtomicBool::new(false),
+        way: AtomicU8::new(Way::Kernels as u8),
         first_ns: AtomicU64::new(0),
         last_ns: AtomicU64::new(0),
         latency: Mutex::new(LatencyUs::default()),
@@ -184,12 +186,18 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
     }
     let go = Arc::new(Barrier::new(worker_count + 3));
     let mut workers = Vec::with_capacity(worker_count);
+    let mut host = host.into_iter();
     for (index, operations) in operations.into_iter().enumerate() {
+        let host = host.next().flatten();
+        if operations.is_empty() && host.is_some() {
+            active.way.store(Way::Fused as u8, SeqCst);
+        }
         let mut worker = Worker::new(WorkerParts {
             run: &active,
             accelerator: &accelerator,
             ring: &ring,
             operations,
+            host,
             layout: &layout,
             results: results_per_worker,
             batch_limit: parts.batch_limit,

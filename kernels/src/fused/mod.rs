@@ -28,6 +28,7 @@ use frame::{PixelMask, PixelType, Shape};
 use part::Part;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 use tables::Tables;
 
 /// Frames from which on they go side by side; fewer go one by one.
@@ -110,6 +111,14 @@ impl<P: Payload> FusedReducer<P> {
     /// Threads that share the work, the caller's among them.
     pub fn threads(&self) -> usize {
         self.parts.len()
+    }
+
+    /// Touches what this thread would otherwise make at the first frame.
+    pub fn warm(&mut self) {
+        for helper in &self.helpers {
+            // Nothing comes: a thread that has waited once waits without allocating.
+            let _ = helper.back.recv_timeout(Duration::from_millis(1));
+        }
     }
 
     /// Reduces frames and hands each one's numbers, or why it could not be decoded, to `put`, in their order.

@@ -4,15 +4,17 @@ mod azimuthal;
 mod correct;
 mod geometry;
 mod hits;
+mod host;
 mod spots;
 mod statistics;
 
-use super::{Operation, Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
+use super::{HostOperation, Operation, Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
 use crate::config::{ConfigError, RecipeConfig};
 use azimuthal::{Azimuthal, AzimuthalParameters};
 use correct::CorrectParameters;
 use frame::ResultLayout;
 use hits::{HitParameters, Hits};
+use host::Host;
 use spots::{SpotParameters, Spots};
 use statistics::{StatisticsOperation, StatisticsParameters};
 
@@ -103,6 +105,7 @@ impl Technique for Diffraction {
             layout: ResultLayout::default(),
             axes: Vec::new(),
             operations: Vec::new(),
+            host: Vec::new(),
             snapshot: Snapshot::default(),
             geometry: None,
             counters: Vec::new(),
@@ -145,7 +148,27 @@ impl Technique for Diffraction {
         } else {
             None
         };
+        // Without spots nobody needs pixels: the host can reduce a frame while it decodes it, or take a failing device's place.
+        let reducible = spots_of.is_none() && (statistics_of.is_some() || azimuthal_of.is_some());
+        let fused = reducible && setup.fused();
         for worker in 0..workers {
+            if reducible {
+                let share = (worker, workers);
+                let host = Host::new(
+                    setup,
+                    statistics_of.as_ref(),
+                    azimuthal_of.as_ref(),
+                    &corrections,
+                    share,
+                )?;
+                prepared
+                    .host
+                    .push(host.map(|host| Box::new(host) as Box<dyn HostOperation>));
+            }
+            if fused {
+                prepared.operations.push(Vec::new());
+                continue;
+            }
             let mut operations: Vec<Box<dyn Operation>> = Vec::new();
             if let Some(plan) = &statistics_of {
                 operations.push(Box::new(StatisticsOperation::new(setup, plan, &corrections)?));
