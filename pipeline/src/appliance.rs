@@ -88,6 +88,11 @@ pub struct RunRequest {
     pub sample: Option<String>,
     /// recipe of the configuration
     pub recipe: Option<String>,
+    /// technique of the recipe: chooses the one recipe that has it, or is checked against the recipe named
+    pub technique: Option<String>,
+    /// number of frames; tells a simulation or a detector of packets how many there are, and must agree with what any
+    /// other source announces
+    pub frames_expected: Option<u64>,
     /// anything that belongs into the run's record
     pub metadata: BTreeMap<String, String>,
 }
@@ -312,7 +317,10 @@ impl Appliance {
 
     /// Arms a run: source, ring, recipe, files and threads. When it returns they are ready.
     pub fn arm(&self, request: &RunRequest) -> Result<Run, ApplianceError> {
-        let source = open_source(&self.config, &self.metrics, &self.parked)?;
+        let source = match request.frames_expected {
+            Some(frames) => open_source(&self.config.expecting(frames), &self.metrics, &self.parked)?,
+            None => open_source(&self.config, &self.metrics, &self.parked)?,
+        };
         self.arm_with(source, request)
     }
 
@@ -337,12 +345,24 @@ impl Appliance {
         // meanwhile gets it.
         source.arm(epoch)?;
         let stream = source.stream().clone();
+        if let Some(frames) = request
+            .frames_expected
+            .filter(|frames| *frames != stream.frames_expected)
+        {
+            let expected = format!(
+                "{} announces {}: ask it for as many, or leave this out",
+                stream.origin, stream.frames_expected
+            );
+            return Err(ConfigError::value("frames_expected", frames, expected).into());
+        }
         self.check_room(&stream, 0)?;
         let mut warnings = Vec::new();
         let ring = self.take_ring(&stream, &mut warnings)?;
         source.prepare(&ring)?;
 
-        let (recipe_name, recipe) = self.config.recipe(request.recipe.as_deref())?;
+        let (recipe_name, recipe) = self
+            .config
+            .recipe(request.recipe.as_deref(), request.technique.as_deref())?;
         let technique = recipes::technique(recipe_name, &recipe.technique)?;
         let workers = if technique.ordered() {
             1

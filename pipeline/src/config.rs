@@ -522,23 +522,59 @@ impl Config {
     }
 
     /// The recipe of a run that asks for `name`, or the only one, or the one that `[run]` names.
-    pub fn recipe(&self, name: Option<&str>) -> Result<(&str, &RecipeConfig), ConfigError> {
-        let known = || self.recipe.keys().cloned().collect::<Vec<_>>().join(", ");
-        match name.or(self.run.recipe.as_deref()) {
-            Some(name) => self
-                .recipe
-                .get_key_value(name)
-                .map(|(name, recipe)| (name.as_str(), recipe))
-                .ok_or_else(|| ConfigError::value("recipe", name, format!("no such recipe; there are: {}", known()))),
-            None => match self.recipe.iter().next() {
-                Some((name, recipe)) if self.recipe.len() == 1 => Ok((name.as_str(), recipe)),
-                _ => Err(ConfigError::value(
-                    "run.recipe",
-                    "(missing)",
-                    format!("name one of the {} recipes: {}", self.recipe.len(), known()),
+    pub fn recipe(&self, name: Option<&str>, technique: Option<&str>) -> Result<(&str, &RecipeConfig), ConfigError> {
+        let fits = |recipe: &RecipeConfig| technique.is_none_or(|technique| technique == recipe.technique);
+        let known = || {
+            let one = |(name, recipe): (&String, &RecipeConfig)| format!("{name} ({})", recipe.technique);
+            self.recipe.iter().map(one).collect::<Vec<_>>().join(", ")
+        };
+        if let Some(name) = name.or(self.run.recipe.as_deref().filter(|_| technique.is_none())) {
+            let found = self.recipe.get_key_value(name).ok_or_else(|| {
+                ConfigError::value(
+                    "recipe",
+                    format!("{name:?}"),
+                    format!("no such recipe; there are: {}", known()),
+                )
+            })?;
+            return match fits(found.1) {
+                true => Ok((found.0.as_str(), found.1)),
+                false => Err(ConfigError::value(
+                    "technique",
+                    format!("{:?}", technique.unwrap_or_default()),
+                    format!("recipe {name} is of technique {}", found.1.technique),
                 )),
-            },
+            };
         }
+        let mut fitting = self.recipe.iter().filter(|(_, recipe)| fits(recipe));
+        match (fitting.next(), fitting.next(), technique) {
+            (Some((name, recipe)), None, _) => Ok((name.as_str(), recipe)),
+            (_, _, None) => Err(ConfigError::value(
+                "run.recipe",
+                "(missing)",
+                format!("name one of the {} recipes: {}", self.recipe.len(), known()),
+            )),
+            (several, _, Some(technique)) => Err(ConfigError::value(
+                "technique",
+                format!("{technique:?}"),
+                match several {
+                    Some(_) => format!("several recipes are of this technique, name one: {}", known()),
+                    None => format!("no recipe is of this technique; there are: {}", known()),
+                },
+            )),
+        }
+    }
+
+    /// The same with so many frames from every source that does as it is told; others announce theirs.
+    pub fn expecting(&self, frames: u64) -> Config {
+        let mut config = self.clone();
+        for entry in &mut config.source {
+            match &mut entry.source {
+                SourceConfig::Simulate(simulate) => simulate.simulate.frames = frames,
+                SourceConfig::Udp(udp) => udp.udp.frames = frames,
+                SourceConfig::Replay(_) | SourceConfig::Rdma(_) | SourceConfig::Dectris(_) => {}
+            }
+        }
+        config
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -561,7 +597,7 @@ impl Config {
             return Err(ConfigError::value("recipe", "(missing)", expected));
         }
         if self.run.recipe.is_some() || self.recipe.len() == 1 {
-            self.recipe(None)?;
+            self.recipe(None, None)?;
         }
         for (name, recipe) in &self.recipe {
             crate::recipes::check(name, recipe)?;

@@ -265,6 +265,27 @@ pub struct Columns {
 }
 
 impl Columns {
+    /// One line; `None` past the last frame.
+    pub fn entry(&self, frame: u64) -> Option<Entry> {
+        let index = usize::try_from(frame).ok()?;
+        let state = STATES.get(usize::from(*self.frame_state.get(index)?)).copied();
+        let analysis = ANALYSIS[usize::from(*self.analysis.get(index)?) & 3];
+        let arrival_ns = *self.arrival_ns.get(index)?;
+        let latency_ns = *self.result_latency_ns.get(index)?;
+        // Runs of earlier versions lack the last two columns.
+        let newer = |column: &[u32]| column.get(index).copied().unwrap_or(0);
+        Some(Entry {
+            frame_number: frame,
+            state: state_name(state.unwrap_or(FrameState::Expected)),
+            analysis,
+            storage: STORAGE[usize::from(*self.storage.get(index)?) & 3],
+            arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
+            result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
+            parts_missing: newer(&self.parts_missing),
+            missing_bytes: newer(&self.missing_bytes),
+        })
+    }
+
     /// As the store takes them.
     pub fn as_storage(&self) -> crate::storage::LedgerColumns<'_> {
         crate::storage::LedgerColumns {

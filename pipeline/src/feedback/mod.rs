@@ -12,3 +12,4 @@ pub mod pictures;
 pub mod runs;
 pub mod server;
 pub mod status;
+pub mod stored;

@@ -5,6 +5,7 @@ use super::events::Event;
 use super::extract::{Body, Query};
 use super::hub::ResultMessage;
 use super::server::Shared;
+use super::stored;
 use crate::active_run::{ActiveRun, RunState, Summary};
 use crate::appliance::RunRequest;
 use crate::frame_metadata::Value;
@@ -73,12 +74,14 @@ pub struct RunDetail {
     #[schema(value_type = Object)]
     pub frames: serde_json::Value,
     /// outcomes of analysis and storage
-    pub outcomes: Option<Outcomes>,
+    #[schema(value_type = Outcomes)]
+    pub outcomes: serde_json::Value,
     /// identity, parameters and metadata; of a stored run its whole record
     #[schema(value_type = Object)]
     pub record: serde_json::Value,
-    /// how it ended
-    pub summary: Option<Summary>,
+    /// how it ended; null until then
+    #[schema(value_type = Option<Summary>)]
+    pub summary: serde_json::Value,
     /// what somebody should know
     pub warnings: Vec<String>,
 }
@@ -102,9 +105,32 @@ pub struct LedgerQuery {
     /// expected, complete, partial, corrupt or lost
     state: Option<String>,
     /// first frame
-    first: u64,
+    pub(super) first: u64,
     /// how many lines, 1000 unless given
     limit: Option<usize>,
+}
+
+impl LedgerQuery {
+    fn check(&self) -> Result<(), ApiError> {
+        let known = ["expected", "complete", "partial", "corrupt", "lost"];
+        match self.state.as_deref().filter(|state| !known.contains(state)) {
+            Some(state) => Err(ApiError::bad_request(format!(
+                "state = {state:?}: one of {}",
+                known.join(", ")
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it asks for frames in this state.
+    pub(super) fn takes(&self, state: &str) -> bool {
+        self.state.as_deref().is_none_or(|asked| asked == state)
+    }
+
+    /// Most lines of one answer.
+    pub(super) fn limit(&self) -> usize {
+        self.limit.unwrap_or(1000).clamp(1, PAGE_MAX)
+    }
 }
 
 /// A line of the ledger.
@@ -123,9 +149,10 @@ pub struct LedgerLine {
 pub struct LedgerPage {
     /// the tracker's counts
     #[schema(value_type = Object)]
-    pub frames: driver::tracker::Counts,
+    pub frames: serde_json::Value,
     /// outcomes of analysis and storage
-    pub outcomes: Outcomes,
+    #[schema(value_type = Outcomes)]
+    pub outcomes: serde_json::Value,
     /// lines
     pub entries: Vec<LedgerLine>,
     /// where the next page begins; absent at the end
@@ -165,7 +192,7 @@ fn line(run: &ActiveRun) -> RunLine {
     }
 }
 
-async fn stored(shared: &Shared) -> Result<Vec<serde_json::Value>, ApiError> {
+async fn records(shared: &Shared) -> Result<Vec<serde_json::Value>, ApiError> {
     let appliance = shared.appliance.clone();
     tokio::task::spawn_blocking(move || appliance.store().records())
         .await
@@ -175,7 +202,7 @@ async fn stored(shared: &Shared) -> Result<Vec<serde_json::Value>, ApiError> {
 
 /// Whether the store has a run of this name.
 pub async fn is_stored(shared: &Shared, id: &str) -> Result<bool, ApiError> {
-    Ok(stored(shared).await?.iter().any(|record| record["id"] == id))
+    Ok(records(shared).await?.iter().any(|record| record["id"] == id))
 }
 
 fn stored_line(record: &serde_json::Value) -> RunLine {
@@ -195,7 +222,7 @@ fn stored_line(record: &serde_json::Value) -> RunLine {
 /// Runs in memory and in the store, newest first.
 #[utoipa::path(get, path = "/runs", params(ListQuery), responses((status = 200, body = RunList), (status = 500, body = ApiError)))]
 pub async fn list(State(shared): State<Shared>, Query(query): Query<ListQuery>) -> Result<Json<RunList>, ApiError> {
-    let mut runs: Vec<RunLine> = stored(&shared).await?.iter().map(stored_line).collect();
+    let mut runs: Vec<RunLine> = records(&shared).await?.iter().map(stored_line).collect();
     if let Some(run) = shared.appliance.current() {
         let current = line(&run);
         runs.retain(|run| run.id != current.id);
@@ -245,13 +272,13 @@ fn detail(run: &ActiveRun) -> RunDetail {
         state: run.state().name().into(),
         datasets: run.datasets.clone(),
         frames: serde_json::json!(run.counts.get()),
-        outcomes: Some(run.ledger.outcomes()),
+        outcomes: serde_json::json!(run.ledger.outcomes()),
         record: serde_json::json!({
             "technique": run.info.technique, "proposal": run.info.proposal, "sample": run.info.sample,
             "start_time": run.info.start_time.to_string(), "parameters": run.info.parameters,
             "metadata": run.info.metadata, "folder": run.folder.display().to_string(),
         }),
-        summary: run.summary(),
+        summary: serde_json::json!(run.summary()),
         warnings: run.warnings(),
     }
 }
@@ -262,21 +289,7 @@ pub async fn show(State(shared): State<Shared>, Path(id): Path<String>) -> Resul
     if let Some(run) = active(&shared, &id) {
         return Ok(Json(detail(&run)));
     }
-    let record = stored(&shared)
-        .await?
-        .into_iter()
-        .find(|record| record["id"] == id.as_str());
-    let record = record.ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))?;
-    Ok(Json(RunDetail {
-        id,
-        state: record["state"].as_str().unwrap_or_default().into(),
-        datasets: Vec::new(),
-        frames: record["frames"].clone(),
-        outcomes: None,
-        record,
-        summary: None,
-        warnings: Vec::new(),
-    }))
+    Ok(Json(stored::with(&shared, &id, stored::detail).await?))
 }
 
 fn running(shared: &Shared, id: &str) -> Result<Arc<ActiveRun>, ApiError> {
@@ -309,58 +322,56 @@ pub async fn abort(State(shared): State<Shared>, Path(id): Path<String>) -> Resu
     Ok(Json(detail(&run)))
 }
 
-/// The ledger of the run in memory, frame by frame. A stored run has its own in its master file.
+/// The ledger of a run, frame by frame.
 #[utoipa::path(get, path = "/runs/{id}/ledger", params(LedgerQuery), responses((status = 200, body = LedgerPage), (status = 404, body = ApiError)))]
 pub async fn ledger(
     State(shared): State<Shared>,
     Path(id): Path<String>,
     Query(query): Query<LedgerQuery>,
 ) -> Result<Json<LedgerPage>, ApiError> {
-    let run = active(&shared, &id).ok_or_else(|| {
-        ApiError::not_found(format!(
-            "run {id} is not in memory; a stored run has its ledger at /entry/ledger"
-        ))
-    })?;
-    let known = ["expected", "complete", "partial", "corrupt", "lost"];
-    if let Some(state) = query.state.as_deref().filter(|state| !known.contains(state)) {
-        return Err(ApiError::bad_request(format!(
-            "state = {state:?}: one of {}",
-            known.join(", ")
-        )));
-    }
-    let limit = query.limit.unwrap_or(1000).clamp(1, PAGE_MAX);
+    query.check()?;
+    let Some(run) = active(&shared, &id) else {
+        let page = stored::with(&shared, &id, move |run| stored::ledger(run, &query)).await?;
+        return Ok(Json(page));
+    };
+    let limit = query.limit();
     let mut entries = Vec::new();
     let mut frame = query.first;
     while let Some(entry) = run.ledger.entry(frame).filter(|_| entries.len() < limit) {
-        if query.state.as_deref().is_none_or(|state| state == entry.state) {
+        if query.takes(entry.state) {
             let metadata = run.metadata.of(frame);
             entries.push(LedgerLine { entry, metadata });
         }
         frame += 1;
     }
     Ok(Json(LedgerPage {
-        frames: run.counts.get(),
-        outcomes: run.ledger.outcomes(),
+        frames: serde_json::json!(run.counts.get()),
+        outcomes: serde_json::json!(run.ledger.outcomes()),
         entries,
         next: (frame < run.ledger.expected()).then_some(frame),
     }))
 }
 
-/// The events of a run from its beginning, as server-sent events.
+/// The events of a run from its beginning, as server-sent events; of a stored run those that its record still tells.
 #[utoipa::path(get, path = "/runs/{id}/events", responses((status = 200, body = Event, content_type = "text/event-stream"), (status = 404, body = ApiError)))]
 pub async fn events(
     State(shared): State<Shared>,
     Path(id): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
-    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
-    let (past, ended, receiver) = run.events.listen();
+    let (past, coming) = match active(&shared, &id) {
+        Some(run) => {
+            let (past, ended, receiver) = run.events.listen();
+            (past, Some(receiver).filter(|_| !ended))
+        }
+        None => (stored::with(&shared, &id, |run| Ok(stored::events(run))).await?, None),
+    };
     let past = tokio_stream::iter(past);
-    // A listener that falls behind loses events and sees it in their numbers.
-    let coming = tokio_stream::wrappers::BroadcastStream::new(receiver).filter_map(Result::ok);
-    let coming = if ended {
-        tokio_stream::empty().boxed_stream()
-    } else {
-        coming.boxed_stream()
+    let coming = match coming {
+        // A listener that falls behind loses events and sees it in their numbers.
+        Some(receiver) => tokio_stream::wrappers::BroadcastStream::new(receiver)
+            .filter_map(Result::ok)
+            .boxed_stream(),
+        None => tokio_stream::empty().boxed_stream(),
     };
     let mut over = false;
     let all = past.chain(coming).take_while(move |event| {
@@ -397,7 +408,10 @@ pub async fn results(
     Query(query): Query<ResultsQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
+    let run = match active(&shared, &id) {
+        Some(run) => run,
+        None => return Err(stored::with(&shared, &id, |run| Ok(results_on_disk(run))).await?),
+    };
     let rate = query.max_rate_hz.unwrap_or(10.0);
     if !(0.01..=1000.0).contains(&rate) {
         return Err(ApiError::bad_request(format!("max_rate_hz = {rate}: 0.01 to 1000")));
@@ -418,6 +432,15 @@ pub async fn results(
     Ok(upgrade
         .on_upgrade(move |socket| serve(socket, run, policy, curves))
         .into_response())
+}
+
+fn results_on_disk(run: &stored::StoredRun) -> ApiError {
+    let message = format!(
+        "run {} has ended and sends no more results; its master file has them at /entry/results, and \
+         /runs/{{id}}/profiles/{{n}} answers curves",
+        run.record.id
+    );
+    ApiError::new(StatusCode::CONFLICT, "on_disk", message)
 }
 
 /// Longest time that a consumer may take to accept a message.

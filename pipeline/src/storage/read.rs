@@ -105,7 +105,7 @@ pub fn read_dataset_f32(path: &Path, dataset: &str, rows: Range<usize>) -> Resul
 }
 
 /// The master file of a run that is given by its folder or by the master file itself.
-fn master_of(path: &Path) -> Result<PathBuf, StoreError> {
+pub(super) fn master_of(path: &Path) -> Result<PathBuf, StoreError> {
     if !path.is_dir() {
         return Ok(path.to_path_buf());
     }
@@ -146,7 +146,7 @@ fn locate(master: &Path, frame: u64) -> Result<(PathBuf, u64), StoreError> {
     ))
 }
 
-fn open_file(path: &Path) -> Result<hdf5::File, StoreError> {
+pub(super) fn open_file(path: &Path) -> Result<hdf5::File, StoreError> {
     open::read(path).at("opening", path)
 }
 
