@@ -60,8 +60,9 @@ pub struct Entry {
     pub analysis: Analysis,
     /// what became of its bytes
     pub storage: Storage,
-    /// whether the host analysed it because the device had failed
-    pub device_failed: bool,
+    /// whether the host analysed it because the device had failed; absent where the run is read from its file
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_failed: Option<bool>,
     /// arrival after the start of the run, µs
     pub arrival_us: Option<u64>,
     /// arrival to result, µs
@@ -211,7 +212,7 @@ impl Ledger {
             state: state_name(self.state(frame)),
             analysis,
             storage: STORAGE[self.storage[index].load(Relaxed) as usize & 3],
-            device_failed: self.device_failed[index].load(Relaxed),
+            device_failed: Some(self.device_failed[index].load(Relaxed)),
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
             parts_missing: self.parts_missing[index].load(Relaxed),
@@ -279,6 +280,7 @@ impl Columns {
             state: state_name(state.unwrap_or(FrameState::Expected)),
             analysis,
             storage: STORAGE[usize::from(*self.storage.get(index)?) & 3],
+            device_failed: None,
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
             parts_missing: newer(&self.parts_missing),

@@ -9,7 +9,7 @@
 //!
 //! Steps 2 to 4 are the data plane: one thread each, bounded queues, nothing allocated, no lock waited for.
 
-use crate::active_run::{ActiveRun, LatencyUs, LiveCounts, RunState, Summary, Way};
+use crate::active_run::{ActiveRun, LatencyUs, LiveCounts, RunState, Summary};
 use crate::cores::Cores;
 use crate::data_plane;
 use crate::emit::EmitHandle;
@@ -162,7 +162,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         state: AtomicU8::new(RunState::Armed as u8),
         stop: AtomicBool::new(false),
         abort: AtomicBool::new(false),
-        way: AtomicU8::new(Way::Kernels as u8),
+        way: AtomicU8::default(),
         first_ns: AtomicU64::new(0),
         last_ns: AtomicU64::new(0),
         latency: Mutex::new(LatencyUs::default()),
@@ -189,9 +189,6 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
     let mut host = host.into_iter();
     for (index, operations) in operations.into_iter().enumerate() {
         let host = host.next().flatten();
-        if operations.is_empty() && host.is_some() {
-            active.way.store(Way::Fused as u8, SeqCst);
-        }
         let mut worker = Worker::new(WorkerParts {
             run: &active,
             accelerator: &accelerator,

@@ -2,7 +2,7 @@
 //! hands the results on. An idle pipeline so has the latency of one frame and a loaded one the throughput of
 //! a batch.
 
-use crate::active_run::ActiveRun;
+use crate::active_run::{ActiveRun, Way};
 use crate::data_plane;
 use crate::ledger::Analysis;
 use crate::metrics::Metrics;
@@ -16,7 +16,7 @@ use frame::{Compression, FrameKind, FrameResult, ResultLayout, codec};
 use hdrhistogram::Histogram;
 use kernels::{Accelerator, AddError, Queue, Stager};
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -158,6 +158,9 @@ impl Worker {
         let stream = &parts.run.stream;
         // Who reduces while decoding needs no place for decoded frames.
         let decoded = stream.compression != Compression::None && !parts.operations.is_empty();
+        if parts.operations.is_empty() && parts.host.is_some() {
+            parts.run.way.store(Way::Fused as u8, SeqCst);
+        }
         let region = parts.ring.region();
         let stager = Stager::new(
             parts.accelerator,
