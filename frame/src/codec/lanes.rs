@@ -66,7 +66,7 @@ mod tests {
         for width in [0, 1, 15, 16, 63, 64, 65, 128, 1000, 4096] {
             let stride = width + 3;
             let rows: Vec<u8> = (0..stride * LANES)
-                .map(|i| (i * 2_654_435_761usize >> 11) as u8)
+                .map(|i| ((i * 2_654_435_761usize) >> 11) as u8)
                 .collect();
             let mut out = vec![[0; LANES]; width];
             interleave(&rows, stride, width, &mut out);
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn a_byte_of_every_element_is_taken_from_its_planes() {
         for size in [1, 2, 4] {
-            let elements: Vec<u8> = (0..520 * size).map(|i| (i * 40_503 >> 7) as u8).collect();
+            let elements: Vec<u8> = (0..520 * size).map(|i| ((i * 40_503) >> 7) as u8).collect();
             let mut planes = vec![0; elements.len()];
             bitshuffle::shuffle(&elements, size, &mut planes);
             let mut out = vec![0; 520];
