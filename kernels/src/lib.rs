@@ -19,7 +19,10 @@ mod status;
 mod testing;
 
 pub use accelerator::{Accelerator, AcceleratorConfig, AcceleratorError, DeviceInfo, DeviceKind, MemoryMode};
-pub use azimuthal::{AzimuthalConfig, AzimuthalGeometry, AzimuthalIntegrator, AzimuthalOutput, Bins, ErrorModel};
+pub use azimuthal::{
+    AzimuthalConfig, AzimuthalEngine, AzimuthalGeometry, AzimuthalIntegrator, AzimuthalOutput, Bins, ErrorModel, SigmaClip,
+    Splitting,
+};
 pub use backprojector::{Backprojector, BackprojectorConfig, Filter, Plane};
 pub use correction::{CorrectedBatch, Correction, CorrectionConfig};
 pub use host_memory::{Buffer, HostPages, Mapped, Queue};

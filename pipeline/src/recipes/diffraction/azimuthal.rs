@@ -159,6 +159,7 @@ pub(super) fn plan(
                 polarization: parameters
                     .polarization
                     .map(|factor| geometry.polarization_map(factor, 0.0, shape)),
+                ..Default::default()
             },
             parameters.bins,
         )
