@@ -25,7 +25,7 @@ pub enum Unit {
     /// scattering angle, radians
     #[serde(rename = "2th_rad")]
     TwoThetaRad,
-    /// distance from the beam centre, millimetres
+    /// distance from the beam, millimetres
     #[serde(rename = "r_mm")]
     RadiusMm,
     /// lattice spacing λ / (2 sin θ), Å; grows without bound towards the beam, so a range belongs to it
@@ -240,10 +240,8 @@ impl Geometry {
             Unit::QAngstromInv => q_nm_inv()? / 10.0,
             Unit::TwoThetaDeg => two_theta.to_degrees(),
             Unit::TwoThetaRad => two_theta,
-            // From 90 degrees on pixels of a flat detector have no such radius; of tilted panels it is the distance
-            // from the beam.
-            Unit::RadiusMm if self.pixel_corners.is_some() => position.t1.hypot(position.t2) * 1e3,
-            Unit::RadiusMm => self.dist_m * two_theta.tan() * 1e3,
+            // Where the pixel is, not where its ray would meet a detector that stands upright.
+            Unit::RadiusMm => position.t1.hypot(position.t2) * 1e3,
             Unit::DAngstrom => 20.0 * std::f64::consts::PI / q_nm_inv()?,
         })
     }
@@ -254,12 +252,15 @@ impl Geometry {
         if let Some(corners) = &self.pixel_corners {
             let all = (0..shape.pixels()).flat_map(|pixel| corners.of(pixel));
             return Ok(Corners {
-                points: all.map(|corner| place(self.position_of(corner))).collect::<Result<_, _>>()?,
+                points: all
+                    .map(|corner| place(self.position_of(corner)))
+                    .collect::<Result<_, _>>()?,
                 grid_columns: None,
                 mirrored: false,
             });
         }
-        let vertices = (0..=shape.rows).flat_map(|row| (0..=shape.columns).map(move |column| (row as f64, column as f64)));
+        let vertices =
+            (0..=shape.rows).flat_map(|row| (0..=shape.columns).map(move |column| (row as f64, column as f64)));
         let points = vertices.map(|(row, column)| place(self.position(row - 0.5, column - 0.5, shape)));
         Ok(Corners {
             points: points.collect::<Result<_, _>>()?,
@@ -287,7 +288,11 @@ impl Geometry {
                 let along: f64 = ray.iter().zip(normal).map(|(ray, normal)| ray * normal).sum();
                 along.abs() / distance2.sqrt() * self.dist_m.powi(2) / distance2
             };
-            return self.pixels(shape).enumerate().map(|(pixel, at)| of(pixel, at)).collect();
+            return self
+                .pixels(shape)
+                .enumerate()
+                .map(|(pixel, at)| of(pixel, at))
+                .collect();
         }
         self.pixels(shape)
             .map(|(row, column)| {
@@ -388,14 +393,22 @@ mod tests {
         let corner = |row: usize, column: usize| [0.0, row as f32 * 1e-4, column as f32 * 1.2e-4];
         let pixel = |index: usize| {
             let (row, column) = (index / shape.columns, index % shape.columns);
-            [corner(row, column), corner(row + 1, column), corner(row + 1, column + 1), corner(row, column + 1)]
+            [
+                corner(row, column),
+                corner(row + 1, column),
+                corner(row + 1, column + 1),
+                corner(row, column + 1),
+            ]
         };
         let values: Vec<f32> = (0..shape.pixels()).flat_map(pixel).flatten().collect();
         let all = |geometry: &Geometry| {
             let corners = geometry.corners(Unit::QNmInv, shape).unwrap();
             assert_eq!(corners.pixels(), shape.pixels());
             let corners = (0..shape.pixels()).flat_map(|pixel| corners.of(pixel)).flatten();
-            let maps = [geometry.radial_map(Unit::QNmInv, shape).unwrap(), geometry.solid_angle_map(shape)];
+            let maps = [
+                geometry.radial_map(Unit::QNmInv, shape).unwrap(),
+                geometry.solid_angle_map(shape),
+            ];
             maps.concat().into_iter().chain(corners).collect::<Vec<f64>>()
         };
         let flat = all(&geometry);

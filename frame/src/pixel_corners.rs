@@ -15,7 +15,9 @@ pub struct PixelCorners {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PixelCornersError {
     /// another number of values than the shape needs
-    #[error("pixel_corners has {found} values; a detector of {shape} pixels needs {expected}: 4 corners of z, y, x each")]
+    #[error(
+        "pixel_corners has {found} values; a detector of {shape} pixels needs {expected}: 4 corners of z, y, x each"
+    )]
     WrongLength {
         /// shape of the detector
         shape: Shape,
@@ -25,7 +27,9 @@ pub enum PixelCornersError {
         found: usize,
     },
     /// a place that is no number
-    #[error("pixel_corners of row {row}, column {column} is not finite: write the place of every pixel, masked ones too")]
+    #[error(
+        "pixel_corners of row {row}, column {column} is not finite: write the place of every pixel, masked ones too"
+    )]
     NotFinite {
         /// row of the pixel
         row: usize,
@@ -102,7 +106,14 @@ mod tests {
     fn places_lie_between_corners_and_wrong_arrays_are_refused() {
         let shape = Shape::new(1, 2);
         let corner = |y: f32, x: f32| [0.5 * x, y, x];
-        let pixel = |x: f32| [corner(0.0, x), corner(1.0, x), corner(1.0, x + 1.0), corner(0.0, x + 1.0)];
+        let pixel = |x: f32| {
+            [
+                corner(0.0, x),
+                corner(1.0, x),
+                corner(1.0, x + 1.0),
+                corner(0.0, x + 1.0),
+            ]
+        };
         let values: Vec<f32> = [pixel(0.0), pixel(3.0)].into_iter().flatten().flatten().collect();
         let corners = PixelCorners::new(shape, &values).unwrap();
         assert_eq!(corners.at(0.0, 1.0), [1.75, 0.5, 3.5]);
@@ -110,7 +121,10 @@ mod tests {
         let [z, y, x] = corners.normal(0);
         assert!(y == 0.0 && (x / z + 0.5).abs() < 1e-12, "{z} {y} {x}");
         let message = PixelCorners::new(shape, &values[1..]).unwrap_err().to_string();
-        assert!(message.contains("has 23 values; a detector of 1x2 pixels needs 24"), "{message}");
+        assert!(
+            message.contains("has 23 values; a detector of 1x2 pixels needs 24"),
+            "{message}"
+        );
         let mut broken = values;
         broken[13] = f32::NAN;
         let message = PixelCorners::new(shape, &broken).unwrap_err().to_string();

@@ -20,8 +20,8 @@ mod testing;
 
 pub use accelerator::{Accelerator, AcceleratorConfig, AcceleratorError, DeviceInfo, DeviceKind, MemoryMode};
 pub use azimuthal::{
-    AzimuthalConfig, AzimuthalEngine, AzimuthalGeometry, AzimuthalIntegrator, AzimuthalOutput, Bins, ErrorModel, SigmaClip,
-    Splitting,
+    AzimuthalConfig, AzimuthalEngine, AzimuthalGeometry, AzimuthalIntegrator, AzimuthalOutput, Bins, ErrorModel,
+    SigmaClip, Splitting,
 };
 pub use backprojector::{Backprojector, BackprojectorConfig, Filter, Plane};
 pub use correction::{CorrectedBatch, Correction, CorrectionConfig};

@@ -110,7 +110,9 @@ impl Lookup {
         let pixels = shape.pixels();
         check(config, shape, mask)?;
         let (norm, dark) = fields(config, pixels);
-        let range = config.azimuthal_range_deg.map(|(low, high)| (low.to_radians(), high.to_radians()));
+        let range = config
+            .azimuthal_range_deg
+            .map(|(low, high)| (low.to_radians(), high.to_radians()));
         let around = |index: usize| {
             let chi = config.geometry.chi.as_ref().map_or(0.0, |chi| chi[index]);
             range.is_none_or(|(low, high)| {

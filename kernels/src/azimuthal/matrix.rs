@@ -42,7 +42,9 @@ impl Matrix {
         let mut shares = Vec::new();
         for pixel in (0..mask.shape().pixels()).filter(|pixel| !mask.rejects(*pixel) && valid(*pixel)) {
             space.shares(pixel, &mut shares);
-            let of_pixel = shares.iter().map(|(bin, share)| (*bin as u32, pixel as u32, *share as f32));
+            let of_pixel = shares
+                .iter()
+                .map(|(bin, share)| (*bin as u32, pixel as u32, *share as f32));
             entries.extend(of_pixel.filter(|(_, _, share)| *share != 0.0));
         }
         if u32::try_from(entries.len()).is_err() {
@@ -125,7 +127,11 @@ impl<'a> Space<'a> {
         space.radial_range = given.unwrap_or((radius.0.max(0.0), radius.1.max(0.0)));
         space.radial = Bins::new(space.radial_range.0, space.radial_range.1, config.bins, scale);
         if let Some(count) = config.azimuthal_bins {
-            let turn = if ends_at_pi { (-HALF_TURN, HALF_TURN) } else { (0.0, 2.0 * HALF_TURN) };
+            let turn = if ends_at_pi {
+                (-HALF_TURN, HALF_TURN)
+            } else {
+                (0.0, 2.0 * HALF_TURN)
+            };
             let (low, high) = space.azimuthal_range.unwrap_or((chi.0.max(turn.0), chi.1.min(turn.1)));
             space.azimuthal_range = Some((low, high));
             space.azimuthal = Some(Bins::new(low, high, count, 180.0 / PI));
@@ -145,7 +151,9 @@ impl<'a> Space<'a> {
     /// Corners of a pixel as (radius, azimuth), azimuths as they are.
     fn corners(&self, pixel: usize) -> [[f64; 2]; 4] {
         let corners = self.config.geometry.corners.as_ref();
-        let corners = corners.map_or([[self.config.geometry.radial[pixel], self.chi(pixel)]; 4], |c| c.of(pixel));
+        let corners = corners.map_or([[self.config.geometry.radial[pixel], self.chi(pixel)]; 4], |c| {
+            c.of(pixel)
+        });
         corners.map(|[radius, chi]| [radius, self.turned(chi)])
     }
 
@@ -162,7 +170,10 @@ impl<'a> Space<'a> {
                 let corners = self.corners(pixel);
                 let of = |axis: usize| {
                     let values = corners.iter().map(|corner| corner[axis]);
-                    [values.clone().fold(f64::INFINITY, f64::min), values.fold(f64::NEG_INFINITY, f64::max)]
+                    [
+                        values.clone().fold(f64::INFINITY, f64::min),
+                        values.fold(f64::NEG_INFINITY, f64::max),
+                    ]
                 };
                 (of(0), of(1))
             }
@@ -201,11 +212,15 @@ impl<'a> Space<'a> {
             return;
         }
         let along = |bins: &Bins, low: f64, high: f64| even(bins.place(low), bins.place(high), bins.count());
-        let Some(radial) = along(&self.radial, low, high) else { return };
+        let Some(radial) = along(&self.radial, low, high) else {
+            return;
+        };
         let Some(azimuthal) = azimuthal else {
             return shares.extend(radial.each());
         };
-        let Some(around) = along(azimuthal, low_chi, high_chi) else { return };
+        let Some(around) = along(azimuthal, low_chi, high_chi) else {
+            return;
+        };
         for (row, share_chi) in around.each() {
             let row = row * self.radial.count();
             shares.extend(radial.each().map(|(bin, share)| (row + bin, share * share_chi)));
@@ -219,7 +234,12 @@ impl<'a> Space<'a> {
         // The polygon of a pixel on the jump goes round the other way. The sum is the reference's, whose first
         // term is halved: it decides over the pixel that the beam hits.
         let area = 0.5 * (c[0] - a[0]) * (d[1] - b[1]) - (c[1] - a[1]) * (d[0] - b[0]);
-        let mirrored = self.config.geometry.corners.as_ref().is_some_and(|corners| corners.mirrored);
+        let mirrored = self
+            .config
+            .geometry
+            .corners
+            .as_ref()
+            .is_some_and(|corners| corners.mirrored);
         if (if mirrored { -area } else { area }) > 0.0 {
             let (start, end) = if self.ends_at_pi { (0.0, PI) } else { (PI, TAU) };
             for corner in &mut corners {
@@ -289,7 +309,9 @@ impl<'a> Space<'a> {
             for edge in 0..4 {
                 let next = (edge + 1) % 4;
                 let (from, to) = ([x[edge] - column, y[edge] - row], [x[next] - column, y[next] - row]);
-                let Some((width, height)) = piece(from, to, at as f64) else { continue };
+                let Some((width, height)) = piece(from, to, at as f64) else {
+                    continue;
+                };
                 for (up, (_, area)) in shares[start..].iter_mut().enumerate() {
                     *area += width * (height - up as f64).clamp(0.0, 1.0);
                 }

@@ -1,4 +1,5 @@
-//! Azimuthal integration without pixel splitting: a frame to a curve over q or 2theta.
+//! Azimuthal integration: a frame to a curve over q or 2theta, or to a cake over radius and azimuth. What follows is the
+//! 1-D integration without pixel splitting; `AzimuthalEngine` does that and everything else.
 //!
 //! `I = sum(raw - dark) / sum(flat * solid angle * polarisation * factor)` over the pixels of a bin, and with
 //! Poisson errors `sigma = sqrt(sum max(1, raw)) / sum(...)`, the standard error of that mean (Ashiotis et al.,
@@ -21,8 +22,8 @@ use crate::accelerator::{Accelerator, AcceleratorError, DeviceKind};
 use crate::host_memory::{Arg, Buffer, Kernel, Queue};
 use crate::limits;
 use crate::stager::DeviceBatch;
-use frame::{PixelMask, PixelType, Shape};
 pub use engine::AzimuthalEngine;
+use frame::{PixelMask, PixelType, Shape};
 use lookup::Lookup;
 pub use lookup::{AzimuthalGeometry, Bins};
 use serde::{Deserialize, Serialize};
