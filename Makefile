@@ -50,7 +50,7 @@ bench: python build ## Fluxline beside its peers on this machine, as benches/REA
 	$(CARGO) build --release --locked -p fluxline-benches
 	FLUXLINE_BINARY=$(CURDIR)/$(BINARY) $(FLUXLINE_PYTHON) benches/peers.py $(BENCH)
 
-soak: python build ## fuzzing, aborted series and property tests at length; SOAK=fuzz,abort,property,rdma chooses, FUZZ=100000000 executions
+soak: python build ## fuzzing, aborted series and property tests at length; SOAK=fuzz,abort,property,volume,rdma chooses, FUZZ=100000000 executions
 	@FLUXLINE_BINARY=$(CURDIR)/$(BINARY) tools/soak $(or $(SOAK),fuzz,abort,property)
 
 doc: system ## API documentation, and the files that are generated from the code

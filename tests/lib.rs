@@ -179,6 +179,28 @@ impl Server {
         (status, answer.body_mut().read_json().unwrap_or(Value::Null))
     }
 
+    /// `PUT` of JSON; status and body.
+    pub fn put(&self, path: &str, body: &Value) -> (u16, Value) {
+        let request = ureq::put(format!("{}{path}", self.url))
+            .config()
+            .http_status_as_error(false)
+            .build();
+        let mut answer = request.send_json(body).expect(path);
+        let status = answer.status().as_u16();
+        (status, answer.body_mut().read_json().unwrap_or(Value::Null))
+    }
+
+    /// `POST` of bytes; status and body.
+    pub fn post_bytes(&self, path: &str, body: &[u8]) -> (u16, Value) {
+        let request = ureq::post(format!("{}{path}", self.url))
+            .config()
+            .http_status_as_error(false)
+            .build();
+        let mut answer = request.content_type("application/octet-stream").send(body).expect(path);
+        let status = answer.status().as_u16();
+        (status, answer.body_mut().read_json().unwrap_or(Value::Null))
+    }
+
     /// Asks again and again until `ready` is satisfied, at most a minute.
     pub fn wait(&self, path: &str, ready: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + Duration::from_secs(60);

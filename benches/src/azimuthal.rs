@@ -92,7 +92,7 @@ impl Prepared {
         let integrator = AzimuthalIntegrator::new(&accelerator, &config, shape, PixelType::U16, &mask, batch)?;
         let counting = StatisticsConfig {
             saturation: Some(65535.0),
-            regions: Vec::new(),
+            ..StatisticsConfig::default()
         };
         let statistics = Statistics::new(&accelerator, &counting, shape, PixelType::U16, &mask, batch)?;
         let curves = (0..batch).map(|_| [(); 3].map(|()| vec![0f32; BINS])).collect();

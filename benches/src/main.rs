@@ -6,6 +6,10 @@
 //! ```text
 //! azimuthal ROWS COLUMNS BATCH none|poisson    per frame: u16 frames, 2000 bins, read in place
 //! slab COLUMNS ANGLES                          per slice: ramp filter and back-projection of 16 slices
+//! volume COLUMNS ANGLES                        per slice: the same from sinograms to slices in host memory
+//! gridrec COLUMNS ANGLES                       per slice: the same by the Fourier method
+//! sirt|cgls COLUMNS ANGLES                     per slice: ten iterations
+//! paganin ROWS COLUMNS                         per projection: phase retrieval, as many at once as there are threads
 //! write FOLDER ROWS COLUMNS FRAMES PERCENT     NeXus writer, chunks compressed to PERCENT passed through, on disk
 //! pwrite FOLDER ROWS COLUMNS FRAMES PERCENT    the same bytes by `pwrite` into one file, on disk
 //! compress|decompress FILE BYTES               bitshuffle-LZ4 of the file's elements of so many bytes, one core
@@ -63,6 +67,10 @@ fn prepare(line: &str) -> Result<Measurement> {
             )
         }
         Some("slab") => backproject::slab(number(1)?, number(2)?),
+        Some("volume") => backproject::volume(number(1)?, number(2)?),
+        Some("gridrec") => backproject::gridrec(number(1)?, number(2)?),
+        Some(kind @ ("sirt" | "cgls")) => backproject::iterative(kind, number(1)?, number(2)?),
+        Some("paganin") => backproject::paganin(number(1)?, number(2)?),
         Some(kind @ ("compress" | "decompress")) => {
             let file = words.get(1).copied().unwrap_or_default();
             codec::prepare(kind == "compress", file, number(2)?)

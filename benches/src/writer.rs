@@ -1,12 +1,17 @@
-//! The NeXus writer beside `pwrite` of the same bytes; both end when the bytes are on disk.
+//! The NeXus writer beside the same bytes written raw, past the page cache, the disk's best way; both end when the bytes are
+//! on the disk, and both write from where the frames lie in the ring.
 
 use super::{Measurement, Result};
+use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
 use frame::{Compression, FrameHeader, PixelType, ResultLayout, Shape, StreamDescription};
 use pipeline::storage::{LedgerColumns, RunEnd, RunInfo, RunWriter, Store, WriterConfig};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Slots of the ring.
+const SLOTS: usize = 24;
 
 /// Counts with so many bits that bitshuffle-LZ4 leaves about the wanted percentage.
 fn pixels(shape: Shape, percent: usize, seed: u64) -> Vec<u8> {
@@ -87,10 +92,11 @@ pub(crate) fn prepare(
 ) -> Result<Measurement> {
     let shape = Shape::new(rows, columns);
     let chunks = chunks(shape, percent)?;
-    if !nexus {
-        return Ok(Box::new(move || pwrite(&folder, &chunks, frames)));
-    }
     let largest = chunks.iter().map(Vec::len).max().unwrap_or(0);
+    let ring = filled(&chunks, largest)?;
+    if !nexus {
+        return Ok(Box::new(move || raw(&folder, &ring, &chunks, frames)));
+    }
     let stream = stream(shape, frames, largest);
     let store = Store::open(&folder)?;
     let mut number = 0;
@@ -98,7 +104,7 @@ pub(crate) fn prepare(
         number += 1;
         let info = info(format!("bench_{}_{number}", std::process::id()))?;
         let started = Instant::now();
-        let left = nexus_run(&store, &info, &stream, &chunks)?;
+        let left = nexus_run(&store, &info, &stream, &ring, &chunks)?;
         let seconds = started.elapsed().as_secs_f64();
         if let Some(run) = left.first().and_then(|file| file.parent()) {
             std::fs::remove_dir_all(run)?;
@@ -107,22 +113,54 @@ pub(crate) fn prepare(
     }))
 }
 
+/// A ring whose slots hold the chunks in turn, as a source would have left them there.
+fn filled(chunks: &[Vec<u8>], largest: usize) -> Result<FrameRing> {
+    let pages = PagesConfig {
+        bytes: FrameRing::bytes_needed(SLOTS, largest),
+        page_size: PageSize::Transparent,
+        numa_node: None,
+        lock: false,
+        allow_transparent: true,
+    };
+    let ring = FrameRing::new(HugePages::reserve(&pages)?, SLOTS, largest)?;
+    let mut slots: Vec<_> = std::iter::from_fn(|| ring.try_slot()).collect();
+    for slot in &mut slots {
+        let chunk = &chunks[slot.index() % chunks.len()];
+        slot.payload_mut()[..chunk.len()].copy_from_slice(chunk);
+    }
+    drop(slots);
+    Ok(ring)
+}
+
 /// A whole run: files created, written, closed, verified, hashed and synced, `run.json` published.
-fn nexus_run(store: &Store, info: &RunInfo, stream: &StreamDescription, chunks: &[Vec<u8>]) -> Result<Vec<PathBuf>> {
+fn nexus_run(
+    store: &Store,
+    info: &RunInfo,
+    stream: &StreamDescription,
+    ring: &FrameRing,
+    chunks: &[Vec<u8>],
+) -> Result<Vec<PathBuf>> {
     let config = WriterConfig {
         compress: false,
         frames_per_file: 1000,
+        store_frames: true,
+        threads: 0,
         geometry: None,
     };
     let mut writer = RunWriter::create(store, info, stream, &ResultLayout::default(), &[], &config)?;
     let frames = stream.frames_expected as usize;
-    let mut header = FrameHeader::new(stream.shape, stream.pixel_type, Compression::BitshuffleLz4);
     for frame in 0..frames {
+        let mut slot = ring
+            .slot_within(Duration::from_secs(60))
+            .ok_or("the writer stands still")?;
+        let chunk = &chunks[slot.index() % chunks.len()];
+        let header = slot.header_mut();
+        *header = FrameHeader::new(stream.shape, stream.pixel_type, Compression::BitshuffleLz4);
         header.frame_number.set(frame as u64);
-        let chunk = &chunks[frame % chunks.len()];
         header.payload_bytes.set(chunk.len() as u64);
-        writer.write_frame(&header, chunk)?;
+        writer.store(slot.publish())?;
     }
+    writer.drain()?;
     let (ones, zeros, latency) = (vec![1u8; frames], vec![1u64; frames], vec![1u32; frames]);
     let missing = vec![0u32; frames];
     let ledger = LedgerColumns {
@@ -144,14 +182,24 @@ fn nexus_run(store: &Store, info: &RunInfo, stream: &StreamDescription, chunks: 
     Ok(writer.finish(&ledger, &[], &[], end)?)
 }
 
-fn pwrite(folder: &std::path::Path, chunks: &[Vec<u8>], frames: usize) -> Result<f64> {
-    let path = folder.join(format!("pwrite_{}", std::process::id()));
+fn raw(folder: &std::path::Path, ring: &FrameRing, chunks: &[Vec<u8>], frames: usize) -> Result<f64> {
+    let path = folder.join(format!("raw_{}", std::process::id()));
+    let mut slots: Vec<_> = std::iter::from_fn(|| ring.try_slot()).collect();
     let started = Instant::now();
-    let file = File::create(&path)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    let file = options
+        .clone()
+        .custom_flags(libc::O_DIRECT)
+        .open(&path)
+        .or_else(|_| options.open(&path))?;
     let mut offset = 0;
-    for chunk in (0..frames).map(|frame| &chunks[frame % chunks.len()]) {
-        file.write_all_at(chunk, offset)?;
-        offset += chunk.len() as u64;
+    for frame in 0..frames {
+        let count = slots.len();
+        let slot = &mut slots[frame % count];
+        let bytes = chunks[slot.index() % chunks.len()].len().next_multiple_of(4096);
+        file.write_all_at(&slot.payload_mut()[..bytes], offset)?;
+        offset += bytes as u64;
     }
     file.sync_all()?;
     let seconds = started.elapsed().as_secs_f64();

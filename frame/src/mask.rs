@@ -18,6 +18,17 @@ pub const CLUSTER: u32 = 1 << 6;
 pub const USER: u32 = 1 << 8;
 /// virtual pixel: a corner pixel with an interpolated value
 pub const VIRTUAL: u32 = 1 << 31;
+/// Every bit that has a meaning, with its name for people: files, kernels and the page all use these.
+pub const NAMES: [(u32, &str); 8] = [
+    (GAP, "gap"),
+    (DEAD, "dead"),
+    (UNDER_RESPONDING, "under-responding"),
+    (OVER_RESPONDING, "over-responding"),
+    (NOISY, "noisy"),
+    (CLUSTER, "cluster"),
+    (USER, "user"),
+    (VIRTUAL, "virtual"),
+];
 /// A pixel with any of these bits takes no part in analysis (NXmx: `mask & 0xFFFF`).
 pub const ANALYSIS_REJECT: u32 = 0xFFFF;
 
@@ -114,5 +125,27 @@ impl PixelMask {
             *mine |= theirs;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_has_the_same_words_for_the_same_bits() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipeline/web/src/lib/picture.ts");
+        let page = std::fs::read_to_string(path).unwrap();
+        for (bit, name) in NAMES {
+            let line = format!("[{}, '{name}'],", bit.trailing_zeros());
+            assert!(page.contains(&line), "the page has no {line}");
+        }
+        let words = page.split_once("MASK_BITS").unwrap().1.split_once("];").unwrap().0;
+        assert_eq!(
+            words.matches("'],").count(),
+            NAMES.len(),
+            "the page has other bits, too"
+        );
+        assert!(page.contains(&format!("REJECTED_BITS = {ANALYSIS_REJECT:#x};")));
     }
 }

@@ -4,29 +4,61 @@
 //! `unsafe` lives in [`host_memory`] alone.
 
 pub mod accelerator;
+pub mod axis;
 pub mod azimuthal;
 pub mod backprojector;
 pub mod correction;
+pub mod countrate;
+mod fft;
+pub mod flats;
+pub mod gain;
+pub mod gridrec;
+pub mod half_acquisition;
 pub mod host_memory;
+mod image;
+mod invalid;
+pub mod iterative;
 mod limits;
+mod parallel;
+#[cfg(test)]
+mod phantom;
+pub mod phase;
 mod probe;
 mod program;
+pub mod sloped;
 pub mod spots;
 pub mod stager;
 pub mod statistics;
 mod status;
+pub mod stripes;
 #[cfg(test)]
 mod testing;
+pub mod zingers;
 
 pub use accelerator::{Accelerator, AcceleratorConfig, AcceleratorError, DeviceInfo, DeviceKind, MemoryMode};
+pub use axis::{AxisEstimate, AxisFinder, AxisFinderConfig, AxisScan};
 pub use azimuthal::{
     AzimuthalConfig, AzimuthalEngine, AzimuthalGeometry, AzimuthalIntegrator, AzimuthalOutput, Bins, ErrorModel,
     SigmaClip, Splitting,
 };
-pub use backprojector::{Backprojector, BackprojectorConfig, Filter, Plane};
+pub use backprojector::{
+    BATCH_ANGLES, Backprojector, BackprojectorConfig, Filter, Plane, SlabConfig, SlabReconstructor, SlidingWindow,
+    angular_weights,
+};
 pub use correction::{CorrectedBatch, Correction, CorrectionConfig};
+pub use countrate::{CountRate, CountRateConfig, DeadTime};
+pub use flats::TimedFlats;
+pub use gain::{AdaptiveGain, GainConfig, GainCounts};
+pub use gridrec::{Gridrec, GridrecConfig};
+pub use half_acquisition::HalfAcquisition;
 pub use host_memory::{Buffer, HostPages, Mapped, Queue};
+pub use invalid::Invalid;
+pub use iterative::{Iteration, Iterative, IterativeConfig};
+pub use phase::{Padding, Paganin, PaganinConfig};
 pub use probe::AddressProbe;
+pub use sloped::{Sloped, SlopedConfig, equally_sloped_angles_deg};
 pub use spots::{FrameSpots, Spot, SpotAlgorithm, SpotConfig, SpotFinder};
 pub use stager::{AddError, DeviceBatch, Stager};
 pub use statistics::{FrameStatistics, Region, RegionStatistics, Statistics, StatisticsConfig};
+pub use stripes::{LargeStripes, StripeMethod, Wavelet, WaveletFourier};
+pub use zingers::{ZingerMethod, Zingers};

@@ -80,6 +80,58 @@ impl DeviceBatch {
         Ok(())
     }
 
+    /// Frames in memory of their own, one after the other, which an operation fills.
+    pub(crate) fn made(
+        accelerator: &Accelerator,
+        frame_bytes: usize,
+        batch_limit: usize,
+    ) -> Result<DeviceBatch, AcceleratorError> {
+        let slot_bytes = frame_bytes.next_multiple_of(FRAME_ALIGNMENT_BYTES);
+        let offsets: Vec<u64> = (0..batch_limit).map(|frame| (frame * slot_bytes) as u64).collect();
+        Ok(Self {
+            windows: vec![accelerator.buffer(slot_bytes * batch_limit)?],
+            groups: Vec::with_capacity(1),
+            offsets_host: Vec::with_capacity(batch_limit),
+            offsets: accelerator.buffer_from(&offsets)?,
+            frame_bytes,
+        })
+    }
+
+    /// How many of a [`DeviceBatch::made`] one's frames are filled; allocates nothing.
+    pub(crate) fn set_frames(&mut self, frames: usize) {
+        self.groups.clear();
+        self.offsets_host.clear();
+        for frame in 0..frames {
+            self.push(0, (frame * self.slot_bytes()) as u64);
+        }
+    }
+
+    /// The memory of a [`DeviceBatch::made`] one.
+    pub(crate) fn memory(&self) -> &Buffer<u8> {
+        &self.windows[0]
+    }
+
+    /// Bytes from frame to frame of a [`DeviceBatch::made`] one.
+    pub(crate) fn slot_bytes(&self) -> usize {
+        self.frame_bytes.next_multiple_of(FRAME_ALIGNMENT_BYTES)
+    }
+
+    /// Copies a frame to the host; waits for every command on `queue` before it.
+    pub fn read_frame(&self, queue: &Queue, frame: usize, bytes: &mut [u8]) -> Result<(), AcceleratorError> {
+        AcceleratorError::expect_len("the room's size in bytes", bytes.len(), self.frame_bytes)?;
+        let holds = |group: &&Group| (group.first..group.first + group.count).contains(&frame);
+        let Some(group) = self.groups.iter().find(holds) else {
+            let (what, len) = ("batch", self.frames());
+            return Err(AcceleratorError::OutOfRange {
+                what,
+                offset: frame,
+                count: 1,
+                len,
+            });
+        };
+        queue.read(&self.windows[group.window], self.offsets_host[frame] as usize, bytes)
+    }
+
     fn push(&mut self, window: usize, offset: u64) {
         let first = self.offsets_host.len();
         self.offsets_host.push(offset);

@@ -9,8 +9,8 @@ use kernels::*;
 use std::path::Path;
 use std::sync::Arc;
 
-mod answers;
-use answers::{answers, f32s, f64s, npy};
+mod pyfai_answers;
+use pyfai_answers::{answers, f32s, f64s, npy};
 
 const CASES: [&str; 6] = ["eiger", "saturated", "tilted", "signed", "floats", "empty"];
 const REAL_CASES: [&str; 2] = ["ceo2_0", "ceo2_1"];

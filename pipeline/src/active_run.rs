@@ -1,12 +1,16 @@
 //! What other threads see of a run: its state, counts, queues, newest frame and snapshot, and how it ended.
 
+use crate::decisions::{Action, Decided, Decision, Decisions, Fate};
 use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
+use crate::feedback::hub::ResultMessage;
 use crate::frame_metadata::{FrameMetadata, MetadataSummary};
-use crate::ledger::{Ledger, Outcomes};
+use crate::ledger::{Analysis, Entry, Ledger, Outcomes};
+use crate::recipes::live::LiveParameters;
 use crate::recipes::{Counter, Snapshot};
 use crate::storage::RunInfo;
 use crossbeam_queue::ArrayQueue;
+use driver::clock::monotonic_ns;
 use driver::memory::FrameLease;
 use driver::tracker::Counts;
 use frame::StreamDescription;
@@ -124,6 +128,10 @@ pub struct Summary {
     /// final results: names, shapes and how many frames they rest on
     #[schema(value_type = Object)]
     pub results: serde_json::Value,
+    /// what was derived from the run after its end, where its recipe asks for something
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub derived: Option<serde_json::Value>,
     /// device that computed
     pub device: String,
     /// from armed to closed
@@ -148,6 +156,9 @@ pub struct Summary {
     /// values by frame number: which, and of how many frames
     #[serde(skip_serializing_if = "MetadataSummary::is_empty")]
     pub metadata: MetadataSummary,
+    /// what the rules decided
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
     /// what somebody should know
     pub warnings: Vec<String>,
 }
@@ -217,6 +228,10 @@ pub struct ActiveRun {
     pub counts: LiveCounts,
     /// results for consumers
     pub hub: FeedbackHub,
+    /// parameters that may change while it records
+    pub live: Arc<LiveParameters>,
+    /// what the rules make of the results
+    pub decisions: Decisions,
     /// events for consumers
     pub events: EventLog,
     /// the newest frame
@@ -319,8 +334,56 @@ impl ActiveRun {
         }
     }
 
+    /// Takes a result, or nothing where none has come for a while, to the rules.
+    pub(crate) fn decide(&self, result: Option<(&Arc<ResultMessage>, u64)>) -> Decided {
+        // A result that is not on its way any more, though its frame was analysed, was missed by the hub.
+        let missed = |analysis| result.is_none() && analysis == Analysis::Done;
+        let never = |entry: &Entry| {
+            let gone = matches!(entry.state, "lost" | "corrupt");
+            gone || matches!(entry.analysis, Analysis::Shed | Analysis::Failed) || missed(entry.analysis)
+        };
+        let fate = |frame| match self.ledger.entry(frame).is_none_or(|entry| never(&entry)) {
+            true => Fate::Never,
+            false => Fate::Coming,
+        };
+        self.decisions.take(result, fate, monotonic_ns)
+    }
+
+    /// Tells what the rules have decided, and does it.
+    pub(crate) fn decided(&self, decided: &Decided) {
+        for sentence in &decided.refused {
+            self.degraded(format!("a rule is not in force: {sentence}"));
+        }
+        for decision in &decided.decisions {
+            self.events.add("decision", json!(decision));
+        }
+        match decided.action() {
+            Action::Tell => {}
+            Action::Stop => self.stop(),
+            Action::Abort => self.abort(),
+        }
+    }
+
     /// What somebody should know.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why a run whose threads all ended well is not complete after all.
+    pub(crate) fn incomplete(&self, results_failed: u64) -> Option<String> {
+        let (frames, outcomes) = (self.counts.get(), self.ledger.outcomes());
+        let received = frames.complete + frames.partial + frames.corrupt;
+        let analysed = outcomes.done + outcomes.shed + outcomes.analysis_failed;
+        let settled = outcomes.synced + outcomes.vetoed + outcomes.storage_failed;
+        // Corrupt frames are kept apart and not in the files.
+        let not_stored = outcomes.storage_failed.saturating_sub(frames.corrupt);
+        if not_stored > 0 || results_failed > 0 {
+            return Some(format!(
+                "{not_stored} frames and {results_failed} results could not be stored"
+            ));
+        }
+        ((analysed, settled) != (received, received)).then(|| {
+            format!("the books do not close: {received} frames received, {analysed} analysed or let go, {settled} stored or let go")
+        })
     }
 }

@@ -1,29 +1,30 @@
 //! The appliance: one device, one ring, one store, one run at a time. The command line and the HTTP
 //! interface both drive this.
 
-use crate::active_run::{ActiveRun, Summary};
-use crate::config::{AlignBy, Config, ConfigError, SourceConfig};
+use crate::active_run::{ActiveRun, RunState, Summary};
+use crate::afterwards::AfterwardsThread;
+use crate::calibrations::{CalibrationError, CalibrationRecord, Calibrations, Detector, Proposed};
+use crate::config::{Config, ConfigError, SourceConfig};
 use crate::cores::Cores;
+use crate::decisions::{Rules, RulesInForce};
 use crate::emit::Emitter;
+use crate::keep::{Catalogue, KeepError, Keeper, Settings};
 use crate::metrics::Metrics;
 use crate::recipes::{self, RecipeError, Setup};
+use crate::reprocess::{self, DERIVED_FROM, Derivation, RAW_FILE, ReprocessRequest};
 use crate::run::{self, Run, RunParts};
-use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig};
-use driver::assembly::{Align, Assembly, AssemblyConfig, Part};
-use driver::dectris::{DectrisSource, Parked};
-use driver::faults::Faulty;
+use crate::sources::open_source;
+use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig, check_name};
+use driver::dectris::Parked;
 use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
-use driver::rdma::RdmaSource;
-use driver::replay::Replay;
-use driver::simulate::Simulate;
 use driver::source::{FrameSource, SourceError};
-use driver::udp::UdpSource;
 use frame::StreamDescription;
 use kernels::{Accelerator, MemoryMode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Why a run cannot be armed or the appliance not started.
@@ -41,6 +42,9 @@ pub enum ApplianceError {
     /// the store
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// the catalogue, or what looks after closed runs
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// the device
     #[error(transparent)]
     Accelerator(#[from] kernels::AcceleratorError),
@@ -71,6 +75,29 @@ pub enum ApplianceError {
         /// upper bound of what the run writes
         needed_bytes: u64,
     },
+    /// the store is too full of runs that may not be deleted
+    #[error(
+        "the store {path} takes {capacity_bytes} bytes of runs and has {used_bytes}; the run may need {needed_bytes} more, and \
+         {kept_bytes} bytes are of runs that are not safe to delete: see `fluxline store status`, or store elsewhere"
+    )]
+    StoreRefuses {
+        /// the store
+        path: String,
+        /// bytes that it may take
+        capacity_bytes: u64,
+        /// bytes that it has
+        used_bytes: u64,
+        /// upper bound of what the run writes
+        needed_bytes: u64,
+        /// bytes of runs that have to stay
+        kept_bytes: u64,
+    },
+    /// a calibration is taken just now
+    #[error("a calibration is being taken: wait until it is done")]
+    Taking,
+    /// a calibration
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
     /// anything that has no better name
     #[error("{0}")]
     Start(String),
@@ -88,6 +115,11 @@ pub struct RunRequest {
     pub sample: Option<String>,
     /// recipe of the configuration
     pub recipe: Option<String>,
+    /// technique of the recipe: chooses the one recipe that has it, or is checked against the recipe named
+    pub technique: Option<String>,
+    /// number of frames; tells a simulation or a detector of packets how many there are, and must agree with what any
+    /// other source announces
+    pub frames_expected: Option<u64>,
     /// anything that belongs into the run's record
     pub metadata: BTreeMap<String, String>,
 }
@@ -97,6 +129,10 @@ struct Slot {
     current: Option<Arc<ActiveRun>>,
     ring: Option<FrameRing>,
     epoch: u32,
+    /// a calibration is taken
+    taking: bool,
+    /// the detector, once a source has said what it is
+    detector: Option<Detector>,
 }
 
 /// The appliance.
@@ -106,91 +142,22 @@ pub struct Appliance {
     accelerator: Accelerator,
     cores: Cores,
     store: Store,
+    catalogue: Arc<Catalogue>,
+    /// what looks after closed runs, where this process does
+    keeper: OnceLock<Arc<Keeper>>,
+    calibrations: Calibrations,
     metrics: Metrics,
     slot: Mutex<Slot>,
+    /// what is decided from results
+    rules: RulesInForce,
     /// held while a run is armed
     arming: Mutex<()>,
     /// the sockets of detectors' streams between runs, one per source
     parked: Vec<Parked>,
     /// where frames are sent on to
     emitter: Mutex<Option<Emitter>>,
-}
-
-/// The source of a configuration, opened: its one source, or its several ones together. The socket of a DECTRIS stream is
-/// the one in `parked`.
-pub fn open_source(
-    config: &Config,
-    metrics: &Metrics,
-    parked: &[Parked],
-) -> Result<Box<dyn FrameSource>, ApplianceError> {
-    let open = |index: usize| open_part(config, index, metrics, &parked[index]);
-    let Some(section) = &config.assembly else {
-        return open(0);
-    };
-    let parts = config.source.iter().enumerate().map(|(index, entry)| {
-        let place = entry.place.as_ref();
-        Ok(Part {
-            source: open(index)?,
-            row: place.map_or(0, |place| place.row),
-            column: place.map_or(0, |place| place.column),
-            clock_offset_ns: place.and_then(|place| place.clock_offset_ns),
-        })
-    });
-    let parts = parts.collect::<Result<Vec<_>, ApplianceError>>()?;
-    let align = match section.align {
-        AlignBy::FrameNumber => Align::Number,
-        AlignBy::HardwareTime => Align::Time {
-            tolerance_ns: (section.tolerance_us * 1e3) as u64,
-        },
-    };
-    let assembly = AssemblyConfig {
-        shape: frame::Shape::new(section.rows, section.columns),
-        wait: Duration::from_millis(section.wait_ms),
-        align,
-        part_slots: section.part_slots,
-        when_full: config.ring.when_full.into(),
-    };
-    Ok(Box::new(Assembly::new(parts, assembly)?))
-}
-
-/// One source of a configuration, opened. What it counts goes to `metrics`.
-fn open_part(
-    config: &Config,
-    index: usize,
-    metrics: &Metrics,
-    parked: &Parked,
-) -> Result<Box<dyn FrameSource>, ApplianceError> {
-    let (source, faults): (Box<dyn FrameSource>, _) = match &config.source[index].source {
-        SourceConfig::Simulate(s) => (Box::new(Simulate::new(s.simulate.clone())?), &s.faults),
-        SourceConfig::Replay(r) => {
-            let path = config.resolve(&r.path);
-            crate::storage::decode_bitshuffle(&path)?;
-            (Box::new(Replay::open(&path, &r.replay)?), &r.faults)
-        }
-        SourceConfig::Rdma(r) => {
-            let mut options = r.rdma.clone();
-            options.token_file = options.token_file.map(|path| config.resolve(&path));
-            let source = RdmaSource::new(&options, metrics.rdma.counters().clone())?;
-            tracing::info!(target: "fluxline", "{}", source.way());
-            (Box::new(source), &r.faults)
-        }
-        SourceConfig::Dectris(d) => {
-            // Of several streams the first one's counts are the process's: they are totals, and cannot be added up.
-            let counters = match index {
-                0 => metrics.dectris.counters().clone(),
-                _ => Arc::default(),
-            };
-            (Box::new(DectrisSource::new(&d.dectris, counters, parked)?), &d.faults)
-        }
-        SourceConfig::Udp(u) => {
-            let counters = metrics.udp.counters().clone();
-            (Box::new(UdpSource::new(&u.udp, counters)?), &u.faults)
-        }
-    };
-    Ok(match faults {
-        Some(faults) => Box::new(Faulty::new(source, faults.clone())?),
-        None => source,
-    })
+    /// work that recipes leave for when a run is closed
+    afterwards: AfterwardsThread,
 }
 
 impl Appliance {
@@ -206,6 +173,9 @@ impl Appliance {
         let available = std::thread::available_parallelism().map_or(1, |n| n.get());
         let cores = Cores::assign(&config.cores, available);
         let store = Store::open(&config.resolve(&config.store.path))?;
+        let catalogue = Arc::new(Catalogue::open(store.root())?);
+        crate::interrupted::finish(&store, &catalogue)?;
+        let calibrations = Calibrations::open(store.root(), config.calibrations.drift_sigmas)?;
         let metrics = Metrics::new().map_err(|e| ApplianceError::Start(e.to_string()))?;
         metrics
             .device_info
@@ -216,6 +186,7 @@ impl Appliance {
             None => None,
         };
         let text = serde_json::to_string(&config).map_err(|e| ApplianceError::Start(e.to_string()))?;
+        let rules = Rules::new(&config.rule).map_err(|error| ApplianceError::Start(error.to_string()))?;
         let parked = config.source.iter().map(|_| Parked::default()).collect();
         let appliance = Appliance {
             parked,
@@ -224,14 +195,21 @@ impl Appliance {
             accelerator,
             cores,
             store,
+            catalogue,
+            keeper: OnceLock::new(),
+            calibrations,
             metrics,
             slot: Mutex::new(Slot {
                 current: None,
                 ring: None,
                 epoch: 0,
+                taking: false,
+                detector: None,
             }),
+            rules: Arc::new(rules),
             arming: Mutex::new(()),
             emitter: Mutex::new(emitter),
+            afterwards: AfterwardsThread::default(),
         };
         appliance.show_state("idle");
         Ok(Arc::new(appliance))
@@ -247,8 +225,39 @@ impl Appliance {
         Ok(())
     }
 
+    /// Looks after closed runs from now on: pushes, deletes, scrubs. Another process may do so already.
+    pub fn keep(&self) -> Result<(), ApplianceError> {
+        let settings = Settings::of(&self.config);
+        let keeper = Keeper::open(
+            &self.store,
+            self.catalogue.clone(),
+            settings,
+            self.metrics.keep.clone(),
+            true,
+        )?;
+        let keeper = keeper
+            .start()
+            .map_err(|error| ApplianceError::Start(error.to_string()))?;
+        // Asked twice, the first keeper stays.
+        let _ = self.keeper.set(keeper);
+        Ok(())
+    }
+
+    /// What looks after closed runs, where this process does.
+    pub fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.get().map(Arc::as_ref)
+    }
+
+    /// The catalogue of the store.
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
     /// Sends what is still to be sent to other programs, within two seconds, and no more.
     pub fn close(&self) {
+        if let Some(keeper) = self.keeper.get() {
+            keeper.stop();
+        }
         drop(self.emitter.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
@@ -267,9 +276,24 @@ impl Appliance {
         &self.cores
     }
 
+    /// What recipes left to be done when their runs were closed.
+    pub fn afterwards(&self) -> &AfterwardsThread {
+        &self.afterwards
+    }
+
     /// The store.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The calibrations.
+    pub fn calibrations(&self) -> &Calibrations {
+        &self.calibrations
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// The metrics of the process.
@@ -298,24 +322,39 @@ impl Appliance {
 
     /// Arms a run: source, ring, recipe, files and threads. When it returns they are ready.
     pub fn arm(&self, request: &RunRequest) -> Result<Run, ApplianceError> {
-        let source = open_source(&self.config, &self.metrics, &self.parked)?;
-        self.arm_with(source, request)
+        self.check_request(request)?;
+        let source = match request.frames_expected {
+            Some(frames) => open_source(&self.config.expecting(frames), &self.metrics, &self.parked)?,
+            None => open_source(&self.config, &self.metrics, &self.parked)?,
+        };
+        self.arm_with(source, request, None)
     }
 
-    /// Arms a run with a source that is already open.
-    pub fn arm_with(&self, mut source: Box<dyn FrameSource>, request: &RunRequest) -> Result<Run, ApplianceError> {
+    /// What can be known of a request before its source is opened, which may take long.
+    fn check_request(&self, request: &RunRequest) -> Result<(), ApplianceError> {
+        self.config
+            .recipe(request.recipe.as_deref(), request.technique.as_deref())?;
+        for (what, name) in [("run name", &request.name), ("proposal", &request.proposal)] {
+            name.as_deref().map_or(Ok(()), |name| check_name(what, name))?;
+        }
+        Ok(())
+    }
+
+    /// Arms a stored run again with other parameters, as a new run.
+    pub fn reprocess(&self, run: &str, request: &ReprocessRequest) -> Result<Run, ApplianceError> {
+        let (source, derivation, request) = reprocess::prepare(&self.store, &self.config, run, request)?;
+        self.arm_with(source, &request, Some(derivation))
+    }
+
+    /// Arms a run with a source that is already open, its recipe the derivation's where it has one.
+    pub fn arm_with(
+        &self,
+        mut source: Box<dyn FrameSource>,
+        request: &RunRequest,
+        derivation: Option<Derivation>,
+    ) -> Result<Run, ApplianceError> {
         let _one_at_a_time = self.arming.lock().unwrap_or_else(PoisonError::into_inner);
-        let epoch = {
-            let mut slot = self.slot();
-            if let Some(run) = slot.current.as_ref().filter(|run| !run.state().ended()) {
-                return Err(ApplianceError::Busy {
-                    run: run.info.id.clone(),
-                    state: run.state().name(),
-                });
-            }
-            slot.epoch += 1;
-            slot.epoch
-        };
+        let epoch = self.next_epoch(false)?;
         let rdma_before = self.metrics.rdma.values();
         let dectris_before = self.metrics.dectris.values();
         let udp_before = self.metrics.udp.values();
@@ -323,18 +362,41 @@ impl Appliance {
         // meanwhile gets it.
         source.arm(epoch)?;
         let stream = source.stream().clone();
-        self.check_room(&stream, 0)?;
+        self.slot().detector = Some(Detector::of(&stream));
+        if let Some(frames) = request
+            .frames_expected
+            .filter(|frames| *frames != stream.frames_expected)
+        {
+            let expected = format!(
+                "{} announces {}: ask it for as many, or leave this out",
+                stream.origin, stream.frames_expected
+            );
+            return Err(ConfigError::value("frames_expected", frames, expected).into());
+        }
+        let store_frames = derivation.is_none();
+        let frame_bytes = if store_frames {
+            stream.payload_bytes_max as u64
+        } else {
+            0
+        };
+        self.check_room(stream.frames_expected, frame_bytes)?;
         let mut warnings = Vec::new();
         let ring = self.take_ring(&stream, &mut warnings)?;
         source.prepare(&ring)?;
 
-        let (recipe_name, recipe) = self.config.recipe(request.recipe.as_deref())?;
+        let (recipe_name, recipe) = match &derivation {
+            Some(derivation) => (derivation.recipe_name.as_str(), &derivation.recipe),
+            None => self
+                .config
+                .recipe(request.recipe.as_deref(), request.technique.as_deref())?,
+        };
         let technique = recipes::technique(recipe_name, &recipe.technique)?;
         let workers = if technique.ordered() {
             1
         } else {
             self.cores.worker_count()
         };
+        let start_time = jiff::Timestamp::now();
         let setup = Setup {
             recipe: recipe_name,
             config: recipe,
@@ -342,14 +404,20 @@ impl Appliance {
             stream: &stream,
             accelerator: &self.accelerator,
             batch_limit: self.config.accelerator.batch_limit,
+            calibrations: &self.calibrations,
+            time: start_time,
         };
-        let prepared = technique.prepare(&setup, workers)?;
-        self.check_room(&stream, prepared.layout.frame_bytes())?;
+        let mut prepared = technique.prepare(&setup, workers)?;
+        warnings.append(&mut prepared.warnings);
+        self.check_room(stream.frames_expected, frame_bytes + prepared.layout.frame_bytes())?;
 
-        let start_time = jiff::Timestamp::now();
         let id = request.name.clone().unwrap_or_else(|| run_name(start_time, epoch));
         let mut metadata = stream.metadata.clone();
         metadata.extend(request.metadata.clone());
+        if let Some(derivation) = &derivation {
+            metadata.insert(DERIVED_FROM.into(), derivation.of.clone());
+            metadata.insert(RAW_FILE.into(), derivation.raw.display().to_string());
+        }
         let info = RunInfo {
             title: format!("{} of {}", technique.name(), stream.origin),
             id,
@@ -381,6 +449,8 @@ impl Appliance {
             &WriterConfig {
                 compress: self.config.store.compress,
                 frames_per_file: self.config.store.frames_per_file,
+                store_frames,
+                threads: self.config.store.threads,
                 geometry: prepared.geometry.clone(),
             },
         )?;
@@ -398,6 +468,7 @@ impl Appliance {
             files,
             cores: self.cores.clone(),
             results_kept: self.config.feedback.results_kept,
+            rules: self.rules.clone(),
             metrics: self.metrics.clone(),
             rdma_before,
             dectris_before,
@@ -411,16 +482,98 @@ impl Appliance {
             metadata_wait: Duration::from_secs_f64(self.config.run.metadata_wait_s),
             warnings,
         };
-        let run = run::arm(parts).map_err(ApplianceError::Start)?;
+        let mut run = run::arm(parts).map_err(ApplianceError::Start)?;
+        run.left.raw = derivation.map(|derivation| derivation.raw);
         self.slot().current = Some(run.active.clone());
         self.show_state("armed");
         Ok(run)
     }
 
+    /// The number of the next arming, if nothing is in the way; `taking`: of a calibration.
+    fn next_epoch(&self, taking: bool) -> Result<u32, ApplianceError> {
+        let mut slot = self.slot();
+        if slot.taking {
+            return Err(ApplianceError::Taking);
+        }
+        if let Some(run) = slot.current.as_ref().filter(|run| !run.state().ended()) {
+            return Err(ApplianceError::Busy {
+                run: run.info.id.clone(),
+                state: run.state().name(),
+            });
+        }
+        slot.taking = taking;
+        slot.epoch += 1;
+        Ok(slot.epoch)
+    }
+
+    /// Hands the armed source and a ring to `body`, while no run is in the way and none is armed.
+    pub fn with_source<T>(
+        &self,
+        body: impl FnOnce(&mut dyn FrameSource, &FrameRing) -> Result<T, ApplianceError>,
+    ) -> Result<T, ApplianceError> {
+        let epoch = self.next_epoch(true)?;
+        let run = || {
+            let _one_at_a_time = self.arming.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut source = open_source(&self.config, &self.metrics, &self.parked)?;
+            source.arm(epoch)?;
+            let stream = source.stream().clone();
+            self.slot().detector = Some(Detector::of(&stream));
+            let ring = self.take_ring(&stream, &mut Vec::new())?;
+            source.prepare(&ring)?;
+            body(source.as_mut(), &ring)
+        };
+        let done = run();
+        self.slot().taking = false;
+        done
+    }
+
+    /// The detector as far as it is known: from the last run or calibration, or from a source that can say so at once.
+    pub fn detector(&self) -> Option<Detector> {
+        if let Some(detector) = self.slot().detector.clone() {
+            return Some(detector);
+        }
+        let tells = |entry: &crate::config::SourceEntry| {
+            matches!(entry.source, SourceConfig::Simulate(_) | SourceConfig::Replay(_))
+        };
+        if !self.config.source.iter().all(tells) {
+            return None;
+        }
+        let source = open_source(&self.config, &self.metrics, &self.parked).ok()?;
+        let detector = Detector::of(source.stream());
+        self.slot().detector = Some(detector.clone());
+        Some(detector)
+    }
+
+    /// Keeps a calibration, and shows how far it moved.
+    pub fn keep_calibration(
+        &self,
+        proposed: Proposed,
+        detector: Option<&Detector>,
+    ) -> Result<CalibrationRecord, ApplianceError> {
+        let record = self.calibrations.add(proposed, detector, jiff::Timestamp::now())?;
+        if let Some(sigmas) = record.drift_sigmas {
+            let gain = record.conditions.gain.map_or(String::new(), |gain| format!("_g{gain}"));
+            let label = format!("{}{gain}", record.kind.name());
+            self.metrics.calibration_drift.with_label_values(&[&label]).set(sigmas);
+        }
+        for warning in &record.warnings {
+            tracing::warn!(target: "fluxline", "{}: {warning}", record.version);
+        }
+        Ok(record)
+    }
+
     /// Lets an armed run record and returns when it has ended.
-    pub fn record(&self, run: Run) -> Summary {
+    pub fn record(self: &Arc<Self>, mut run: Run) -> Summary {
         self.show_state("recording");
-        let summary = run.record();
+        let (work, raw, active) = (run.left.work.take(), run.left.raw.take(), run.active.clone());
+        let mut summary = run.record();
+        let raw = raw.or_else(|| summary.files.first().map(PathBuf::from));
+        let kept = matches!(active.state(), RunState::Complete | RunState::Stopped);
+        if let (Some(work), Some(raw), true) = (work, raw, kept)
+            && let Err(error) = self.afterwards.begin(self, work, &active.info, &raw)
+        {
+            summary.warnings.push(error);
+        }
         self.show_state(if summary.state == "failed" { "error" } else { "idle" });
         if let Ok(free) = self.store.free_bytes() {
             self.metrics.store_free_bytes.set(free as f64);
@@ -428,10 +581,9 @@ impl Appliance {
         summary
     }
 
-    /// Whether frames, and results of so many bytes per frame, find room as long as they are; compressed they need less.
-    fn check_room(&self, stream: &StreamDescription, result_bytes: u64) -> Result<(), ApplianceError> {
-        let frame_bytes = stream.payload_bytes_max as u64 + result_bytes;
-        let needed_bytes = stream.frames_expected.saturating_mul(frame_bytes);
+    /// Whether frames of so many bytes, their results included, find room as long as they are; compressed they need less.
+    fn check_room(&self, frames: u64, frame_bytes: u64) -> Result<(), ApplianceError> {
+        let needed_bytes = frames.saturating_mul(frame_bytes);
         let free_bytes = self.store.free_bytes()?;
         self.metrics.store_free_bytes.set(free_bytes as f64);
         if needed_bytes.saturating_add(needed_bytes / 10) > free_bytes {
@@ -440,6 +592,16 @@ impl Appliance {
                 path,
                 free_bytes,
                 needed_bytes,
+            });
+        }
+        let Some(keeper) = self.keeper.get() else { return Ok(()) };
+        if let Err(room) = keeper.admit(needed_bytes)? {
+            return Err(ApplianceError::StoreRefuses {
+                path: self.store.root().display().to_string(),
+                capacity_bytes: room.capacity_bytes,
+                used_bytes: room.used_bytes,
+                needed_bytes,
+                kept_bytes: keeper.plan(0)?.unsafe_bytes,
             });
         }
         Ok(())

@@ -2,8 +2,12 @@
 //! error that names the key, the value and what is allowed. `docs/configuration.md` is generated from here.
 
 mod assembly;
+mod calibrations;
 
+use crate::decisions::{RuleConfig, Rules};
+pub use crate::keep::{AccessConfig, AnnounceConfig, PushConfig, RetentionConfig};
 pub use assembly::{AlignBy, AssemblySection, PlaceConfig};
+pub use calibrations::CalibrationsConfig;
 use driver::memory::PageSize;
 use driver::source::WhenFull;
 use schemars::JsonSchema;
@@ -76,14 +80,32 @@ pub struct Config {
     pub cores: CoresConfig,
     /// Where runs are stored.
     pub store: StoreConfig,
+    /// The central store that runs are copied to.
+    #[serde(default)]
+    pub push: PushConfig,
+    /// How long runs stay here, and how full the store may get.
+    #[serde(default)]
+    pub retention: RetentionConfig,
+    /// Who may read closed runs, and where.
+    #[serde(default)]
+    pub access: AccessConfig,
+    /// What the facility's catalogues are told.
+    #[serde(default)]
+    pub announce: AnnounceConfig,
     /// The HTTP interface and the page.
     #[serde(default)]
     pub feedback: FeedbackConfig,
     /// Frames sent on to other programs.
     #[serde(default)]
     pub emit: EmitConfig,
+    /// Darks, flats, pedestals, masks, gains and geometries that are taken or uploaded.
+    #[serde(default)]
+    pub calibrations: CalibrationsConfig,
     /// Recipes by name: a technique, its operations in order, and one table of parameters per operation.
     pub recipe: BTreeMap<String, RecipeConfig>,
+    /// Rules by name: conditions on the results of a run, and what follows when they hold.
+    #[serde(default)]
+    pub rule: BTreeMap<String, RuleConfig>,
     /// Folder that relative paths of the file are relative to; set when the file is loaded.
     #[serde(skip)]
     #[schemars(skip)]
@@ -425,6 +447,9 @@ pub struct StoreConfig {
     /// Frames in one data file (1 to 1000000).
     #[serde(default = "thousand")]
     pub frames_per_file: u64,
+    /// Threads that compress and write frames (1 to 64); 0: two to four, by the machine's cores.
+    #[serde(default)]
+    pub threads: usize,
 }
 
 fn yes() -> bool {
@@ -521,23 +546,59 @@ impl Config {
     }
 
     /// The recipe of a run that asks for `name`, or the only one, or the one that `[run]` names.
-    pub fn recipe(&self, name: Option<&str>) -> Result<(&str, &RecipeConfig), ConfigError> {
-        let known = || self.recipe.keys().cloned().collect::<Vec<_>>().join(", ");
-        match name.or(self.run.recipe.as_deref()) {
-            Some(name) => self
-                .recipe
-                .get_key_value(name)
-                .map(|(name, recipe)| (name.as_str(), recipe))
-                .ok_or_else(|| ConfigError::value("recipe", name, format!("no such recipe; there are: {}", known()))),
-            None => match self.recipe.iter().next() {
-                Some((name, recipe)) if self.recipe.len() == 1 => Ok((name.as_str(), recipe)),
-                _ => Err(ConfigError::value(
-                    "run.recipe",
-                    "(missing)",
-                    format!("name one of the {} recipes: {}", self.recipe.len(), known()),
+    pub fn recipe(&self, name: Option<&str>, technique: Option<&str>) -> Result<(&str, &RecipeConfig), ConfigError> {
+        let fits = |recipe: &RecipeConfig| technique.is_none_or(|technique| technique == recipe.technique);
+        let known = || {
+            let one = |(name, recipe): (&String, &RecipeConfig)| format!("{name} ({})", recipe.technique);
+            self.recipe.iter().map(one).collect::<Vec<_>>().join(", ")
+        };
+        if let Some(name) = name.or(self.run.recipe.as_deref().filter(|_| technique.is_none())) {
+            let found = self.recipe.get_key_value(name).ok_or_else(|| {
+                ConfigError::value(
+                    "recipe",
+                    format!("{name:?}"),
+                    format!("no such recipe; there are: {}", known()),
+                )
+            })?;
+            return match fits(found.1) {
+                true => Ok((found.0.as_str(), found.1)),
+                false => Err(ConfigError::value(
+                    "technique",
+                    format!("{:?}", technique.unwrap_or_default()),
+                    format!("recipe {name} is of technique {}", found.1.technique),
                 )),
-            },
+            };
         }
+        let mut fitting = self.recipe.iter().filter(|(_, recipe)| fits(recipe));
+        match (fitting.next(), fitting.next(), technique) {
+            (Some((name, recipe)), None, _) => Ok((name.as_str(), recipe)),
+            (_, _, None) => Err(ConfigError::value(
+                "run.recipe",
+                "(missing)",
+                format!("name one of the {} recipes: {}", self.recipe.len(), known()),
+            )),
+            (several, _, Some(technique)) => Err(ConfigError::value(
+                "technique",
+                format!("{technique:?}"),
+                match several {
+                    Some(_) => format!("several recipes are of this technique, name one: {}", known()),
+                    None => format!("no recipe is of this technique; there are: {}", known()),
+                },
+            )),
+        }
+    }
+
+    /// The same with so many frames from every source that does as it is told; others announce theirs.
+    pub fn expecting(&self, frames: u64) -> Config {
+        let mut config = self.clone();
+        for entry in &mut config.source {
+            match &mut entry.source {
+                SourceConfig::Simulate(simulate) => simulate.simulate.frames = frames,
+                SourceConfig::Udp(udp) => udp.udp.frames = frames,
+                SourceConfig::Replay(_) | SourceConfig::Rdma(_) | SourceConfig::Dectris(_) => {}
+            }
+        }
+        config
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -545,8 +606,12 @@ impl Config {
         within("ring.slots", self.ring.slots, 16, 65536)?;
         within("accelerator.batch_limit", self.accelerator.batch_limit, 1, 64)?;
         within("store.frames_per_file", self.store.frames_per_file, 1, 1_000_000)?;
+        within("store.threads", self.store.threads, 0, 64)?;
         within("feedback.results_kept", self.feedback.results_kept, 16, 65536)?;
         assembly::check(self)?;
+        crate::keep::check_config(self)?;
+        calibrations::check(&self.calibrations)?;
+        Rules::new(&self.rule).map_err(|error| ConfigError::value("rule", "", error.to_string()))?;
         if self.emit.dectris.is_some() {
             within(
                 "emit.queue_frames",
@@ -560,7 +625,7 @@ impl Config {
             return Err(ConfigError::value("recipe", "(missing)", expected));
         }
         if self.run.recipe.is_some() || self.recipe.len() == 1 {
-            self.recipe(None)?;
+            self.recipe(None, None)?;
         }
         for (name, recipe) in &self.recipe {
             crate::recipes::check(name, recipe)?;

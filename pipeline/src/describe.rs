@@ -2,8 +2,8 @@
 //! `docs/metrics.md`.
 
 use crate::config::{
-    AcceleratorConfig, AssemblySection, CoresConfig, EmitConfig, FeedbackConfig, PlaceConfig, RecipeConfig, RingConfig,
-    RunConfig, StoreConfig,
+    AcceleratorConfig, AccessConfig, AnnounceConfig, AssemblySection, CalibrationsConfig, CoresConfig, EmitConfig,
+    FeedbackConfig, PlaceConfig, PushConfig, RecipeConfig, RetentionConfig, RingConfig, RunConfig, StoreConfig,
 };
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -112,8 +112,13 @@ pub fn configuration() -> String {
     section::<AcceleratorConfig>(&mut out, "[accelerator]");
     section::<CoresConfig>(&mut out, "[cores]");
     section::<StoreConfig>(&mut out, "[store]");
+    section::<PushConfig>(&mut out, "[push]");
+    section::<RetentionConfig>(&mut out, "[retention]");
+    section::<AccessConfig>(&mut out, "[access]");
+    section::<AnnounceConfig>(&mut out, "[announce]");
     section::<FeedbackConfig>(&mut out, "[feedback]");
     section::<EmitConfig>(&mut out, "[emit]");
+    section::<CalibrationsConfig>(&mut out, "[calibrations]");
     section::<RecipeConfig>(&mut out, "[recipe.NAME]");
     for (title, schema) in crate::recipes::schemas() {
         let _ = writeln!(out, "## `{title}`\n");

@@ -30,12 +30,52 @@ pub enum Analysis {
 pub enum Storage {
     /// no outcome yet, or the frame was never received
     Pending = 0,
-    /// written, and on the disk when the run is closed
+    /// on the disk, and the journal knows it: survives a crash and a power cut
     Synced = 1,
     /// a recipe decided against it
     Vetoed = 2,
     /// could not be written
     Failed = 3,
+}
+
+/// How far a frame has come: what loses it from here on. A level is acknowledged only when everything below its promise
+/// has happened; L1 and L2 are reached in either order, and the higher one is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
+pub enum Acknowledged {
+    /// L0: in memory; a crash loses it
+    #[serde(rename = "L0")]
+    InMemory,
+    /// L1: analysed, its result was sent; a crash loses its bytes
+    #[serde(rename = "L1")]
+    Analysed,
+    /// L2: synced to the local disk, together with its journal; the loss of the disk loses it
+    #[serde(rename = "L2")]
+    Synced,
+    /// L3: read again at the central store and compared
+    #[serde(rename = "L3")]
+    Verified,
+}
+
+impl Acknowledged {
+    /// The level of a frame with these outcomes.
+    fn of(storage: Storage, analysis: Analysis, arrived: bool) -> Option<Acknowledged> {
+        match (storage, analysis) {
+            (Storage::Synced, _) => Some(Acknowledged::Synced),
+            (_, Analysis::Done) => Some(Acknowledged::Analysed),
+            (Storage::Pending, _) if arrived => Some(Acknowledged::InMemory),
+            _ => None,
+        }
+    }
+
+    /// Name as API and metrics write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Acknowledged::InMemory => "L0",
+            Acknowledged::Analysed => "L1",
+            Acknowledged::Synced => "L2",
+            Acknowledged::Verified => "L3",
+        }
+    }
 }
 
 const ANALYSIS: [Analysis; 4] = [Analysis::Pending, Analysis::Done, Analysis::Shed, Analysis::Failed];
@@ -60,6 +100,8 @@ pub struct Entry {
     pub analysis: Analysis,
     /// what became of its bytes
     pub storage: Storage,
+    /// the level that it has reached; none before it is received, and none where it is neither analysed nor stored
+    pub acknowledged: Option<Acknowledged>,
     /// arrival after the start of the run, µs
     pub arrival_us: Option<u64>,
     /// arrival to result, µs
@@ -197,11 +239,13 @@ impl Ledger {
         let arrival_ns = self.arrival_ns[index].load(Relaxed);
         let analysis = ANALYSIS[self.analysis[index].load(Relaxed) as usize & 3];
         let latency_ns = self.latency_ns[index].load(Relaxed);
+        let storage = STORAGE[self.storage[index].load(Relaxed) as usize & 3];
         Some(Entry {
             frame_number: frame,
             state: state_name(self.state(frame)),
             analysis,
-            storage: STORAGE[self.storage[index].load(Relaxed) as usize & 3],
+            storage,
+            acknowledged: Acknowledged::of(storage, analysis, arrival_ns > 0),
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
             parts_missing: self.parts_missing[index].load(Relaxed),
@@ -255,6 +299,29 @@ pub struct Columns {
 }
 
 impl Columns {
+    /// One line; `None` past the last frame.
+    pub fn entry(&self, frame: u64) -> Option<Entry> {
+        let index = usize::try_from(frame).ok()?;
+        let state = STATES.get(usize::from(*self.frame_state.get(index)?)).copied();
+        let analysis = ANALYSIS[usize::from(*self.analysis.get(index)?) & 3];
+        let storage = STORAGE[usize::from(*self.storage.get(index)?) & 3];
+        let arrival_ns = *self.arrival_ns.get(index)?;
+        let latency_ns = *self.result_latency_ns.get(index)?;
+        // Runs of earlier versions lack the last two columns.
+        let newer = |column: &[u32]| column.get(index).copied().unwrap_or(0);
+        Some(Entry {
+            frame_number: frame,
+            state: state_name(state.unwrap_or(FrameState::Expected)),
+            analysis,
+            storage,
+            acknowledged: Acknowledged::of(storage, analysis, arrival_ns > 0),
+            arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
+            result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
+            parts_missing: newer(&self.parts_missing),
+            missing_bytes: newer(&self.missing_bytes),
+        })
+    }
+
     /// As the store takes them.
     pub fn as_storage(&self) -> crate::storage::LedgerColumns<'_> {
         crate::storage::LedgerColumns {
@@ -306,6 +373,11 @@ mod tests {
         assert_eq!(
             (first.state, first.arrival_us, first.result_latency_us),
             ("complete", Some(1), Some(700))
+        );
+        let level = |frame| ledger.entry(frame).unwrap().acknowledged.map(Acknowledged::name);
+        assert_eq!(
+            [level(0), level(1), level(2), level(3)],
+            [Some("L2"), Some("L2"), None, None]
         );
         assert_eq!(ledger.entry(2).unwrap().arrival_us, None);
         assert!(ledger.entry(4).is_none());

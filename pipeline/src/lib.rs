@@ -2,19 +2,27 @@
 //! `fluxline` command. Begin with [`run`].
 
 pub mod active_run;
+pub mod afterwards;
 pub mod appliance;
+mod books;
+pub mod calibrations;
 pub mod cli;
 pub mod config;
 pub mod cores;
 pub mod data_plane;
+pub mod decisions;
 pub mod describe;
 pub mod emit;
 pub mod feedback;
 pub mod frame_metadata;
+pub mod interrupted;
+pub mod keep;
 pub mod ledger;
 pub mod metrics;
 pub mod recipes;
+pub mod reprocess;
 pub mod run;
+pub mod sources;
 #[allow(missing_docs)]
 pub mod storage;
 pub mod watchdog;

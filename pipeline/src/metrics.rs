@@ -47,10 +47,16 @@ pub struct Metrics {
     pub queue_depth: IntGaugeVec,
     /// arrival to result
     pub result_latency: Histogram,
+    /// arrival of the deciding frame to the decision
+    pub decision_latency: Histogram,
     /// one micro-batch through its recipe
     pub batch_seconds: Histogram,
     /// one frame through compression and chunk write
     pub write_seconds: Histogram,
+    /// one sync of data files and journal
+    pub sync_seconds: Histogram,
+    /// frames by the level that they have reached: L0 in memory, L1 analysed, L2 synced, L3 verified at the central store
+    pub acknowledged: IntCounterVec,
     /// results that the feedback hub was too slow for
     pub results_missed: IntCounter,
     /// 1 for the device in use, by name and memory
@@ -65,12 +71,16 @@ pub struct Metrics {
     pub device_copies: IntCounter,
     /// what recipes count: spots, hits, misses and the like
     pub recipe: IntCounterVec,
+    /// how far the last dark or pedestal moved, in sigmas of one frame
+    pub calibration_drift: GaugeVec,
     /// what RDMA sources count
     pub rdma: RdmaMetrics,
     /// what DECTRIS sources count
     pub dectris: DectrisMetrics,
     /// what UDP sources count
     pub udp: UdpMetrics,
+    /// what happens to closed runs
+    pub keep: crate::keep::KeepMetrics,
     /// frames sent on to other programs
     pub emitted: IntCounterVec,
     build: IntGauge,
@@ -278,6 +288,14 @@ impl Maker {
 }
 
 impl Metrics {
+    /// Counts the frames that have reached levels L0, L1 and L2 since the last time.
+    pub fn acknowledge(&self, reached: [u64; 3], before: [u64; 3]) {
+        for ((level, now), before) in ["L0", "L1", "L2"].iter().zip(reached).zip(before) {
+            let counter = self.acknowledged.with_label_values(&[level]);
+            counter.inc_by(now.saturating_sub(before));
+        }
+    }
+
     /// All metrics at zero, in a registry of their own.
     pub fn new() -> prometheus::Result<Self> {
         let m = Maker {
@@ -315,7 +333,7 @@ impl Metrics {
             )?,
             recipe: m.counters(
                 "fluxline_recipe_total",
-                "What recipes count: spots; frames too bright to tell their spots; hits, misses, frames on which neither was decided; misses that were stored all the same",
+                "What recipes count: spots; frames too bright to tell their spots; hits, misses, frames on which neither was decided; misses that were stored all the same; pixels of which nothing can be told, and pixels at their end, of conversions to photons or true counts",
                 "counter",
                 &crate::recipes::COUNTERS,
             )?,
@@ -346,10 +364,22 @@ impl Metrics {
                 &["analysis", "storage"],
             )?,
             result_latency: m.latency("fluxline_result_latency_seconds", "Arrival of a frame to its result")?,
+            decision_latency: m.latency(
+                "fluxline_decision_latency_seconds",
+                "Arrival of the deciding frame to the decision of a rule",
+            )?,
             batch_seconds: m.latency("fluxline_batch_seconds", "One micro-batch through its recipe")?,
             write_seconds: m.latency(
                 "fluxline_write_seconds",
-                "One frame through compression and chunk write",
+                "One frame through compression and its write",
+            )?,
+            sync_seconds: m.latency("fluxline_sync_seconds", "One sync of data files and journal")?,
+            acknowledged: m.counters(
+                "fluxline_acknowledged_frames_total",
+                "Frames that have reached a level: L0 in memory, L1 analysed, L2 synced to the local disk, L3 verified at \
+                 the central store",
+                "level",
+                &["L0", "L1", "L2", "L3"],
             )?,
             results_missed: m.add(IntCounter::new(
                 "fluxline_results_missed_total",
@@ -379,9 +409,23 @@ impl Metrics {
                 "fluxline_device_copies_total",
                 "Payload-sized copies between ring and device; 0 where memory is shared",
             ))?,
+            calibration_drift: {
+                let drift = m.add(GaugeVec::new(
+                    Opts::new(
+                        "fluxline_calibration_drift_sigmas",
+                        "How far half of the pixels of the last dark or pedestal moved since the one before, in sigmas of one frame",
+                    ),
+                    &["kind"],
+                ))?;
+                for kind in crate::calibrations::DRIFTING {
+                    drift.with_label_values(&[kind]).set(0.0);
+                }
+                drift
+            },
             rdma: RdmaMetrics::new(&m)?,
             dectris: DectrisMetrics::new(&m)?,
             udp: UdpMetrics::new(&m)?,
+            keep: crate::keep::KeepMetrics::new(&m.registry)?,
             emitted: m.counters(
                 "fluxline_emitted_frames_total",
                 "Frames sent on to other programs; dropped: nobody took them in time",

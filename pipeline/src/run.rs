@@ -10,25 +10,28 @@
 //! Steps 2 to 4 are the data plane: one thread each, bounded queues, nothing allocated, no lock waited for.
 
 use crate::active_run::{ActiveRun, LatencyUs, LiveCounts, RunState, Summary};
+use crate::afterwards::Left;
+use crate::books::{Books, Seen};
 use crate::cores::Cores;
 use crate::data_plane;
+use crate::decisions::{Decided, Decisions, Names, RulesInForce};
 use crate::emit::EmitHandle;
 use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
 use crate::frame_metadata::FrameMetadata;
-use crate::ledger::{Analysis, Ledger, Outcomes};
+use crate::ledger::{Analysis, Ledger};
 use crate::metrics::Metrics;
 use crate::recipes::{Counter, Prepared, Technique};
-use crate::storage::{RunInfo, RunWriter};
+use crate::storage::{CurveAxis, RunInfo, RunWriter};
 use crate::worker::{Work, Worker, WorkerParts};
 use crate::writer::{ToWriter, Writer};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 use crossbeam_queue::ArrayQueue;
 use driver::clock::monotonic_ns;
 use driver::memory::{FrameLease, FrameRing};
 use driver::source::{Arrival, FrameSource, WhenFull};
-use driver::tracker::{Counts, FrameState, Receipt, Tracker};
-use frame::FrameResult;
+use driver::tracker::{FrameState, Receipt, Tracker};
+use frame::{FrameResult, ResultLayout};
 use hdrhistogram::Histogram;
 use kernels::Accelerator;
 use serde_json::json;
@@ -79,6 +82,8 @@ pub struct RunParts {
     pub cores: Cores,
     /// results kept for consumers
     pub results_kept: usize,
+    /// what is decided from results
+    pub rules: RulesInForce,
     /// process metrics
     pub metrics: Metrics,
     /// what RDMA sources had counted before the run was armed
@@ -107,6 +112,20 @@ pub struct Run {
     books: Books,
     device: String,
     metadata_wait: Duration,
+    /// what is left to do when the run is closed
+    pub left: Left,
+}
+
+/// What rules may ask for.
+fn names(layout: &ResultLayout, axes: &[CurveAxis]) -> Names {
+    let scalars = layout
+        .scalars
+        .iter()
+        .map(|scalar| (scalar.name.clone(), scalar.unit.clone()));
+    Names {
+        scalars: scalars.collect(),
+        curve: axes.first().map(|axis| (axis.curve.clone(), axis.values.clone())),
+    }
 }
 
 /// Makes the run's queues and threads. When it returns, every thread has touched all that it needs and
@@ -129,6 +148,8 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         mask,
         counters,
         may_veto,
+        live,
+        afterwards,
         ..
     } = recipe;
     let ordered = parts.technique.ordered();
@@ -151,6 +172,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         metadata: metadata.clone(),
         counts: LiveCounts::expecting(stream.frames_expected),
         hub: FeedbackHub::new(layout.clone(), parts.results_kept, metadata),
+        decisions: Decisions::new(parts.rules, names(&layout, &axes)),
         events: EventLog::default(),
         latest: ArrayQueue::new(1),
         snapshot: Mutex::new(snapshot),
@@ -169,6 +191,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         source_counts: Mutex::default(),
         queues: Default::default(),
         counters,
+        live,
         datasets: parts.files.datasets(),
         mask,
         axes,
@@ -216,7 +239,8 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         metrics.clone(),
         worker_count + 1,
         may_veto.then(|| VecDeque::with_capacity(2 * slots)),
-    );
+    )
+    .map_err(|error| error.to_string())?;
     let (barrier, core) = (go.clone(), cores.writer);
     let writer = spawn("write", move || {
         crate::cores::pin(core);
@@ -250,8 +274,16 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         received
     })?;
 
-    let hub_run = active.clone();
-    let feedback = spawn("feedback", move || hub_run.hub.serve(&for_hub))?;
+    let (hub_run, latency) = (active.clone(), metrics.decision_latency.clone());
+    let feedback = spawn("feedback", move || {
+        let tell = |decided: Decided| {
+            hub_run.decided(&decided);
+            let ages = decided.decisions.iter().map(|decision| decision.age_us as f64 / 1e6);
+            ages.for_each(|seconds| latency.observe(seconds));
+        };
+        hub_run.hub.serve(&for_hub, |result| tell(hub_run.decide(result)));
+        tell(hub_run.decisions.finish(monotonic_ns));
+    })?;
     active
         .events
         .add("armed", json!({ "run": active.info.id, "datasets": active.datasets }));
@@ -264,6 +296,10 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         feedback,
         device: accelerator.info().name.clone(),
         metadata_wait: parts.metadata_wait,
+        left: Left {
+            work: afterwards,
+            raw: None,
+        },
         books: Books {
             active,
             queues: (to_work, for_writer),
@@ -493,7 +529,7 @@ fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
     drop(active.latest.pop());
     let writer = writer.join();
     let results_failed = writer.as_ref().map_or(0, |writer| writer.results_failed);
-    let failed = failed.or_else(|| incomplete(&active, results_failed));
+    let failed = failed.or_else(|| active.incomplete(results_failed));
     // The hub ends when the workers have hung up.
     let _ = feedback.join();
     let state = match (&failed, ended.aborted, ended.stopped) {
@@ -515,6 +551,7 @@ fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
         throughput: active.throughput(),
         files: Vec::new(),
         results: results(&active),
+        derived: None,
         device,
         seconds: started.elapsed().as_secs_f64(),
         device_copies: active.copies.load(Relaxed),
@@ -522,6 +559,7 @@ fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
         dectris: books.metrics.dectris.since(&books.dectris_before),
         udp: books.metrics.udp.since(&books.udp_before),
         emitted,
+        decisions: active.decisions.list().0,
         metadata: active.metadata.summary(),
         assembly: active
             .source_counts
@@ -563,24 +601,6 @@ fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
     summary
 }
 
-/// Why a run whose threads all ended well is not complete after all.
-fn incomplete(run: &ActiveRun, results_failed: u64) -> Option<String> {
-    let (frames, outcomes) = (run.counts.get(), run.ledger.outcomes());
-    let received = frames.complete + frames.partial + frames.corrupt;
-    let analysed = outcomes.done + outcomes.shed + outcomes.analysis_failed;
-    let settled = outcomes.synced + outcomes.vetoed + outcomes.storage_failed;
-    // Corrupt frames are kept apart and not in the files.
-    let not_stored = outcomes.storage_failed.saturating_sub(frames.corrupt);
-    if not_stored > 0 || results_failed > 0 {
-        return Some(format!(
-            "{not_stored} frames and {results_failed} results could not be stored"
-        ));
-    }
-    ((analysed, settled) != (received, received)).then(|| {
-        format!("the books do not close: {received} frames received, {analysed} analysed or let go, {settled} stored or let go")
-    })
-}
-
 /// Names, shapes and shares of data of what the recipe leaves behind.
 fn results(run: &ActiveRun) -> serde_json::Value {
     let snapshot = run.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -594,102 +614,6 @@ fn results(run: &ActiveRun) -> serde_json::Value {
         .curves
         .iter()
         .map(|curve| json!({ "name": curve.name, "length": curve.values.len(), "frames_used": curve.frames_used }));
-    json!({ "images": images.collect::<Vec<_>>(), "curves": curves.collect::<Vec<_>>(), "counters": counters })
-}
-
-/// Carries what the data plane has counted over to the process's metrics, so that the data plane itself
-/// touches nothing but its own numbers.
-struct Books {
-    active: Arc<ActiveRun>,
-    queues: (Receiver<Work>, Receiver<ToWriter>),
-    ring: FrameRing,
-    metrics: Metrics,
-    seen: Seen,
-    /// what RDMA sources had counted before the run
-    rdma_before: BTreeMap<String, u64>,
-    /// what DECTRIS sources had counted before the run
-    dectris_before: BTreeMap<String, u64>,
-    /// what UDP sources had counted before the run
-    udp_before: BTreeMap<String, u64>,
-    emit: Option<EmitHandle>,
-}
-
-/// What has been carried over so far.
-#[derive(Default)]
-struct Seen {
-    counts: Counts,
-    outcomes: Outcomes,
-    bytes: u64,
-    copies: u64,
-    missed: u64,
-    /// by the recipe's own counters, in their order
-    recipe: Vec<u64>,
-}
-
-impl Books {
-    fn carry_over(&mut self) {
-        let (metrics, active) = (&self.metrics, &self.active);
-        let waiting = [self.queues.0.len() as u64, self.queues.1.len() as u64];
-        for (cell, (queue, frames)) in active.queues.iter().zip(["analysis", "storage"].iter().zip(waiting)) {
-            cell.store(frames, Relaxed);
-            metrics.queue_depth.with_label_values(&[queue]).set(frames as i64);
-        }
-        let used = self.ring.slots() - self.ring.free();
-        metrics.ring_slots.with_label_values(&["used"]).set(used as i64);
-        let now = Seen {
-            counts: active.counts.get(),
-            outcomes: active.ledger.outcomes(),
-            bytes: active.bytes.load(Relaxed),
-            copies: active.copies.load(Relaxed),
-            missed: active.hub.missed(),
-            recipe: active
-                .counters
-                .iter()
-                .map(|(_, counter)| counter.load(Relaxed))
-                .collect(),
-        };
-        let (c, was) = (&now.counts, &self.seen.counts);
-        for (state, now, before) in [
-            ("complete", c.complete, was.complete),
-            ("partial", c.partial, was.partial),
-            ("corrupt", c.corrupt, was.corrupt),
-            ("lost", c.lost, was.lost),
-            ("duplicate", c.duplicate, was.duplicate),
-            ("late", c.late, was.late),
-            ("stale", c.stale, was.stale),
-            ("unexpected", c.unexpected, was.unexpected),
-        ] {
-            metrics.frames.with_label_values(&[state]).inc_by(now - before);
-        }
-        let (o, was) = (&now.outcomes, &self.seen.outcomes);
-        for (outcome, now, before) in [
-            ("done", o.done, was.done),
-            ("shed", o.shed, was.shed),
-            ("failed", o.analysis_failed, was.analysis_failed),
-        ] {
-            metrics.analysed.with_label_values(&[outcome]).inc_by(now - before);
-        }
-        // A frame first counted as written may turn out not to be when its file is closed: never count back.
-        for (outcome, now, before) in [
-            ("synced", o.synced, was.synced),
-            ("vetoed", o.vetoed, was.vetoed),
-            ("failed", o.storage_failed, was.storage_failed),
-        ] {
-            metrics
-                .stored
-                .with_label_values(&[outcome])
-                .inc_by(now.saturating_sub(before));
-        }
-        for (at, (name, _)) in active.counters.iter().enumerate() {
-            let before = self.seen.recipe.get(at).copied().unwrap_or(0);
-            metrics
-                .recipe
-                .with_label_values(&[name])
-                .inc_by(now.recipe[at] - before);
-        }
-        metrics.received_bytes.inc_by(now.bytes - self.seen.bytes);
-        metrics.device_copies.inc_by(now.copies - self.seen.copies);
-        metrics.results_missed.inc_by(now.missed - self.seen.missed);
-        self.seen = now;
-    }
+    json!({ "images": images.collect::<Vec<_>>(), "curves": curves.collect::<Vec<_>>(), "counters": counters,
+            "parameters_changed": run.live.changed() })
 }

@@ -314,6 +314,7 @@ impl Worker {
     /// Takes a free result per frame and writes its heading. The pool covers every queue that results wait in.
     fn take_results(&mut self) {
         self.angles.clear();
+        let version = self.run.live.version();
         for lease in &self.batch {
             let header = lease.header();
             // An angle that came as metadata goes before the source's, if it is there by now.
@@ -327,6 +328,7 @@ impl Worker {
                     result.kind = header.frame_kind();
                     result.partial = header.is_partial();
                     result.vetoed = false;
+                    result.parameters_version = version;
                     result.angle_deg = angle_deg;
                     result.arrival_time_ns = header.arrival_time_ns.get();
                     result.scalars.fill(f64::NAN);

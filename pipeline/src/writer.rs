@@ -1,18 +1,18 @@
-//! The writer: takes leases and results and puts them into the run's files. While a run records it is the
-//! only thread that calls libhdf5.
+//! The writer: decides which frames are stored and hands them to the store's threads; puts results into the run's files.
+//! While a run records it is the only thread that calls libhdf5.
 
 use crate::active_run::{ActiveRun, Summary};
 use crate::data_plane;
 use crate::ledger::Storage;
 use crate::metrics::Metrics;
-use crate::storage::{RunEnd, RunWriter, StoreError};
+use crate::storage::{Outcomes, RunEnd, RunWriter, StoreError};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use driver::clock::monotonic_ns;
 use driver::memory::FrameLease;
 use frame::FrameResult;
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Corrupt frames whose bytes are kept aside for a look.
 const QUARANTINE_FRAMES: u64 = 100;
@@ -33,13 +33,42 @@ pub enum ToWriter {
     End,
 }
 
+/// Enters what the store's threads say of frames into the run's books.
+struct Told {
+    run: Arc<ActiveRun>,
+    metrics: Metrics,
+}
+
+impl Outcomes for Told {
+    fn written(&self, bytes: u64, seconds: f64) {
+        self.metrics.written_bytes.inc_by(bytes);
+        self.metrics.write_seconds.observe(seconds);
+    }
+
+    fn synced(&self, frame: u64) {
+        self.run.ledger.stored(frame, Storage::Synced);
+    }
+
+    fn failed(&self, frame: u64, error: &StoreError) {
+        self.run.ledger.stored(frame, Storage::Failed);
+        self.run.degraded(error.to_string());
+    }
+
+    fn sync_took(&self, seconds: f64) {
+        self.metrics.sync_seconds.observe(seconds);
+    }
+
+    fn degraded(&self, text: String) {
+        self.run.degraded(text);
+    }
+}
+
 /// The writer's state.
 pub struct Writer {
     run: Arc<ActiveRun>,
     files: RunWriter,
     /// what it is given
     pub queue: Receiver<ToWriter>,
-    metrics: Metrics,
     suppliers: usize,
     quarantined: u64,
     /// frames that nobody has decided on yet, where the recipe may veto; never more than the ring has slots
@@ -49,25 +78,28 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer that ends when all of its `suppliers` have. `held`: room for frames that wait for a recipe's verdict.
+    /// Starts the store's threads. A writer ends when all of its `suppliers` have. `held`: room for frames that wait for a recipe's verdict.
     pub fn new(
         run: &Arc<ActiveRun>,
-        files: RunWriter,
+        mut files: RunWriter,
         queue: Receiver<ToWriter>,
         metrics: Metrics,
         suppliers: usize,
         held: Option<VecDeque<FrameLease>>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, StoreError> {
+        files.begin(Arc::new(Told {
+            run: run.clone(),
+            metrics,
+        }))?;
+        Ok(Self {
             run: run.clone(),
             files,
             queue,
-            metrics,
             suppliers,
             quarantined: 0,
             held,
             results_failed: 0,
-        }
+        })
     }
 
     /// Writes until every supplier has ended.
@@ -83,7 +115,7 @@ impl Writer {
             match next {
                 Ok(ToWriter::Frame(lease)) => match &mut self.held {
                     Some(held) => held.push_back(lease),
-                    None => self.frame(&lease),
+                    None => self.frame(lease),
                 },
                 Ok(ToWriter::Corrupt(lease)) => self.corrupt(&lease),
                 Ok(ToWriter::Undecided(frame)) => self.verdict(frame, false),
@@ -100,9 +132,12 @@ impl Writer {
             }
         }
         while let Some(lease) = self.held.as_mut().and_then(VecDeque::pop_front) {
-            self.frame(&lease);
+            self.frame(lease);
         }
         drop(guard);
+        if let Err(error) = self.files.drain() {
+            self.complain(&error);
+        }
     }
 
     /// Stores a frame that was held, or lets it go. One that was stored because its time was up stays stored.
@@ -115,7 +150,7 @@ impl Writer {
         if vetoed {
             self.run.ledger.stored(frame, Storage::Vetoed);
         } else {
-            self.frame(&lease);
+            self.frame(lease);
         }
     }
 
@@ -129,22 +164,16 @@ impl Writer {
             let Some(lease) = self.held.as_mut().and_then(VecDeque::pop_front) else {
                 return;
             };
-            self.frame(&lease);
+            self.frame(lease);
         }
     }
 
-    fn frame(&mut self, lease: &FrameLease) {
-        let started = Instant::now();
+    /// What becomes of the frame is told to [`Told`].
+    fn frame(&mut self, lease: FrameLease) {
         let number = lease.header().frame_number.get();
-        match self.files.write_frame(lease.header(), lease.payload()) {
-            Ok(()) => {
-                self.run.ledger.stored(number, Storage::Synced);
-                self.metrics.written_bytes.inc_by(lease.payload().len() as u64);
-            }
-            Err(error) => {
-                self.run.ledger.stored(number, Storage::Failed);
-                self.complain(&error);
-            }
+        if !self.files.stores_frames() {
+            self.run.ledger.stored(number, Storage::Vetoed);
+            return;
         }
         let missing = lease.parts_missing();
         if !missing.is_empty()
@@ -152,7 +181,10 @@ impl Writer {
         {
             self.complain(&error);
         }
-        self.metrics.write_seconds.observe(started.elapsed().as_secs_f64());
+        if let Err(error) = self.files.store(lease) {
+            self.run.ledger.stored(number, Storage::Failed);
+            self.complain(&error);
+        }
     }
 
     fn corrupt(&mut self, lease: &FrameLease) {

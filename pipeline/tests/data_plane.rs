@@ -118,6 +118,27 @@ fn nothing_is_allocated_between_arm_and_end() {
             "{name}: {allocations} allocations, the first of {sizes:?} bytes"
         );
     }
+    let pixels = 150 * 170;
+    let pedestal = pipeline::feedback::pictures::npy("<f4", &[150, 170], &vec![0u8; pixels * 4]);
+    let file = folder("pedestals").join("pedestal.npy");
+    std::fs::write(&file, pedestal).unwrap();
+    let file = file.display();
+    let behind = "operations = [\"OPERATION\", \"correct\", \"statistics\", \"spots\", \"azimuthal\"]";
+    let converted = [
+        ("countrate", "dead_time_ns = 100.0\nexposure_s = 0.01\n".to_string()),
+        (
+            "gain",
+            format!(
+                "pedestals = [\"{file}\", \"{file}\", \"{file}\"]\nnominal_gains_adu_per_kev = [0.1, -1.4, -0.1]\n"
+            ),
+        ),
+    ];
+    for (operation, parameters) in converted {
+        let operations = behind.replace("OPERATION", operation);
+        let recipe =
+            format!("[recipe.new]\ntechnique = \"diffraction\"\n{operations}\n[recipe.new.{operation}]\n{parameters}");
+        assert_eq!(record(operation, diffraction, &recipe), 0, "{operation}");
+    }
     let packed = format!("{diffraction}compressed = true\n");
     assert_eq!(record("packed", &packed, powder), 0, "compressed frames");
     stream(powder);
@@ -355,6 +376,8 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
     let writer = WriterConfig {
         compress: false,
         frames_per_file: 1000,
+        store_frames: true,
+        threads: 0,
         geometry: None,
     };
     let files = RunWriter::create(&store, &info, &stream, &layout, &[], &writer).unwrap();
@@ -367,7 +390,10 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
         geometry: None,
         counters: Vec::new(),
         may_veto: false,
+        warnings: Vec::new(),
         parameters: serde_json::json!({}),
+        live: Default::default(),
+        afterwards: None,
     };
     let parts = RunParts {
         folder: files.folder().to_path_buf(),
@@ -388,6 +414,7 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
             shared: true,
         },
         results_kept: 64,
+        rules: Default::default(),
         metrics: Metrics::new().unwrap(),
         rdma_before: Default::default(),
         dectris_before: Default::default(),

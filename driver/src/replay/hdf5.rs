@@ -1,9 +1,9 @@
 //! HDF5: the chunk index is read once, when the file is opened; frames are then read from the file itself, so that
 //! only the writer calls libhdf5 while a run records. What cannot be read that way is read into memory when opened.
 
-use super::facts::to_base;
 use super::stack::{MEMORY_BYTES_MAX, Place, Stack, Store, blank};
 use super::tiff::too_large;
+use super::words::{angles, collect, number, text, text_attribute};
 use super::{Content, Planned};
 use crate::source::SourceError;
 use frame::codec::Beneath;
@@ -47,9 +47,9 @@ pub(super) fn open(path: &Path, dataset: Option<&str>, range_deg: Option<f64>) -
     reader.plain(&name)
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     path: &'a Path,
-    file: &'a File,
+    pub(super) file: &'a File,
     range_deg: Option<f64>,
 }
 
@@ -62,7 +62,7 @@ struct Tomo {
 }
 
 impl Reader<'_> {
-    fn wrong(&self, found: impl Into<String>, expected: impl Into<String>) -> SourceError {
+    pub(super) fn wrong(&self, found: impl Into<String>, expected: impl Into<String>) -> SourceError {
         SourceError::Content {
             path: self.path.into(),
             found: found.into(),
@@ -231,17 +231,27 @@ impl Reader<'_> {
     }
 
     fn nxtomo(&self, tomo: Tomo) -> Result<Content, SourceError> {
-        let stack = self.stack(&tomo.data)?;
+        let (stacks, places) = match super::parts::open(self, &tomo.data)? {
+            Some(parts) => (parts.stacks, parts.places),
+            None => {
+                let stack = self.stack(&tomo.data)?;
+                let places = (0..stack.frames()).map(|index| (0, index)).collect();
+                (vec![stack], places)
+            }
+        };
         let mut plan = Vec::new();
         for (key, kind) in [(2, FrameKind::Dark), (1, FrameKind::Flat), (0, FrameKind::Sample)] {
-            for (index, _) in tomo.image_key.iter().enumerate().filter(|(_, k)| **k == key) {
-                let angle_deg = if kind == FrameKind::Sample {
-                    tomo.angles_deg[index]
-                } else {
-                    f64::NAN
+            for (frame, _) in tomo.image_key.iter().enumerate().filter(|(_, k)| **k == key) {
+                let angle_deg = match kind {
+                    FrameKind::Sample => tomo.angles_deg[frame],
+                    _ => f64::NAN,
                 };
+                let (stack, index) = places[frame];
+                if stacks[stack].bytes(index) == 0 {
+                    return Err(self.wrong(format!("frame {frame} was never stored"), "image_key 3 of such a frame"));
+                }
                 plan.push(Planned {
-                    stack: 0,
+                    stack,
                     index,
                     kind,
                     angle_deg,
@@ -260,7 +270,7 @@ impl Reader<'_> {
         stream.detector.pixel_size_slow_m = number(&["y_pixel_size"]).or(stream.detector.pixel_size_fast_m);
         stream.detector.distance_m = number(&["distance"]);
         stream.detector.rotation_axis_px = number(&["x_rotation_axis_pixel_position"]);
-        self.content(vec![stack], plan, stream)
+        self.content(stacks, plan, stream)
     }
 
     /// The first NXentry, or a group of that name.
@@ -330,6 +340,14 @@ impl Reader<'_> {
         detector.count_time_s = number(&group, "count_time");
         detector.frame_time_s = number(&group, "frame_time");
         stream.saturation_value = number(&group, "saturation_value");
+        let table = group.dataset("countrate_correction_lookup_table").ok();
+        stream.detector.countrate_table = table.and_then(|table| table.read_raw().ok());
+        for key in ["countrate_correction_applied", "flatfield_applied"] {
+            let flag = || group.dataset(key).ok()?.read_scalar::<bool>().ok();
+            if let Some(applied) = number(&group, key).map(|value| value != 0.0).or_else(flag) {
+                stream.metadata.insert(key.into(), applied.to_string());
+            }
+        }
         let specific = group.group("detectorSpecific").ok();
         let mask = group
             .dataset("pixel_mask")
@@ -383,7 +401,7 @@ impl Reader<'_> {
         };
         let (pixel_type, same) = self.pixel_type(dataset)?;
         let bytes = (frames as u64).saturating_mul((shape.pixels() * pixel_type.bytes()) as u64);
-        if same && let Some(stack) = self.in_place(dataset, frames, shape, pixel_type)? {
+        if same && let Some(stack) = self.in_place(dataset, frames, shape, pixel_type, false)? {
             return Ok(stack);
         }
         if bytes > MEMORY_BYTES_MAX {
@@ -417,7 +435,7 @@ impl Reader<'_> {
     }
 
     /// The pixel type that frames are replayed as, and whether the file's own bytes are of that type.
-    fn pixel_type(&self, dataset: &Dataset) -> Result<(PixelType, bool), SourceError> {
+    pub(super) fn pixel_type(&self, dataset: &Dataset) -> Result<(PixelType, bool), SourceError> {
         let dtype = dataset
             .dtype()
             .map_err(|error| self.wrong(error.to_string(), "a numeric dataset"))?;
@@ -455,12 +473,13 @@ impl Reader<'_> {
     }
 
     /// Frames that can be read from the file as they are; `None` where they cannot.
-    fn in_place(
+    pub(super) fn in_place(
         &self,
         dataset: &Dataset,
         frames: usize,
         shape: Shape,
         pixel_type: PixelType,
+        sparse: bool,
     ) -> Result<Option<Stack>, SourceError> {
         let frame_bytes = shape.pixels() * pixel_type.bytes();
         // Behind an external link the bytes are in another file.
@@ -503,7 +522,7 @@ impl Reader<'_> {
         let chunks: Vec<hdf5::dataset::ChunkInfo> = (0..dataset.num_chunks().unwrap_or(0))
             .filter_map(|n| dataset.chunk_info(n))
             .collect();
-        if per_frame && chunks.len() == frames && chunks.iter().all(|c| c.filter_mask == 0) {
+        if per_frame && (sparse || chunks.len() == frames) && chunks.iter().all(|c| c.filter_mask == 0) {
             let dims = dataset.shape();
             let number = |c: &hdf5::dataset::ChunkInfo| match c.offset[..] {
                 [n, _, _] => n as usize,
@@ -599,89 +618,4 @@ fn sample(stack: usize, count: usize, angles: &[f64]) -> Vec<Planned> {
         angle_deg: angles.get(index).copied().unwrap_or(f64::NAN),
     };
     (0..count).map(planned).collect()
-}
-
-/// Angles in degrees; `None` where the dataset is not a list of numbers.
-fn angles(dataset: &Dataset) -> Result<Option<Vec<f64>>, SourceError> {
-    let factor = match text_attribute(dataset, "units").as_deref() {
-        Some(unit @ ("rad" | "radian" | "radians")) => to_base(unit),
-        _ => 1.0,
-    };
-    Ok(dataset
-        .read_raw::<f64>()
-        .ok()
-        .map(|values| values.iter().map(|value| value * factor).collect()))
-}
-
-/// A number in base units.
-fn number(group: &Group, name: &str) -> Option<f64> {
-    let dataset = group.dataset(name).ok()?;
-    let value = dataset
-        .read_raw::<f64>()
-        .ok()?
-        .first()
-        .copied()
-        .filter(|value| value.is_finite())?;
-    Some(value * text_attribute(&dataset, "units").map_or(1.0, |unit| to_base(&unit)))
-}
-
-/// A text, however it is stored.
-fn text(group: &Group, name: &str) -> Option<String> {
-    let dataset = group.dataset(name).ok()?;
-    let text = dataset
-        .read_scalar::<hdf5::types::VarLenUnicode>()
-        .map(|text| text.to_string())
-        .or_else(|_| {
-            dataset
-                .read_scalar::<hdf5::types::VarLenAscii>()
-                .map(|text| text.to_string())
-        })
-        .or_else(|_| {
-            dataset
-                .read_scalar::<hdf5::types::FixedAscii<256>>()
-                .map(|text| text.to_string())
-        });
-    text.ok().filter(|text| !text.is_empty())
-}
-
-fn text_attribute(location: &hdf5::Location, name: &str) -> Option<String> {
-    let attribute = location.attr(name).ok()?;
-    attribute
-        .read_scalar::<hdf5::types::VarLenUnicode>()
-        .map(|text| text.to_string())
-        .or_else(|_| {
-            attribute
-                .read_scalar::<hdf5::types::VarLenAscii>()
-                .map(|text| text.to_string())
-        })
-        .or_else(|_| {
-            attribute
-                .read_scalar::<hdf5::types::FixedAscii<256>>()
-                .map(|text| text.to_string())
-        })
-        .ok()
-}
-
-/// Numeric datasets of two dimensions or more, by name.
-fn collect(group: &Group, prefix: &str, depth: usize, out: &mut Vec<(String, Vec<usize>)>) {
-    // Deeper nesting, or more, is no place for frames.
-    if depth > 8 || out.len() > 1000 {
-        return;
-    }
-    for name in group.member_names().unwrap_or_default() {
-        let path = format!("{prefix}/{name}");
-        if let Ok(dataset) = group.dataset(&name) {
-            let numeric = dataset.dtype().and_then(|t| t.to_descriptor()).is_ok_and(|t| {
-                matches!(
-                    t,
-                    TypeDescriptor::Integer(_) | TypeDescriptor::Unsigned(_) | TypeDescriptor::Float(_)
-                )
-            });
-            if numeric && dataset.ndim() >= 2 {
-                out.push((path, dataset.shape()));
-            }
-        } else if let Ok(inner) = group.group(&name) {
-            collect(&inner, &path, depth + 1, out);
-        }
-    }
 }

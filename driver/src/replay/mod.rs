@@ -4,8 +4,10 @@
 mod cbf;
 mod facts;
 mod hdf5;
+mod parts;
 mod stack;
 mod tiff;
+mod words;
 
 use crate::clock::monotonic_ns;
 use crate::memory::FrameRing;

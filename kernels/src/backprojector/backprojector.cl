@@ -63,3 +63,51 @@ __kernel void backprojector(
         }
     }
 }
+
+// The same for a plane that lies anyhow: every point has a detector row of its own, bilinear between four pixels.
+//
+// @param z0, zi, zj   detector row of the plane's points: of the first, per i, per j
+// @param rows         detector rows; a point above the first or below the last gets nothing
+// @param sums         f32 [nj][ni]: added to
+__kernel void backprojector_oblique(
+    __global const float *restrict projections,
+    __global const float *restrict cosines,
+    __global const float *restrict sines,
+    const float x0, const float xi, const float xj,
+    const float y0, const float yi, const float yj,
+    const float z0, const float zi, const float zj,
+    const uint ni, const uint nj,
+    const float axis,
+    const uint columns, const uint blocks, const uint rows,
+    __global float *restrict sums)
+{
+    const size_t width = columns + 3;
+    const size_t angle_step = blocks * width * 16;
+    const uint i_end = min(ni, (uint)(get_global_id(0) + 1) * TILE);
+    const uint j_end = min(nj, (uint)(get_global_id(1) + 1) * TILE);
+    for (uint j = get_global_id(1) * TILE; j < j_end; j++) {
+        for (uint i = get_global_id(0) * TILE; i < i_end; i++) {
+            const float x = x0 + xi * i + xj * j;
+            const float y = y0 + yi * i + yj * j;
+            const float z = z0 + zi * i + zj * j;
+            if (!(z >= 0.0f && z <= rows - 1.0f))
+                continue;
+            const uint upper = (uint)z;
+            const uint lower = min(upper + 1, rows - 1);
+            const float down = z - upper;
+            __global const float *p = projections + (upper / 16 * width * 16 + upper % 16);
+            __global const float *q = projections + (lower / 16 * width * 16 + lower % 16);
+            float sum = 0.0f;
+            for (uint a = 0; a < 16; a++) {
+                const float u = clamp(x * cosines[a] + (y * sines[a] + axis), -1.0f, (float)columns);
+                const float below = floor(u);
+                const float right = u - below;
+                const size_t place = a * angle_step + (size_t)((int)below + 1) * 16;
+                const float above = p[place] + right * (p[place + 16] - p[place]);
+                const float beneath = q[place] + right * (q[place + 16] - q[place]);
+                sum += above + down * (beneath - above);
+            }
+            sums[(size_t)j * ni + i] += sum;
+        }
+    }
+}

@@ -11,8 +11,14 @@
 
 pub mod filter;
 pub mod reference;
+mod slabs;
+mod weights;
+mod window;
 
 pub use filter::Filter;
+pub use slabs::{SlabConfig, SlabReconstructor};
+pub use weights::angular_weights;
+pub use window::SlidingWindow;
 
 use crate::accelerator::{Accelerator, AcceleratorError, DeviceKind};
 use crate::correction::CorrectedBatch;
@@ -51,6 +57,20 @@ pub enum Plane {
         /// distance from the axis, pixels
         x_px: f64,
     },
+    /// anyhow: `nj`×`ni` points at `origin + i · along_i + j · along_j`, each `[x, y, z]` in pixels, x and y from the axis, z
+    /// the detector row
+    Oblique {
+        /// the first point
+        origin_px: [f64; 3],
+        /// from one point to the next along the picture's rows
+        along_i_px: [f64; 3],
+        /// from one row of the picture to the next
+        along_j_px: [f64; 3],
+        /// points of a row of the picture
+        ni: usize,
+        /// rows of the picture
+        nj: usize,
+    },
 }
 
 /// What to reconstruct.
@@ -73,12 +93,16 @@ struct Grid {
     plane: Plane,
     /// x0, x per i, x per j, y0, y per i, y per j
     points: [f32; 6],
+    /// z0, z per i, z per j
+    heights: [f32; 3],
     ni: usize,
     nj: usize,
     first_block: usize,
     blocks: usize,
     lane: usize,
     sums: Buffer<f32>,
+    /// projections that it rests on, and the sum of their weights
+    used: (i64, f64),
 }
 
 /// The operation; see the module.
@@ -86,6 +110,7 @@ pub struct Backprojector {
     config: BackprojectorConfig,
     one_row: Kernel,
     whole_block: Kernel,
+    oblique: Kernel,
     filter: RowFilter,
     blocks: usize,
     filtered: Buffer<f32>,
@@ -93,7 +118,9 @@ pub struct Backprojector {
     sines: Buffer<f32>,
     trigonometry: [[f32; BATCH_ANGLES]; 2],
     waiting: usize,
-    used: u64,
+    /// projections among those that wait: added less taken away, and the sum of their weights
+    waiting_used: (i64, f64),
+    used: (i64, f64),
     grids: Vec<Grid>,
     tile: usize,
     local: [usize; 3],
@@ -116,11 +143,9 @@ impl Backprojector {
         }
         let cpu = accelerator.info().kind == DeviceKind::Cpu;
         let (tile, local) = if cpu { (8, [1, 1, 1]) } else { (1, [16, 4, 1]) };
-        let kernel = |lanes: usize| {
+        let kernel = |lanes: usize, name| {
             let options = format!("-cl-std=CL1.2 -cl-mad-enable -DTILE={tile} -DLANES={lanes}");
-            accelerator
-                .program("backprojector", SOURCE, &options)?
-                .kernel("backprojector")
+            accelerator.program("backprojector", SOURCE, &options)?.kernel(name)
         };
         let blocks = config.rows.div_ceil(BLOCK_ROWS);
         let grids = config
@@ -129,15 +154,17 @@ impl Backprojector {
             .map(|plane| grid(accelerator, config, *plane))
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            one_row: kernel(1)?,
-            whole_block: kernel(BLOCK_ROWS)?,
+            one_row: kernel(1, "backprojector")?,
+            whole_block: kernel(BLOCK_ROWS, "backprojector")?,
+            oblique: kernel(1, "backprojector_oblique")?,
             filter: RowFilter::new(config.filter, config.columns),
             filtered: accelerator.buffer(BATCH_ANGLES * blocks * block_values(config.columns))?,
             cosines: accelerator.buffer(BATCH_ANGLES)?,
             sines: accelerator.buffer(BATCH_ANGLES)?,
             trigonometry: [[0.0; BATCH_ANGLES]; 2],
             waiting: 0,
-            used: 0,
+            waiting_used: (0, 0.0),
+            used: (0, 0.0),
             blocks,
             grids,
             tile,
@@ -152,9 +179,9 @@ impl Backprojector {
         (self.filtered.len() + sums + 2 * BATCH_ANGLES) * size_of::<f32>()
     }
 
-    /// Projections that the planes rest on so far.
+    /// Projections that the planes rest on so far; one taken away again does not count.
     pub fn angles_used(&self) -> u64 {
-        self.used
+        self.used.0.max(0) as u64
     }
 
     /// Takes corrected projections in order; `angles_deg` has one angle each.
@@ -178,6 +205,18 @@ impl Backprojector {
 
     /// Takes one corrected projection, `rows`×`columns` values.
     pub fn push_values(&mut self, queue: &Queue, projection: &[f32], angle_deg: f64) -> Result<(), AcceleratorError> {
+        self.push_weighted(queue, projection, angle_deg, 1.0)
+    }
+
+    /// The same with a weight: a projection beside a lost one stands for more than its own step of angle, and one that
+    /// was taken with weight 1 is taken away again with weight -1. A slice is divided by the sum of all weights.
+    pub fn push_weighted(
+        &mut self,
+        queue: &Queue,
+        projection: &[f32],
+        angle_deg: f64,
+        weight: f32,
+    ) -> Result<(), AcceleratorError> {
         let columns = self.config.columns;
         AcceleratorError::expect_len(
             "a projection's number of pixels",
@@ -190,19 +229,26 @@ impl Backprojector {
             let start = row / BLOCK_ROWS * block_values(columns) + BLOCK_ROWS + row % BLOCK_ROWS;
             let places = filtered[start..].iter_mut().step_by(BLOCK_ROWS);
             for (place, value) in places.zip(self.filter.run(pixels)) {
-                *place = *value;
+                *place = weight * *value;
             }
         }
         filtered.unmap()?;
-        let (sin, cos) = angle_deg.to_radians().sin_cos();
-        self.trigonometry[0][self.waiting] = cos as f32;
-        self.trigonometry[1][self.waiting] = sin as f32;
-        self.waiting += 1;
+        self.waits(angle_deg, weight);
         if self.waiting == BATCH_ANGLES {
             self.accumulate(queue)
         } else {
             Ok(())
         }
+    }
+
+    /// Notes a filtered projection that waits for a full batch.
+    fn waits(&mut self, angle_deg: f64, weight: f32) {
+        let (sin, cos) = angle_deg.to_radians().sin_cos();
+        self.trigonometry[0][self.waiting] = cos as f32;
+        self.trigonometry[1][self.waiting] = sin as f32;
+        self.waiting += 1;
+        let count = i64::from(weight > 0.0) - i64::from(weight < 0.0);
+        self.waiting_used = (self.waiting_used.0 + count, self.waiting_used.1 + f64::from(weight));
     }
 
     /// Takes the projections that still wait for a full batch: at the end of a scan.
@@ -223,51 +269,50 @@ impl Backprojector {
         queue.write(&self.cosines, 0, &self.trigonometry[0])?;
         queue.write(&self.sines, 0, &self.trigonometry[1])?;
         let global = |points: usize, local: usize| points.div_ceil(self.tile).next_multiple_of(local);
+        let (columns, blocks) = (self.config.columns as u32, self.blocks as u32);
         for grid in &self.grids {
-            let [x0, xi, xj, y0, yi, yj] = grid.points;
-            let arguments = [
-                (&self.filtered).into(),
-                (&self.cosines).into(),
-                (&self.sines).into(),
-                Arg::F32(x0),
-                Arg::F32(xi),
-                Arg::F32(xj),
-                Arg::F32(y0),
-                Arg::F32(yi),
-                Arg::F32(yj),
-                Arg::U32(grid.ni as u32),
-                Arg::U32(grid.nj as u32),
-                Arg::F32(self.config.rotation_axis_px as f32),
-                Arg::U32(self.config.columns as u32),
-                Arg::U32(self.blocks as u32),
-                Arg::U32(grid.first_block as u32),
-                Arg::U32(grid.lane as u32),
-                (&grid.sums).into(),
-            ];
-            let kernel = match grid.plane {
-                Plane::Horizontal { .. } => &mut self.one_row,
-                Plane::Slab { .. } | Plane::VerticalXz { .. } | Plane::VerticalYz { .. } => &mut self.whole_block,
-            };
+            let axis = Arg::F32(self.config.rotation_axis_px as f32);
+            let (ni, nj) = (Arg::U32(grid.ni as u32), Arg::U32(grid.nj as u32));
+            let [x0, xi, xj, y0, yi, yj] = grid.points.map(Arg::F32);
+            let [z0, zi, zj] = grid.heights.map(Arg::F32);
+            let (p, c, s) = ((&self.filtered).into(), (&self.cosines).into(), (&self.sines).into());
             let size = [
                 global(grid.ni, self.local[0]),
                 global(grid.nj, self.local[1]),
                 grid.blocks,
             ];
+            let (columns, blocks, sums) = (Arg::U32(columns), Arg::U32(blocks), (&grid.sums).into());
+            if let Plane::Oblique { .. } = grid.plane {
+                let rows = Arg::U32(self.config.rows as u32);
+                let arguments = [
+                    p, c, s, x0, xi, xj, y0, yi, yj, z0, zi, zj, ni, nj, axis, columns, blocks, rows, sums,
+                ];
+                queue.launch(&mut self.oblique, &arguments, size, self.local)?;
+                continue;
+            }
+            let (first, lane) = (Arg::U32(grid.first_block as u32), Arg::U32(grid.lane as u32));
+            let arguments = [
+                p, c, s, x0, xi, xj, y0, yi, yj, ni, nj, axis, columns, blocks, first, lane, sums,
+            ];
+            let kernel = match grid.plane {
+                Plane::Horizontal { .. } => &mut self.one_row,
+                _ => &mut self.whole_block,
+            };
             queue.launch(kernel, &arguments, size, self.local)?;
         }
         queue.finish()?;
-        self.used += self.waiting as u64;
+        let (count, weight) = self.waiting_used;
+        self.used = (self.used.0 + count, self.used.1 + weight);
+        for grid in &mut self.grids {
+            grid.used = (grid.used.0 + count, grid.used.1 + weight);
+        }
         self.waiting = 0;
+        self.waiting_used = (0, 0.0);
         Ok(())
     }
 
     /// Copies a plane as it is after the batches so far; `out` has the plane's number of points.
     pub fn snapshot(&mut self, queue: &Queue, plane: usize, out: &mut [f32]) -> Result<(), AcceleratorError> {
-        let scale = if self.used == 0 {
-            0.0
-        } else {
-            std::f64::consts::PI / (2.0 * self.used as f64)
-        } as f32;
         let (rows, columns, planes) = (self.config.rows, self.config.columns, self.grids.len());
         let outside = AcceleratorError::OutOfRange {
             what: "list of planes",
@@ -276,11 +321,18 @@ impl Backprojector {
             len: planes,
         };
         let grid = self.grids.get_mut(plane).ok_or(outside)?;
+        let (used, weight) = grid.used;
+        // What was added and taken away again leaves rounding only.
+        let scale = if used <= 0 || weight <= 0.0 {
+            0.0
+        } else {
+            std::f64::consts::PI / (2.0 * weight)
+        } as f32;
         let count = grid.sums.len();
         let (plane, ni) = (grid.plane, grid.ni);
         let sums = queue.map(&mut grid.sums, 0, count)?;
         match plane {
-            Plane::Horizontal { .. } => {
+            Plane::Horizontal { .. } | Plane::Oblique { .. } => {
                 AcceleratorError::expect_len("the output's number of points", out.len(), count)?;
                 out.iter_mut()
                     .zip(sums.iter())
@@ -308,8 +360,61 @@ impl Backprojector {
     /// Forgets every projection.
     pub fn reset(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
         self.waiting = 0;
-        self.used = 0;
-        self.grids.iter().try_for_each(|grid| queue.clear(&grid.sums))?;
+        self.waiting_used = (0, 0.0);
+        self.used = (0, 0.0);
+        self.clear(queue)
+    }
+
+    /// Projections that plane `plane` rests on so far: fewer than the others after it has moved.
+    pub fn plane_used(&self, plane: usize) -> u64 {
+        self.grids.get(plane).map_or(0, |grid| grid.used.0.max(0) as u64)
+    }
+
+    /// Moves the rotation axis: every plane begins again with the projections that come.
+    pub fn set_rotation_axis(&mut self, queue: &Queue, rotation_axis_px: f64) -> Result<(), AcceleratorError> {
+        if !rotation_axis_px.is_finite() {
+            return Err(AcceleratorError::Value {
+                name: "rotation_axis_px",
+                value: rotation_axis_px.to_string(),
+                allowed: "a number of pixels",
+            });
+        }
+        self.config.rotation_axis_px = rotation_axis_px;
+        self.clear(queue)
+    }
+
+    /// Puts another plane of the same kind and size in the place of plane `index`, which begins again with the projections that
+    /// come. Allocates nothing.
+    pub fn set_plane(&mut self, queue: &Queue, index: usize, plane: Plane) -> Result<(), AcceleratorError> {
+        let planes = self.grids.len();
+        let place = place(&self.config, plane)?;
+        let grid = self.grids.get_mut(index).ok_or(AcceleratorError::OutOfRange {
+            what: "list of planes",
+            offset: index,
+            count: 1,
+            len: planes,
+        })?;
+        let same = std::mem::discriminant(&grid.plane) == std::mem::discriminant(&plane);
+        if !same || (grid.ni, grid.nj) != (place.ni, place.nj) {
+            return Err(AcceleratorError::Mismatch {
+                what: "the plane",
+                found: format!("{plane:?}"),
+                expected: format!("one of the same kind and size as {:?}", grid.plane),
+            });
+        }
+        (grid.plane, grid.points, grid.heights) = (plane, place.points, place.heights);
+        (grid.first_block, grid.lane) = (place.first_block, place.lane);
+        grid.used = (0, 0.0);
+        queue.clear(&grid.sums)?;
+        queue.finish()
+    }
+
+    /// Empties every plane.
+    fn clear(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
+        for grid in &mut self.grids {
+            grid.used = (0, 0.0);
+            queue.clear(&grid.sums)?;
+        }
         queue.finish()
     }
 }
@@ -319,9 +424,30 @@ fn block_values(columns: usize) -> usize {
     (columns + GUARD_COLUMNS) * BLOCK_ROWS
 }
 
-fn grid(accelerator: &Accelerator, config: &BackprojectorConfig, plane: Plane) -> Result<Grid, AcceleratorError> {
+/// Where the points of a plane are.
+struct Place {
+    points: [f32; 6],
+    heights: [f32; 3],
+    ni: usize,
+    nj: usize,
+    first_block: usize,
+    blocks: usize,
+    lane: usize,
+}
+
+fn place(config: &BackprojectorConfig, plane: Plane) -> Result<Place, AcceleratorError> {
     let (columns, blocks) = (config.columns, config.rows.div_ceil(BLOCK_ROWS));
     let first = -((columns as f32 - 1.0) / 2.0);
+    if let Plane::Oblique {
+        origin_px,
+        along_i_px,
+        along_j_px,
+        ni,
+        nj,
+    } = plane
+    {
+        return oblique([origin_px, along_i_px, along_j_px], ni, nj);
+    }
     let (points, nj, first_block, blocks, lane) = match plane {
         Plane::Horizontal { row } => {
             if row >= config.rows {
@@ -354,20 +480,60 @@ fn grid(accelerator: &Accelerator, config: &BackprojectorConfig, plane: Plane) -
         }
         Plane::VerticalXz { y_px } => ([first, 1.0, 0.0, y_px as f32, 0.0, 0.0], 1, 0, blocks, BLOCK_ROWS),
         Plane::VerticalYz { x_px } => ([x_px as f32, 0.0, 0.0, first, 1.0, 0.0], 1, 0, blocks, BLOCK_ROWS),
+        // made above
+        Plane::Oblique { .. } => ([0.0; 6], 0, 0, 0, 0),
     };
-    let lanes = if lane < BLOCK_ROWS { 1 } else { BLOCK_ROWS };
-    let sums = accelerator.buffer(blocks * nj * columns * lanes)?;
-    Ok(Grid {
-        plane,
+    Ok(Place {
         points,
+        heights: [0.0; 3],
         ni: columns,
         nj,
         first_block,
         blocks,
         lane,
-        sums,
+    })
+}
+
+fn grid(accelerator: &Accelerator, config: &BackprojectorConfig, plane: Plane) -> Result<Grid, AcceleratorError> {
+    let place = place(config, plane)?;
+    let lanes = if place.lane < BLOCK_ROWS { 1 } else { BLOCK_ROWS };
+    Ok(Grid {
+        plane,
+        points: place.points,
+        heights: place.heights,
+        ni: place.ni,
+        nj: place.nj,
+        first_block: place.first_block,
+        blocks: place.blocks,
+        lane: place.lane,
+        sums: accelerator.buffer(place.blocks * place.nj * place.ni * lanes)?,
+        used: (0, 0.0),
+    })
+}
+
+fn oblique(points: [[f64; 3]; 3], ni: usize, nj: usize) -> Result<Place, AcceleratorError> {
+    let finite = points.iter().flatten().all(|value| value.is_finite());
+    if ni < 1 || nj < 1 || ni > 1 << 15 || nj > 1 << 15 || !finite {
+        return Err(AcceleratorError::Value {
+            name: "oblique plane",
+            value: format!("{nj}x{ni} points at {points:?}"),
+            allowed: "1 to 32768 points each way at finite places",
+        });
+    }
+    let along = |k: usize| points.map(|point| point[k] as f32);
+    let ([x0, xi, xj], [y0, yi, yj]) = (along(0), along(1));
+    Ok(Place {
+        points: [x0, xi, xj, y0, yi, yj],
+        heights: along(2),
+        ni,
+        nj,
+        first_block: 0,
+        blocks: 1,
+        lane: 0,
     })
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod volume_tests;

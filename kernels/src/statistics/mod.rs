@@ -2,7 +2,7 @@
 //! saturated; and the same for up to eight rectangles.
 //!
 //! Masked pixels take no part. Saturated pixels are counted and take no part in sum and maximum, so neither is a
-//! lower bound in disguise. Sums are exact for whole-number pixels and compensated for floats.
+//! lower bound in disguise; nor do pixels that hold no count. Sums are exact for whole-number pixels and compensated for floats.
 
 pub mod reference;
 
@@ -40,6 +40,8 @@ pub struct Region {
 pub struct StatisticsConfig {
     /// pixels at or above this value are saturated
     pub saturation: Option<f64>,
+    /// pixels of this value hold no count; of floats those that are no number
+    pub invalid: Option<f64>,
     /// rectangles, at most [`REGIONS_MAX`]
     pub regions: Vec<Region>,
 }
@@ -57,6 +59,8 @@ pub struct RegionStatistics {
     pub valid: u64,
     /// pixels that are masked
     pub masked: u64,
+    /// pixels that are not masked and hold no count
+    pub invalid: u64,
 }
 
 impl RegionStatistics {
@@ -66,6 +70,7 @@ impl RegionStatistics {
         saturated: 0,
         valid: 0,
         masked: 0,
+        invalid: 0,
     };
 }
 
@@ -103,6 +108,7 @@ pub struct Statistics {
     pixel_type: PixelType,
     batch_limit: usize,
     saturation: Option<f64>,
+    invalid: Option<f64>,
     spans: Vec<Span>,
     tile_count: usize,
     good: Buffer<i8>,
@@ -153,7 +159,11 @@ impl Statistics {
             });
         }
         let saturation = config.saturation.and_then(|value| limits::at_least(pixel_type, value));
-        let program = accelerator.program("statistics", SOURCE, &options(pixel_type, saturation.is_some()))?;
+        // A value that no pixel can have needs no looking for.
+        let held = |value: &f64| limits::at_least(pixel_type, *value) == Some(*value);
+        let invalid = config.invalid.filter(held).filter(|_| pixel_type != PixelType::F32);
+        let options = options(pixel_type, saturation.is_some(), invalid.is_some());
+        let program = accelerator.program("statistics", SOURCE, &options)?;
         let good: Vec<i8> = (0..shape.pixels())
             .map(|pixel| if mask.rejects(pixel) { 0 } else { -1 })
             .collect();
@@ -165,6 +175,7 @@ impl Statistics {
             pixel_type,
             batch_limit,
             saturation,
+            invalid,
             spans,
             tile_count,
             good: accelerator.buffer_from(&good)?,
@@ -226,6 +237,7 @@ impl Statistics {
             Arg::U32(self.shape.columns as u32),
             (&self.tiles).into(),
             limits::argument(self.pixel_type, self.saturation),
+            limits::argument(self.pixel_type, self.invalid),
             (&self.sums).into(),
             (&self.values).into(),
         ];
@@ -268,6 +280,7 @@ impl Statistics {
             saturated,
             valid,
             masked: span.masked,
+            invalid: broken,
         }
     }
 }
@@ -331,7 +344,7 @@ fn cut(region: &Region, shape: Shape, tiles: &mut Vec<[u32; 3]>) {
     }
 }
 
-fn options(pixel_type: PixelType, saturation: bool) -> String {
+fn options(pixel_type: PixelType, saturation: bool, invalid: bool) -> String {
     let pixel = pixel_type.opencl_name();
     let (limit, mask) = (limits::opencl_name(pixel_type), limits::mask_name(pixel_type));
     let (sum, smallest) = match pixel_type {
@@ -344,9 +357,10 @@ fn options(pixel_type: PixelType, saturation: bool) -> String {
     format!(
         "-cl-std=CL1.2 -DPIXEL={pixel} -DPIXEL16={pixel}16 -DMASK16={mask}16 -DTO_MASK=convert_{mask}16 -DSUM={sum} \
          -DSUM16={sum}16 -DTO_SUM16=convert_{sum}16 -DLIMIT={limit} -DSMALLEST={smallest} -DFLOATING={} \
-         -DHAS_SATURATION={}",
+         -DHAS_SATURATION={} -DHAS_INVALID={}",
         u8::from(pixel_type == PixelType::F32),
         u8::from(saturation),
+        u8::from(invalid),
     )
 }
 

@@ -6,6 +6,7 @@ use frame::Shape;
 /// The numbers of one rectangle of one frame: `raw` and `rejected` row by row.
 pub fn statistics(
     saturation: Option<f64>,
+    invalid: Option<f64>,
     region: &Region,
     shape: Shape,
     raw: &[f64],
@@ -17,6 +18,7 @@ pub fn statistics(
         saturated: 0,
         valid: 0,
         masked: 0,
+        invalid: 0,
     };
     for row in region.row..region.row + region.rows {
         for column in region.column..region.column + region.columns {
@@ -24,8 +26,8 @@ pub fn statistics(
             let value = raw[index];
             if rejected[index] {
                 found.masked += 1;
-            } else if !value.is_finite() {
-                continue;
+            } else if !value.is_finite() || invalid == Some(value) {
+                found.invalid += 1;
             } else if saturation.is_some_and(|saturation| value >= saturation) {
                 found.saturated += 1;
             } else {

@@ -8,6 +8,7 @@
  *   SMALLEST         smallest value of PIXEL
  *   FLOATING         1: sums are pairs of floats (high, low); pixels that are no number are left out
  *   HAS_SATURATION   1: pixels at or above a limit are counted and left out of sum and maximum
+ *   HAS_INVALID      1: pixels of a value that is no count are left out, like those that are no number
  *
  * | PIXEL | uchar | ushort | short | uint  | int  | float      |
  * | SUM   | uint  | uint   | int   | ulong | long | float pair |
@@ -18,6 +19,8 @@
 
 #if FLOATING
 #define BROKEN(v) (fabs(v) >= INFINITY) | isnan(v)
+#elif HAS_INVALID
+#define BROKEN(v) ((v) == (PIXEL)invalid)
 #else
 #define BROKEN(v) ((v) != (v))
 #endif
@@ -44,12 +47,13 @@
  * @param columns     pixels from row to row
  * @param tiles       first pixel, rows and width of each tile, [tiles][3]
  * @param saturation  limit
+ * @param invalid     value of whole-number pixels that hold no count
  * @param sums        sum of each tile: a whole number, or two floats, [frames][tiles]
- * @param values      largest pixel, saturated pixels, pixels that are no number, [frames][tiles][3]
+ * @param values      largest pixel, saturated pixels, pixels without a count, [frames][tiles][3]
  * global size: tiles */
 __kernel void statistics(__global const uchar *frames, __global const ulong *offsets, const uint first,
                          const uint count, __global const char *good, const uint columns, __global const uint *tiles,
-                         const LIMIT saturation, __global ulong *sums, __global LIMIT *values)
+                         const LIMIT saturation, const LIMIT invalid, __global ulong *sums, __global LIMIT *values)
 {
     const uint tile = (uint)get_global_id(0);
     const uint corner = tiles[tile * 3];
@@ -74,7 +78,7 @@ __kernel void statistics(__global const uchar *frames, __global const ulong *off
             for (uint i = begin; i < begin + whole; i += 16) {
                 PIXEL16 v = vload16(0, raw + i);
                 MASK16 in = TO_MASK(vload16(0, good + i));
-#if FLOATING
+#if FLOATING || HAS_INVALID
                 const MASK16 unusable = (BROKEN(v)) & in;
                 broken16 -= convert_short16(unusable);
                 in &= ~unusable;

@@ -32,8 +32,12 @@ fn agrees_with_the_reference_for_every_pixel_type() {
     let rejected: Vec<bool> = (0..SHAPE.pixels()).map(|pixel| mask.rejects(pixel)).collect();
     for pixel_type in PixelType::ALL {
         for saturation in [None, Some(if pixel_type == PixelType::F32 { 70.25 } else { 69.5 })] {
+            // Of unsigned pixels the largest value says that there is no count.
+            let unsigned = matches!(pixel_type, PixelType::U8 | PixelType::U16 | PixelType::U32);
+            let invalid = unsigned.then(|| pixel_type.max_value());
             let config = StatisticsConfig {
                 saturation,
+                invalid,
                 regions: regions(),
             };
             let frames: Vec<Vec<f64>> = (0..3)
@@ -49,7 +53,7 @@ fn agrees_with_the_reference_for_every_pixel_type() {
                 let whole = region("", 0, 0, SHAPE.rows, SHAPE.columns);
                 let pairs = std::iter::once((&whole, &found.frame)).chain(config.regions.iter().zip(&found.regions));
                 for (region, found) in pairs {
-                    let expected = reference::statistics(saturation, region, SHAPE, raw, &rejected);
+                    let expected = reference::statistics(saturation, invalid, region, SHAPE, raw, &rejected);
                     let what = format!("{pixel_type:?} saturation {saturation:?} region `{}`", region.name);
                     let size = if pixel_type == PixelType::F32 {
                         expected.sum.abs()
@@ -69,8 +73,12 @@ fn agrees_with_the_reference_for_every_pixel_type() {
                         found.max,
                         expected.max
                     );
-                    let counts = |found: &RegionStatistics| (found.saturated, found.valid, found.masked);
-                    assert_eq!(counts(found), counts(&expected), "{what}: saturated, valid, masked");
+                    let counts = |found: &RegionStatistics| (found.saturated, found.valid, found.masked, found.invalid);
+                    assert_eq!(
+                        counts(found),
+                        counts(&expected),
+                        "{what}: saturated, valid, masked, invalid"
+                    );
                 }
             }
         }
@@ -104,6 +112,7 @@ fn regions_outside_the_frame_are_refused_by_name() {
     let (accelerator, _) = testing::cpu();
     let config = StatisticsConfig {
         saturation: None,
+        invalid: None,
         regions: vec![region("beam", 300, 0, 4, 10)],
     };
     let mask = PixelMask::none(SHAPE);

@@ -134,7 +134,7 @@ fn one_turn(
         sample: Some(config.run.sample.clone()),
         ..RunRequest::default()
     };
-    let run = appliance.arm_with(Box::new(scene.clone()), &request)?;
+    let run = appliance.arm_with(Box::new(scene.clone()), &request, None)?;
     let active = run.active.clone();
     std::thread::scope(|scope| {
         let recording = scope.spawn(|| appliance.record(run));

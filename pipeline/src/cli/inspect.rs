@@ -33,30 +33,9 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
     let failed = |error: crate::storage::StoreError| Failure::Work(error.to_string());
     let record = serde_json::json!(crate::storage::RunRecord::read(&folder).map_err(failed)?);
     let columns = crate::storage::read_ledger(&folder).map_err(failed)?;
-    let names = ["expected", "complete", "partial", "corrupt", "lost"];
-    let name = |code: u8| names.get(usize::from(code)).copied().unwrap_or("unknown");
-    let lines: Vec<serde_json::Value> = (0..columns.frame_state.len())
-        .filter(|i| {
-            args.state
-                .as_deref()
-                .is_none_or(|state| state == name(columns.frame_state[*i]))
-        })
-        .take(args.limit)
-        .map(|i| {
-            let outcome = |names: &[&'static str; 4], code: u8| names.get(usize::from(code)).copied();
-            let analysis = outcome(&["pending", "done", "shed", "failed"], columns.analysis[i]);
-            let storage = outcome(&["pending", "synced", "vetoed", "failed"], columns.storage[i]);
-            serde_json::json!({
-                "frame_number": i,
-                "state": name(columns.frame_state[i]),
-                "analysis": analysis,
-                "storage": storage,
-                "arrival_us": columns.arrival_ns[i] / 1000,
-                "result_latency_us": columns.result_latency_ns[i] / 1000,
-                "parts_missing": columns.parts_missing.get(i).copied().unwrap_or(0),
-            })
-        })
-        .collect();
+    let entries = (0..).map_while(|frame| columns.entry(frame));
+    let wanted = entries.filter(|entry| args.state.as_deref().is_none_or(|state| state == entry.state));
+    let lines: Vec<serde_json::Value> = wanted.take(args.limit).map(|entry| serde_json::json!(entry)).collect();
     if args.json {
         let document = serde_json::json!({ "record": record, "ledger": lines });
         println!("{document:#}");
@@ -78,15 +57,16 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
     );
     for line in &lines {
         let word = |key: &str| line[key].as_str().unwrap_or("-").to_string();
+        let number = |key: &str| line[key].as_u64().map_or("-".to_string(), |n| n.to_string());
         println!(
             "{:>9}  {:9} {:8} {:8} {:>14} {:>12} {:>8}",
-            line["frame_number"].to_string(),
+            number("frame_number"),
             word("state"),
             word("analysis"),
             word("storage"),
-            line["arrival_us"].to_string(),
-            line["result_latency_us"].to_string(),
-            line["parts_missing"].to_string()
+            number("arrival_us"),
+            number("result_latency_us"),
+            number("parts_missing")
         );
     }
     Ok(())

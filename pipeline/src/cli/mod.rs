@@ -10,8 +10,11 @@ mod inspect;
 mod progress;
 mod rdma_rate;
 mod replay;
+mod reprocess;
+mod rules;
 mod run;
 mod signals;
+mod store;
 mod summary;
 
 use crate::appliance::ApplianceError;
@@ -43,12 +46,19 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Takes a file through the whole appliance: source, ring, kernels, store
     Replay(replay::ReplayArgs),
+    /// Takes a stored run through its recipe again with other parameters, as a new run; needs no detector
+    Reprocess(reprocess::ReprocessArgs),
     /// Sends frames of a file or of a simulation as a detector does: by RDMA, as a DECTRIS stream, or in UDP packets
     Emulate(Box<emulate::EmulateArgs>),
     /// Receives by RDMA and does nothing else: what the network can do, beside ib_write_bw
     RdmaRate(rdma_rate::RdmaRateArgs),
     /// Shows the ledger of a stored run
     Inspect(inspect::InspectArgs),
+    /// Closed runs: where they stand, their copies, what would be deleted, how long there is room
+    Store(store::StoreArgs),
+    /// Checks rules, or tries them on a stored run
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
     /// Checks a configuration without starting anything
     Validate(ValidateArgs),
     /// Checks what the machine has: huge pages, locked memory, OpenCL, RDMA, cores, disk
@@ -107,8 +117,10 @@ pub fn main() -> ExitCode {
         .with_target(false)
         .init();
     // These end in order; everything else may just end.
-    if matches!(cli.command, Command::Run(_) | Command::Demo(_) | Command::Replay(_))
-        && let Err(error) = signals::take()
+    if matches!(
+        cli.command,
+        Command::Run(_) | Command::Demo(_) | Command::Replay(_) | Command::Reprocess(_)
+    ) && let Err(error) = signals::take()
     {
         eprintln!("fluxline: Ctrl-C will not end this in order: {error}");
     }
@@ -116,9 +128,12 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Replay(args) => replay::replay(&args),
+        Command::Reprocess(args) => reprocess::reprocess(&args),
         Command::Emulate(args) => emulate::emulate(&args),
         Command::RdmaRate(args) => rdma_rate::rdma_rate(&args),
         Command::Inspect(args) => inspect::inspect(&args),
+        Command::Store(args) => store::store(&args),
+        Command::Rules(command) => rules::rules(&command),
         Command::Validate(args) => validate(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Describe { what } => describe(&what),

@@ -5,8 +5,6 @@ use crate::appliance::{Appliance, RunRequest};
 use crate::config::{Config, ConfigError};
 use clap::Args;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
 
 /// `fluxline replay`
 #[derive(Args)]
@@ -55,23 +53,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result<(), Failure> {
         ..RunRequest::default()
     };
     let run = appliance.arm(&request)?;
-    let active = run.active.clone();
-    let interrupted = super::signals::ended();
-    let bar = super::progress::bar(args.json);
-    bar.set_length(active.ledger.expected());
-    let summary = std::thread::scope(|scope| {
-        let recording = scope.spawn(|| appliance.record(run));
-        while !recording.is_finished() {
-            super::progress::show(&bar, &active);
-            if interrupted.load(SeqCst) {
-                active.stop();
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        recording.join()
-    });
-    bar.finish_and_clear();
-    let summary = summary.map_err(|_| Failure::Work("the run panicked".into()))?;
+    let summary = super::progress::record(&appliance, run, args.json)?;
     super::summary::conclude(&summary, args.json)
 }
 

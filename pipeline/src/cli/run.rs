@@ -45,6 +45,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         appliance.close();
         return super::summary::conclude(&summary, args.json);
     }
+    if let Err(error) = appliance.keep() {
+        eprintln!("fluxline: closed runs are neither pushed nor deleted by this process: {error}");
+    }
     tell(&[NotifyState::Ready]);
     if autostart {
         arm_at_start(&server)?;
@@ -56,6 +59,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         run.stop();
     }
     server.shared.recorder.wait();
+    if let Some(derived) = appliance
+        .afterwards()
+        .derived()
+        .filter(|_| appliance.afterwards().busy())
+    {
+        eprintln!("fluxline: ending {}", derived.status().id);
+        derived.cancel();
+        appliance.afterwards().wait();
+    }
     appliance.close();
     Ok(())
 }

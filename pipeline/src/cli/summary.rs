@@ -11,6 +11,10 @@ pub(crate) fn conclude(summary: &Summary, json: bool) -> Result<(), Failure> {
     } else {
         print!("{}", text(summary));
     }
+    if let Some(derived) = summary.derived.as_ref().filter(|derived| derived["state"] == "failed") {
+        let word = |key: &str| derived[key].as_str().unwrap_or("see the messages above").to_string();
+        return Err(Failure::Work(format!("{} failed: {}", word("run"), word("message"))));
+    }
     if summary.state == "failed" {
         let why = summary
             .warnings
@@ -61,6 +65,16 @@ pub(crate) fn text(summary: &Summary) -> String {
     );
     for (index, file) in summary.files.iter().enumerate() {
         out += &format!("{}{file}\n", if index == 0 { "files     " } else { "          " });
+    }
+    if let Some(derived) = &summary.derived {
+        let word = |key: &str| derived[key].as_str().unwrap_or_default().to_string();
+        out += &format!("derived   {} {}\n", word("run"), word("state"));
+        for file in derived["results"]["files"].as_array().into_iter().flatten().take(1) {
+            out += &format!("          {}\n", file.as_str().unwrap_or_default());
+        }
+        for warning in derived["results"]["warnings"].as_array().into_iter().flatten() {
+            out += &format!("warning   {}\n", warning.as_str().unwrap_or_default());
+        }
     }
     for warning in &summary.warnings {
         out += &format!("warning   {warning}\n");

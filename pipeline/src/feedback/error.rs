@@ -1,6 +1,8 @@
 //! One shape for every error of the HTTP interface.
 
 use crate::appliance::ApplianceError;
+use crate::calibrations::CalibrationError;
+use crate::keep::KeepError;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -60,6 +62,15 @@ impl IntoResponse for ApiError {
     }
 }
 
+impl From<KeepError> for ApiError {
+    fn from(error: KeepError) -> Self {
+        match error {
+            KeepError::Query { .. } => Self::bad_request(error.to_string()),
+            other => Self::internal(other),
+        }
+    }
+}
+
 impl From<ApplianceError> for ApiError {
     fn from(error: ApplianceError) -> Self {
         let message = error.to_string();
@@ -69,16 +80,36 @@ impl From<ApplianceError> for ApiError {
                 error.allowed_states = vec!["idle", "error"];
                 error
             }
-            ApplianceError::StoreFull { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, "store_full", message),
+            ApplianceError::StoreFull { .. } | ApplianceError::StoreRefuses { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "store_full", message)
+            }
+            ApplianceError::Taking => {
+                let mut error = Self::new(StatusCode::CONFLICT, "busy", message);
+                error.allowed_states = vec!["idle", "error"];
+                error
+            }
+            ApplianceError::Calibration(error) => error.into(),
             ApplianceError::Config(_) | ApplianceError::Recipe(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "configuration", message)
             }
             ApplianceError::Source(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "source", message),
             ApplianceError::Store(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "store", message),
-            ApplianceError::Accelerator(_)
+            ApplianceError::Keep(_)
+            | ApplianceError::Accelerator(_)
             | ApplianceError::Memory(_)
             | ApplianceError::Ring(_)
             | ApplianceError::Start(_) => Self::internal(message),
+        }
+    }
+}
+
+impl From<CalibrationError> for ApiError {
+    fn from(error: CalibrationError) -> Self {
+        let message = error.to_string();
+        match error {
+            CalibrationError::Bad(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "calibration", message),
+            CalibrationError::Busy(_) => Self::new(StatusCode::CONFLICT, "busy", message),
+            CalibrationError::Io { .. } => Self::internal(message),
         }
     }
 }

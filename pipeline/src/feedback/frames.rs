@@ -6,8 +6,10 @@ use super::extract::Query;
 use super::pictures::{self, Picture};
 use super::runs::active;
 use super::server::Shared;
+use super::stored;
 use crate::active_run::ActiveRun;
 use crate::frame_metadata::Value;
+use crate::storage;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
@@ -99,6 +101,20 @@ pub struct SliceInfo {
     pub version: u64,
 }
 
+impl SliceInfo {
+    /// What is known of a picture without looking at its pixels.
+    pub(super) fn of(image: &frame::Image, version: u64) -> Self {
+        Self {
+            name: image.name.clone(),
+            shape: [image.shape.rows, image.shape.columns],
+            unit: image.unit.clone(),
+            frames_used: image.frames_used,
+            frames_expected: image.frames_expected,
+            version,
+        }
+    }
+}
+
 /// The slices of a run.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct SliceList {
@@ -144,22 +160,20 @@ fn newest(shared: &Shared, run: &ActiveRun) -> Result<Option<Seen>, ApiError> {
 }
 
 /// Frame `number` of a closed run, from its files.
-async fn stored(shared: &Shared, id: &str, number: u64) -> Result<Seen, ApiError> {
-    let folder = shared.appliance.store().find(id).map_err(ApiError::internal)?;
-    let folder = folder.ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))?;
-    let read = tokio::task::spawn_blocking(move || crate::storage::read_frame(&folder, number));
-    let (bytes, shape, pixel_type) = read
-        .await
-        .map_err(ApiError::internal)?
-        .map_err(|error| ApiError::not_found(error.to_string()))?;
+async fn read_back(shared: &Shared, id: &str, number: u64) -> Result<Seen, ApiError> {
+    let read = move |run: &stored::StoredRun| {
+        let pixels = storage::read_frame(&run.folder, number)?;
+        Ok((pixels, storage::read_frame_facts(&run.folder, number)?))
+    };
+    let ((bytes, shape, pixel_type), facts) = stored::with(shared, id, read).await?;
     let info = FrameInfo {
         frame_number: number,
         shape: [shape.rows, shape.columns],
         dtype: pixel_type.numpy_name(),
-        kind: FrameKind::Sample,
-        angle_deg: None,
-        saturation: None,
-        partial: false,
+        kind: facts.kind,
+        angle_deg: facts.angle_deg,
+        saturation: facts.saturation,
+        partial: facts.partial,
     };
     Ok(Seen {
         run: id.into(),
@@ -175,13 +189,16 @@ async fn stored(shared: &Shared, id: &str, number: u64) -> Result<Seen, ApiError
 async fn find(shared: &Shared, id: &str, which: &str) -> Result<Seen, ApiError> {
     let run = active(shared, id);
     if which == "latest" {
-        let run = run.ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
+        let Some(run) = run else {
+            let last = stored::with(shared, id, stored::last_received).await?;
+            return read_back(shared, id, last).await;
+        };
         let seen = newest(shared, &run)?;
         // The last frame goes back to the ring with the run's end, looked at or not; then it is read from the files.
         let last = run.state().ended().then(|| run.ledger.last_received()).flatten();
         if let Some(last) = last.filter(|last| seen.as_ref().is_none_or(|seen| seen.info.frame_number != *last)) {
             let id = run.info.id.clone();
-            return stored(shared, &id, last).await;
+            return read_back(shared, &id, last).await;
         }
         if let Some(seen) = seen {
             return Ok(seen);
@@ -196,7 +213,7 @@ async fn find(shared: &Shared, id: &str, which: &str) -> Result<Seen, ApiError> 
         .parse()
         .map_err(|_| ApiError::bad_request(format!("frame {which:?}: a number or \"latest\"")))?;
     let Some(run) = run else {
-        return stored(shared, id, number).await;
+        return read_back(shared, id, number).await;
     };
     if let Some(seen) = newest(shared, &run)?.filter(|seen| seen.info.frame_number == number) {
         return Ok(seen);
@@ -214,7 +231,7 @@ async fn find(shared: &Shared, id: &str, which: &str) -> Result<Seen, ApiError> 
         FrameState::Corrupt => Err(ApiError::not_found(format!("frame {number} arrived corrupt"))),
         FrameState::Complete | FrameState::Partial if run.state().ended() => {
             let id = run.info.id.clone();
-            stored(shared, &id, number).await
+            read_back(shared, &id, number).await
         }
         FrameState::Complete | FrameState::Partial => Err(ApiError::new(
             StatusCode::CONFLICT,
@@ -300,28 +317,38 @@ pub async fn frame(
     }
 }
 
-/// The mask of the run in memory: NXmx bits, `uint32`.
+/// The mask of a run: NXmx bits, `uint32`.
 #[utoipa::path(get, path = "/runs/{id}/mask.npy", params(PictureQuery), responses((status = 200, content_type = "application/octet-stream"), (status = 404, body = ApiError)))]
 pub async fn mask(
     State(shared): State<Shared>,
     Path(id): Path<String>,
     Query(query): Query<PictureQuery>,
 ) -> Result<Response, ApiError> {
-    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
     let limit = query.max_pixels.unwrap_or(PIXELS_MAX).clamp(1, PIXELS_MAX);
-    let (shape, bits, factor) = pictures::reduced_mask(&run.mask, limit);
+    let (shape, bits, factor) = match active(&shared, &id) {
+        Some(run) => pictures::reduced_mask(&run.mask, limit),
+        None => {
+            stored::with(&shared, &id, move |run| {
+                Ok(pictures::reduced_mask(&stored::mask(run)?, limit))
+            })
+            .await?
+        }
+    };
     let body: Vec<u8> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
     let body = pictures::npy("<u4", &[shape.rows, shape.columns], &body);
     Ok(bytes("application/octet-stream", 0, factor, body))
 }
 
-/// The first curve of the newest result, or the running one (`sum`).
+/// The first curve of a frame, of the newest result (`latest`), or the running one (`sum`).
 #[utoipa::path(get, path = "/runs/{id}/profiles/{which}", responses((status = 200, body = Profile), (status = 404, body = ApiError), (status = 409, body = ApiError), (status = 425, body = ApiError)))]
 pub async fn profile(
     State(shared): State<Shared>,
     Path((id, which)): Path<(String, String)>,
 ) -> Result<Json<Profile>, ApiError> {
-    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
+    let Some(run) = active(&shared, &id) else {
+        let profile = stored::with(&shared, &id, move |run| stored::profile(run, &which)).await?;
+        return Ok(Json(profile));
+    };
     let axis = run
         .axes
         .first()
@@ -357,6 +384,11 @@ pub async fn profile(
             .parse()
             .map_err(|_| ApiError::bad_request(format!("profile {which:?}: a frame number, \"latest\" or \"sum\"")))?;
         let expected = run.counts.get().expected;
+        if number < expected && run.summary().is_some() {
+            let id = run.info.id.clone();
+            let profile = stored::with(&shared, &id, move |run| stored::profile(run, &which)).await?;
+            return Ok(Json(profile));
+        }
         return Err(if number >= expected {
             no_such_frame(expected)
         } else if run.ledger.state(number) == FrameState::Lost {
@@ -375,19 +407,18 @@ pub async fn profile(
     Ok(Json(profile(Some(newest.frame_number), values, errors, 1)))
 }
 
-/// The slices of the run in memory.
+/// The slices of a run.
 #[utoipa::path(get, path = "/runs/{id}/slices", responses((status = 200, body = SliceList), (status = 404, body = ApiError)))]
 pub async fn slices(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<SliceList>, ApiError> {
-    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
+    let Some(run) = active(&shared, &id) else {
+        let slices = stored::with(&shared, &id, stored::slices).await?;
+        return Ok(Json(SliceList { slices }));
+    };
     let snapshot = run.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-    let slices = snapshot.images.iter().map(|image| SliceInfo {
-        name: image.name.clone(),
-        shape: [image.shape.rows, image.shape.columns],
-        unit: image.unit.clone(),
-        frames_used: image.frames_used,
-        frames_expected: image.frames_expected,
-        version: snapshot.version,
-    });
+    let slices = snapshot
+        .images
+        .iter()
+        .map(|image| SliceInfo::of(image, snapshot.version));
     Ok(Json(SliceList {
         slices: slices.collect(),
     }))
@@ -399,11 +430,16 @@ pub async fn slice(
     State(shared): State<Shared>,
     Path((id, file)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
-    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
     let (name, kind) = split(&file)?;
-    let image = {
-        let snapshot = run.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        snapshot.images.iter().find(|image| image.name == name).cloned()
+    let image = match active(&shared, &id) {
+        Some(run) => {
+            let snapshot = run.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+            snapshot.images.iter().find(|image| image.name == name).cloned()
+        }
+        None => {
+            let name = name.to_string();
+            Some(stored::with(&shared, &id, move |run| stored::slice(run, &name)).await?)
+        }
     };
     let image = image.ok_or_else(|| ApiError::not_found(format!("there is no slice {name}")))?;
     if image.frames_used == 0 {

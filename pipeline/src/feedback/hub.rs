@@ -86,18 +86,19 @@ impl FeedbackHub {
         self.missed.fetch_add(1, Relaxed);
     }
 
-    /// Takes results until the data plane has hung up. Runs on a thread of the control plane.
-    pub fn serve(&self, results: &Receiver<Arc<FrameResult>>) {
+    /// Takes results until the data plane has hung up. Runs on a thread of the control plane. `each` is told of every
+    /// one with the arrival of its frame (ns), and of nothing from time to time where none comes.
+    pub fn serve(&self, results: &Receiver<Arc<FrameResult>>, each: impl Fn(Option<(&Arc<ResultMessage>, u64)>)) {
         loop {
             match results.recv_timeout(Duration::from_millis(200)) {
-                Ok(result) => self.publish(&result),
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(result) => each(Some((&self.publish(&result), result.arrival_time_ns))),
+                Err(RecvTimeoutError::Timeout) => each(None),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn publish(&self, result: &FrameResult) {
+    fn publish(&self, result: &FrameResult) -> Arc<ResultMessage> {
         let sequence = self.published.fetch_add(1, Relaxed);
         let scalars = self
             .layout
@@ -125,6 +126,7 @@ impl FeedbackHub {
         });
         self.latest.send_replace(Some(message.clone()));
         // A send without consumers is no fault.
-        let _ = self.all.send(message);
+        let _ = self.all.send(message.clone());
+        message
     }
 }

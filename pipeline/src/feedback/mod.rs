@@ -1,14 +1,19 @@
 //! Feedback: results, state and pictures for the experiment's control and for people. Control plane only:
 //! whatever happens here, the data plane goes on.
 
+pub mod calibrations;
+pub mod decisions;
 pub mod error;
 pub mod events;
 mod extract;
 pub mod frames;
+mod guard;
 pub mod hub;
 pub mod metadata;
 pub mod page;
+pub mod parameters;
 pub mod pictures;
 pub mod runs;
 pub mod server;
 pub mod status;
+pub mod stored;

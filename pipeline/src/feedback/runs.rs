@@ -5,15 +5,17 @@ use super::events::Event;
 use super::extract::{Body, Query};
 use super::hub::ResultMessage;
 use super::server::Shared;
+use super::stored;
 use crate::active_run::{ActiveRun, RunState, Summary};
 use crate::appliance::RunRequest;
 use crate::frame_metadata::Value;
+use crate::keep::{Found, Life, Query as RunQuery, State};
 use crate::ledger::{Entry, Outcomes};
 use crate::storage::DatasetInfo;
 use axum::Json;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, State};
+use axum::extract::{Path, State as Extract};
 use axum::http::StatusCode;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -28,6 +30,8 @@ use tokio_stream::{Stream, StreamExt};
 
 /// Most runs or ledger lines in one answer.
 const PAGE_MAX: usize = 10_000;
+/// How long a list waits for runs that the catalogue does not know yet.
+const REFRESH: Duration = Duration::from_millis(200);
 
 /// A line of the list of runs.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -42,6 +46,8 @@ pub struct RunLine {
     pub proposal: String,
     /// armed, recording, finishing, complete, stopped, aborted or failed
     pub state: String,
+    /// where its files stand: recording, closed, pushed, verified, safe_to_delete or deleted
+    pub store_state: String,
     /// UTC time of arming
     pub started: String,
     /// complete frames
@@ -57,6 +63,8 @@ pub struct RunList {
     pub runs: Vec<RunLine>,
     /// number of runs that match, on all pages
     pub total: usize,
+    /// false while the catalogue is made anew and does not know every run yet
+    pub complete: bool,
 }
 
 /// A run.
@@ -66,19 +74,25 @@ pub struct RunDetail {
     pub id: String,
     /// armed, recording, finishing, complete, stopped, aborted or failed
     pub state: String,
-    /// datasets that the run writes, known before frame 0
+    /// where its files stand: recording, closed, pushed, verified, safe_to_delete or deleted
+    pub store_state: String,
+    /// where its verified copy is; null where there is none yet
+    pub copy: Option<String>,
+    /// datasets that the run writes, known before frame 0; none of a run whose data were deleted here
     #[schema(value_type = Vec<Object>)]
     pub datasets: Vec<DatasetInfo>,
     /// the tracker's counts
     #[schema(value_type = Object)]
     pub frames: serde_json::Value,
     /// outcomes of analysis and storage
-    pub outcomes: Option<Outcomes>,
+    #[schema(value_type = Outcomes)]
+    pub outcomes: serde_json::Value,
     /// identity, parameters and metadata; of a stored run its whole record
     #[schema(value_type = Object)]
     pub record: serde_json::Value,
-    /// how it ended
-    pub summary: Option<Summary>,
+    /// how it ended; null until then
+    #[schema(value_type = Option<Summary>)]
+    pub summary: serde_json::Value,
     /// what somebody should know
     pub warnings: Vec<String>,
 }
@@ -87,7 +101,9 @@ pub struct RunDetail {
 #[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListQuery {
-    /// words that id, sample, proposal or technique contain
+    /// words that name, sample, proposal, technique, title or metadata have, or their beginnings; `field:beginning`,
+    /// `field=value`, `field>=number` for one field: id, proposal, sample, technique, state, life, start, frames, complete,
+    /// bytes, or any of the metadata
     query: Option<String>,
     /// how many, 100 unless given
     limit: Option<usize>,
@@ -102,9 +118,32 @@ pub struct LedgerQuery {
     /// expected, complete, partial, corrupt or lost
     state: Option<String>,
     /// first frame
-    first: u64,
+    pub(super) first: u64,
     /// how many lines, 1000 unless given
     limit: Option<usize>,
+}
+
+impl LedgerQuery {
+    fn check(&self) -> Result<(), ApiError> {
+        let known = ["expected", "complete", "partial", "corrupt", "lost"];
+        match self.state.as_deref().filter(|state| !known.contains(state)) {
+            Some(state) => Err(ApiError::bad_request(format!(
+                "state = {state:?}: one of {}",
+                known.join(", ")
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it asks for frames in this state.
+    pub(super) fn takes(&self, state: &str) -> bool {
+        self.state.as_deref().is_none_or(|asked| asked == state)
+    }
+
+    /// Most lines of one answer.
+    pub(super) fn limit(&self) -> usize {
+        self.limit.unwrap_or(1000).clamp(1, PAGE_MAX)
+    }
 }
 
 /// A line of the ledger.
@@ -123,12 +162,14 @@ pub struct LedgerLine {
 pub struct LedgerPage {
     /// the tracker's counts
     #[schema(value_type = Object)]
-    pub frames: driver::tracker::Counts,
+    pub frames: serde_json::Value,
     /// outcomes of analysis and storage
-    pub outcomes: Outcomes,
+    #[schema(value_type = Outcomes)]
+    pub outcomes: serde_json::Value,
     /// lines
     pub entries: Vec<LedgerLine>,
     /// where the next page begins; absent at the end
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
 }
 
@@ -144,12 +185,21 @@ pub struct ResultsQuery {
     curves: Option<bool>,
 }
 
-/// The run in memory if it has this id (or `current`).
+/// The run in memory if it has this id (or `current`), unless its data were deleted meanwhile.
 pub fn active(shared: &Shared, id: &str) -> Option<Arc<ActiveRun>> {
     shared
         .appliance
         .current()
         .filter(|run| run.info.id == id || id == "current")
+        .filter(|run| life(run).state != State::Deleted)
+}
+
+/// Where the files of a run in memory stand: until it has ended they are being written.
+fn life(run: &ActiveRun) -> Life {
+    match run.state().ended() {
+        true => Life::read(&run.folder).unwrap_or_default(),
+        false => Life::default(),
+    }
 }
 
 fn line(run: &ActiveRun) -> RunLine {
@@ -159,72 +209,70 @@ fn line(run: &ActiveRun) -> RunLine {
         sample: run.info.sample.clone(),
         proposal: run.info.proposal.clone(),
         state: run.state().name().into(),
+        store_state: life(run).state.name().into(),
         started: run.info.start_time.to_string(),
         frames_complete: run.counts.get().complete,
         frames_expected: run.ledger.expected(),
     }
 }
 
-async fn stored(shared: &Shared) -> Result<Vec<serde_json::Value>, ApiError> {
-    let appliance = shared.appliance.clone();
-    tokio::task::spawn_blocking(move || appliance.store().records())
-        .await
-        .map_err(ApiError::internal)?
-        .map_err(ApiError::internal)
-}
-
 /// Whether the store has a run of this name.
 pub async fn is_stored(shared: &Shared, id: &str) -> Result<bool, ApiError> {
-    Ok(stored(shared).await?.iter().any(|record| record["id"] == id))
+    let (appliance, id) = (shared.appliance.clone(), id.to_string());
+    let find = move || stored::find(&appliance, &id).map(|found| found.is_some());
+    tokio::task::spawn_blocking(find).await.map_err(ApiError::internal)?
 }
 
-fn stored_line(record: &serde_json::Value) -> RunLine {
-    let text = |key: &str| record[key].as_str().unwrap_or_default().to_string();
+fn stored_line(found: Found) -> RunLine {
     RunLine {
-        id: text("id"),
-        technique: text("technique"),
-        sample: text("sample"),
-        proposal: text("proposal"),
-        state: text("state"),
-        started: text("start_time"),
-        frames_complete: record["frames"]["complete"].as_u64().unwrap_or(0),
-        frames_expected: record["frames"]["expected"].as_u64().unwrap_or(0),
+        id: found.id,
+        technique: found.technique,
+        sample: found.sample,
+        proposal: found.proposal,
+        state: found.state,
+        store_state: found.life,
+        started: found.started,
+        frames_complete: found.complete,
+        frames_expected: found.frames,
     }
 }
 
 /// Runs in memory and in the store, newest first.
-#[utoipa::path(get, path = "/runs", params(ListQuery), responses((status = 200, body = RunList), (status = 500, body = ApiError)))]
-pub async fn list(State(shared): State<Shared>, Query(query): Query<ListQuery>) -> Result<Json<RunList>, ApiError> {
-    let mut runs: Vec<RunLine> = stored(&shared).await?.iter().map(stored_line).collect();
-    if let Some(run) = shared.appliance.current() {
-        let current = line(&run);
-        runs.retain(|run| run.id != current.id);
-        runs.insert(0, current);
-    }
-    let words: Vec<String> = query
-        .query
-        .unwrap_or_default()
-        .split_whitespace()
-        .map(str::to_lowercase)
-        .collect();
-    runs.retain(|run| {
-        let text = format!("{} {} {} {}", run.id, run.sample, run.proposal, run.technique).to_lowercase();
-        words.iter().all(|word| text.contains(word))
-    });
-    let total = runs.len();
-    let runs = runs
-        .into_iter()
-        .skip(query.offset)
-        .take(query.limit.unwrap_or(100).min(PAGE_MAX))
-        .collect();
-    Ok(Json(RunList { runs, total }))
+#[utoipa::path(get, path = "/runs", params(ListQuery), responses((status = 200, body = RunList), (status = 400, body = ApiError), (status = 500, body = ApiError)))]
+pub async fn list(Extract(shared): Extract<Shared>, Query(query): Query<ListQuery>) -> Result<Json<RunList>, ApiError> {
+    let answer = move || {
+        let asked = RunQuery::parse(query.query.as_deref().unwrap_or_default())?;
+        let limit = query.limit.unwrap_or(100).min(PAGE_MAX);
+        let catalogue = shared.appliance.catalogue();
+        let complete = catalogue.refresh(REFRESH)?;
+        // A run that is not closed yet is in no catalogue: it comes first, and moves the others by one.
+        let current = shared.appliance.current();
+        let open: Option<RunLine> = match current {
+            Some(run) if catalogue.find(&run.info.id)?.is_none() => {
+                let info = &run.info;
+                let text = format!(
+                    "{} {} {} {} {}",
+                    info.id, info.sample, info.proposal, info.technique, info.title
+                );
+                Some(line(&run)).filter(|_| asked.fits_words(&text))
+            }
+            _ => None,
+        };
+        let moved = usize::from(open.is_some());
+        let first: Vec<RunLine> = open.into_iter().skip(query.offset).take(limit).collect();
+        let (found, total) = catalogue.search(&asked, limit - first.len(), query.offset.saturating_sub(moved))?;
+        let total = total + moved;
+        let runs = first.into_iter().chain(found.into_iter().map(stored_line)).collect();
+        Ok(Json(RunList { runs, total, complete }))
+    };
+    tokio::task::spawn_blocking(answer).await.map_err(ApiError::internal)?
 }
 
 /// Arms a run and answers when its sources are ready.
 #[utoipa::path(post, path = "/runs", request_body = RunRequest, responses(
     (status = 201, body = RunDetail), (status = 409, body = ApiError), (status = 422, body = ApiError), (status = 507, body = ApiError)))]
 pub async fn arm(
-    State(shared): State<Shared>,
+    Extract(shared): Extract<Shared>,
     Body(request): Body<RunRequest>,
 ) -> Result<(StatusCode, Json<RunDetail>), ApiError> {
     let task = shared.clone();
@@ -239,128 +287,125 @@ pub async fn arm(
     Ok((StatusCode::CREATED, Json(detail(&active))))
 }
 
-fn detail(run: &ActiveRun) -> RunDetail {
+/// What is known of the run in memory.
+pub fn detail(run: &ActiveRun) -> RunDetail {
+    let life = life(run);
     RunDetail {
         id: run.info.id.clone(),
         state: run.state().name().into(),
+        store_state: life.state.name().into(),
+        copy: life.destination.filter(|_| life.verified.is_some()),
         datasets: run.datasets.clone(),
         frames: serde_json::json!(run.counts.get()),
-        outcomes: Some(run.ledger.outcomes()),
+        outcomes: serde_json::json!(run.ledger.outcomes()),
         record: serde_json::json!({
             "technique": run.info.technique, "proposal": run.info.proposal, "sample": run.info.sample,
             "start_time": run.info.start_time.to_string(), "parameters": run.info.parameters,
             "metadata": run.info.metadata, "folder": run.folder.display().to_string(),
         }),
-        summary: run.summary(),
+        summary: serde_json::json!(run.summary()),
         warnings: run.warnings(),
     }
 }
 
 /// A run: in memory, or from its record in the store.
 #[utoipa::path(get, path = "/runs/{id}", responses((status = 200, body = RunDetail), (status = 404, body = ApiError)))]
-pub async fn show(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
+pub async fn show(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
     if let Some(run) = active(&shared, &id) {
         return Ok(Json(detail(&run)));
     }
-    let record = stored(&shared)
-        .await?
-        .into_iter()
-        .find(|record| record["id"] == id.as_str());
-    let record = record.ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))?;
-    Ok(Json(RunDetail {
-        id,
-        state: record["state"].as_str().unwrap_or_default().into(),
-        datasets: Vec::new(),
-        frames: record["frames"].clone(),
-        outcomes: None,
-        record,
-        summary: None,
-        warnings: Vec::new(),
-    }))
+    Ok(Json(stored::with_record(&shared, &id, stored::detail).await?))
 }
 
-fn running(shared: &Shared, id: &str) -> Result<Arc<ActiveRun>, ApiError> {
-    let run = active(shared, id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
-    if run.state().ended() {
-        let mut error = ApiError::new(
-            StatusCode::CONFLICT,
-            "ended",
-            format!("run {id} is {}", run.state().name()),
-        );
+async fn running(shared: &Shared, id: &str) -> Result<Arc<ActiveRun>, ApiError> {
+    let ended = |state: &str| {
+        let mut error = ApiError::new(StatusCode::CONFLICT, "ended", format!("run {id} is {state}"));
         error.allowed_states = vec![RunState::Armed.name(), RunState::Recording.name()];
-        return Err(error);
+        error
+    };
+    match active(shared, id) {
+        Some(run) if run.state().ended() => Err(ended(run.state().name())),
+        Some(run) => Ok(run),
+        None if is_stored(shared, id).await? => Err(ended("closed")),
+        None => Err(ApiError::not_found(format!("there is no run {id}"))),
     }
-    Ok(run)
 }
 
 /// Ends a run early; everything so far is kept.
 #[utoipa::path(post, path = "/runs/{id}/stop", responses((status = 200, body = RunDetail), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
-pub async fn stop(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
-    let run = running(&shared, &id)?;
+pub async fn stop(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
+    let run = running(&shared, &id).await?;
     run.stop();
     Ok(Json(detail(&run)))
 }
 
 /// Ends a run now and marks it as aborted.
 #[utoipa::path(post, path = "/runs/{id}/abort", responses((status = 200, body = RunDetail), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
-pub async fn abort(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
-    let run = running(&shared, &id)?;
+pub async fn abort(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
+    let run = running(&shared, &id).await?;
     run.abort();
     Ok(Json(detail(&run)))
 }
 
-/// The ledger of the run in memory, frame by frame. A stored run has its own in its master file.
+/// The ledger of a run, frame by frame.
 #[utoipa::path(get, path = "/runs/{id}/ledger", params(LedgerQuery), responses((status = 200, body = LedgerPage), (status = 404, body = ApiError)))]
 pub async fn ledger(
-    State(shared): State<Shared>,
+    Extract(shared): Extract<Shared>,
     Path(id): Path<String>,
     Query(query): Query<LedgerQuery>,
 ) -> Result<Json<LedgerPage>, ApiError> {
-    let run = active(&shared, &id).ok_or_else(|| {
-        ApiError::not_found(format!(
-            "run {id} is not in memory; a stored run has its ledger at /entry/ledger"
-        ))
-    })?;
-    let known = ["expected", "complete", "partial", "corrupt", "lost"];
-    if let Some(state) = query.state.as_deref().filter(|state| !known.contains(state)) {
-        return Err(ApiError::bad_request(format!(
-            "state = {state:?}: one of {}",
-            known.join(", ")
-        )));
-    }
-    let limit = query.limit.unwrap_or(1000).clamp(1, PAGE_MAX);
+    query.check()?;
+    let Some(run) = active(&shared, &id) else {
+        let page = stored::with(&shared, &id, move |run| stored::ledger(run, &query)).await?;
+        return Ok(Json(page));
+    };
+    let limit = query.limit();
     let mut entries = Vec::new();
     let mut frame = query.first;
     while let Some(entry) = run.ledger.entry(frame).filter(|_| entries.len() < limit) {
-        if query.state.as_deref().is_none_or(|state| state == entry.state) {
+        if query.takes(entry.state) {
             let metadata = run.metadata.of(frame);
             entries.push(LedgerLine { entry, metadata });
         }
         frame += 1;
     }
     Ok(Json(LedgerPage {
-        frames: run.counts.get(),
-        outcomes: run.ledger.outcomes(),
+        frames: serde_json::json!(run.counts.get()),
+        outcomes: serde_json::json!(run.ledger.outcomes()),
         entries,
         next: (frame < run.ledger.expected()).then_some(frame),
     }))
 }
 
-/// The events of a run from its beginning, as server-sent events.
+/// The events of a run from its beginning, as server-sent events; of a stored run those that its record still tells.
 #[utoipa::path(get, path = "/runs/{id}/events", responses((status = 200, body = Event, content_type = "text/event-stream"), (status = 404, body = ApiError)))]
 pub async fn events(
-    State(shared): State<Shared>,
+    Extract(shared): Extract<Shared>,
     Path(id): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
-    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
-    let (past, ended, receiver) = run.events.listen();
+    let derived = shared
+        .appliance
+        .afterwards()
+        .derived()
+        .filter(|derived| derived.id() == id);
+    let (past, coming) = match (active(&shared, &id), derived) {
+        (Some(run), _) => {
+            let (past, ended, receiver) = run.events.listen();
+            (past, Some(receiver).filter(|_| !ended))
+        }
+        (None, Some(derived)) => {
+            let (past, ended, receiver) = derived.events.listen();
+            (past, Some(receiver).filter(|_| !ended))
+        }
+        (None, None) => (stored::with(&shared, &id, |run| Ok(stored::events(run))).await?, None),
+    };
     let past = tokio_stream::iter(past);
-    // A listener that falls behind loses events and sees it in their numbers.
-    let coming = tokio_stream::wrappers::BroadcastStream::new(receiver).filter_map(Result::ok);
-    let coming = if ended {
-        tokio_stream::empty().boxed_stream()
-    } else {
-        coming.boxed_stream()
+    let coming = match coming {
+        // A listener that falls behind loses events and sees it in their numbers.
+        Some(receiver) => tokio_stream::wrappers::BroadcastStream::new(receiver)
+            .filter_map(Result::ok)
+            .boxed_stream(),
+        None => tokio_stream::empty().boxed_stream(),
     };
     let mut over = false;
     let all = past.chain(coming).take_while(move |event| {
@@ -392,12 +437,15 @@ enum Policy {
 /// Results of the run in memory over a WebSocket, one JSON message per frame.
 #[utoipa::path(get, path = "/runs/{id}/results", params(ResultsQuery), responses((status = 101, body = ResultMessage), (status = 400, body = ApiError), (status = 404, body = ApiError)))]
 pub async fn results(
-    State(shared): State<Shared>,
+    Extract(shared): Extract<Shared>,
     Path(id): Path<String>,
     Query(query): Query<ResultsQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
+    let run = match active(&shared, &id) {
+        Some(run) => run,
+        None => return Err(stored::with(&shared, &id, |run| Ok(results_on_disk(run))).await?),
+    };
     let rate = query.max_rate_hz.unwrap_or(10.0);
     if !(0.01..=1000.0).contains(&rate) {
         return Err(ApiError::bad_request(format!("max_rate_hz = {rate}: 0.01 to 1000")));
@@ -418,6 +466,15 @@ pub async fn results(
     Ok(upgrade
         .on_upgrade(move |socket| serve(socket, run, policy, curves))
         .into_response())
+}
+
+fn results_on_disk(run: &stored::StoredRun) -> ApiError {
+    let message = format!(
+        "run {} has ended and sends no more results; its master file has them at /entry/results, and \
+         /runs/{{id}}/profiles/{{n}} answers curves",
+        run.record.id
+    );
+    ApiError::new(StatusCode::CONFLICT, "on_disk", message)
 }
 
 /// Longest time that a consumer may take to accept a message.

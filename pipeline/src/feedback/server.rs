@@ -1,6 +1,6 @@
 //! The HTTP server: routes, their description, and where it listens.
 
-use super::{frames, metadata, page, runs, status};
+use super::{calibrations, decisions, frames, guard, metadata, page, parameters, runs, status};
 use crate::active_run::Summary;
 use crate::appliance::{Appliance, ApplianceError, RunRequest};
 use crate::feedback::error::ApiError;
@@ -85,8 +85,15 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(runs::show))
             .routes(routes!(runs::stop))
             .routes(routes!(runs::abort))
+            .routes(routes!(parameters::reprocess))
+            .routes(routes!(parameters::list))
+            .routes(routes!(parameters::change))
             .routes(routes!(runs::ledger))
             .routes(routes!(metadata::frame_metadata))
+            .routes(routes!(decisions::decisions))
+            .routes(routes!(decisions::acknowledge))
+            .routes(routes!(decisions::rules))
+            .routes(routes!(decisions::put_rule, decisions::delete_rule))
             .routes(routes!(runs::events))
             .routes(routes!(runs::results))
             .routes(routes!(frames::frame))
@@ -94,6 +101,8 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(frames::profile))
             .routes(routes!(frames::slices))
             .routes(routes!(frames::slice))
+            .routes(routes!(calibrations::list))
+            .routes(routes!(calibrations::add))
             .routes(routes!(metrics))
             .routes(routes!(healthz)),
     )
@@ -139,6 +148,7 @@ pub fn router(shared: Shared) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), guard::same_site))
         .with_state(shared)
 }
 

@@ -2,7 +2,9 @@
 
 use super::server::Shared;
 use crate::active_run::{ActiveRun, LatencyUs, RunState, Throughput};
+use crate::afterwards::DerivedStatus;
 use crate::appliance::{memory_name, page_kind};
+use crate::keep::{KeepStatus, Keeper};
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -107,6 +109,8 @@ pub struct StatusStore {
     pub path: String,
     /// free bytes of its file system
     pub free_bytes: u64,
+    /// closed runs, their copies and how long there is room; null where this process does not look after them
+    pub keep: Option<KeepStatus>,
 }
 
 /// The whole appliance.
@@ -141,6 +145,8 @@ pub struct Status {
     pub cores: StatusCores,
     /// store
     pub store: StatusStore,
+    /// what is made of a closed run, for example its volume: now, or last
+    pub derived: Option<DerivedStatus>,
     /// what somebody should know
     pub warnings: Vec<String>,
 }
@@ -264,7 +270,9 @@ pub async fn status(State(shared): State<Shared>) -> Json<Status> {
         store: StatusStore {
             path: appliance.store().root().display().to_string(),
             free_bytes: appliance.store().free_bytes().unwrap_or(0),
+            keep: appliance.keeper().and_then(Keeper::status),
         },
+        derived: appliance.afterwards().derived().map(|derived| derived.status()),
         warnings,
     })
 }

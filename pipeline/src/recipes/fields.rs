@@ -51,14 +51,20 @@ pub fn read_mask(key: &str, path: &Path, shape: Shape) -> Result<PixelMask, Reci
 
 fn read_npy(path: &Path) -> Result<(Shape, Vec<f64>), String> {
     let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let open = || NpyFile::new(Cursor::new(&bytes)).map_err(|error| format!("not a .npy file: {error}"));
-    let file = open()?;
-    let &[rows, columns] = file.shape() else {
-        return Err(format!(
+    match parse_npy(&bytes)? {
+        (sizes, values) if sizes.len() == 2 => Ok((Shape::new(sizes[0], sizes[1]), values)),
+        (sizes, _) => Err(format!(
             "it has {} dimensions, expected 2: rows and columns",
-            file.shape().len()
-        ));
-    };
+            sizes.len()
+        )),
+    }
+}
+
+/// Sizes, slowest first, and values of a `.npy` file.
+pub(crate) fn parse_npy(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f64>), String> {
+    let open = || NpyFile::new(Cursor::new(bytes)).map_err(|error| format!("not a .npy file: {error}"));
+    let file = open()?;
+    let sizes: Vec<usize> = file.shape().iter().map(|size| *size as usize).collect();
     if file.order() != npyz::Order::C {
         return Err("it is in Fortran order; save it as numpy.ascontiguousarray(...)".into());
     }
@@ -99,11 +105,59 @@ fn read_npy(path: &Path) -> Result<(Shape, Vec<f64>), String> {
             ));
         }
     };
-    Ok((Shape::new(rows as usize, columns as usize), values))
+    Ok((sizes, values))
+}
+
+/// Sizes and values of planes of pixels: `.npy`; HDF5 as `FILE::/path`; or the maker's `.bin` of a JUNGFRAU module's gains,
+/// 3 or 6 planes of 512 × 1024 float64, or of one plane of float32 or float64.
+pub(crate) fn read_planes(path: &Path) -> Result<(Vec<usize>, Vec<f64>), String> {
+    let text = path.display().to_string();
+    let (file, dataset) = match text.split_once("::") {
+        Some((file, dataset)) => (Path::new(file), Some(dataset)),
+        None => (path, None),
+    };
+    let bytes = || std::fs::read(file).map_err(|error| format!("cannot be read: {error}"));
+    match file.extension().and_then(|extension| extension.to_str()) {
+        Some("npy") => parse_npy(&bytes()?),
+        Some("bin") => parse_bin(&bytes()?),
+        Some("h5" | "hdf5" | "nxs" | "cxi") => {
+            crate::storage::read_array(file, dataset).map_err(|error| error.to_string())
+        }
+        _ => {
+            let (shape, values) = read_picture(path)?;
+            Ok((vec![shape.rows, shape.columns], values))
+        }
+    }
+}
+
+/// A module's planes without a header, told by their size.
+pub(crate) fn parse_bin(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f64>), String> {
+    const PIXELS: usize = 512 * 1024;
+    let doubles = |planes: usize| {
+        let values = bytes.as_chunks::<8>().0.iter().map(|value| f64::from_le_bytes(*value));
+        (vec![planes, 512, 1024], values.collect())
+    };
+    match (bytes.len() / PIXELS, bytes.len() % PIXELS) {
+        (48, 0) => Ok(doubles(6)),
+        (24, 0) => Ok(doubles(3)),
+        (8, 0) => Ok((vec![512, 1024], doubles(1).1)),
+        (4, 0) => {
+            let values = bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|value| f64::from(f32::from_le_bytes(*value)));
+            Ok((vec![512, 1024], values.collect()))
+        }
+        _ => Err(format!(
+            "it has {} bytes; expected 1, 3 or 6 planes of 512 x 1024 float64, or one of float32",
+            bytes.len()
+        )),
+    }
 }
 
 /// The first frame of anything that can be replayed.
-fn read_picture(path: &Path) -> Result<(Shape, Vec<f64>), String> {
+pub(crate) fn read_picture(path: &Path) -> Result<(Shape, Vec<f64>), String> {
     let text = path.display().to_string();
     let (file, dataset) = match text.split_once("::") {
         Some((file, dataset)) => (file.to_string(), Some(dataset.to_string())),

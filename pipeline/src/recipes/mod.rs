@@ -4,9 +4,12 @@
 //! To add a technique: a folder with a [`Technique`], and its line in [`TECHNIQUES`].
 
 pub mod diffraction;
-mod fields;
+pub(crate) mod fields;
+pub mod live;
 pub mod tomography;
 
+use crate::afterwards::Afterwards;
+use crate::calibrations::Calibrations;
 use crate::config::{ConfigError, RecipeConfig};
 use crate::storage::CurveAxis;
 use frame::{FrameKind, FrameResult, Geometry, Image, PixelMask, ResultLayout, StreamDescription};
@@ -65,6 +68,10 @@ pub struct Setup<'a> {
     pub accelerator: &'a Accelerator,
     /// most frames per batch
     pub batch_limit: usize,
+    /// calibrations that were taken or uploaded
+    pub calibrations: &'a Calibrations,
+    /// when the run is armed: the time at which they must hold
+    pub time: jiff::Timestamp,
 }
 
 impl Setup<'_> {
@@ -110,19 +117,27 @@ pub struct Prepared {
     pub may_veto: bool,
     /// everything as used, for the run's record
     pub parameters: serde_json::Value,
+    /// what may change while the run records
+    pub live: Arc<live::LiveParameters>,
+    /// what somebody should know before the first frame
+    pub warnings: Vec<String>,
+    /// what is left to do when the run is closed
+    pub afterwards: Option<Box<dyn Afterwards>>,
 }
 
 /// A number that operations of all workers count up.
 pub type Counter = Arc<AtomicU64>;
 
 /// Everything that recipes count over a run, and so the labels of a metric.
-pub const COUNTERS: [&str; 6] = [
+pub const COUNTERS: [&str; 8] = [
     "spots",
     "frames_too_bright",
     "hits",
     "misses",
     "undecided",
     "misses_kept",
+    "pixels_in_error",
+    "pixels_saturated",
 ];
 
 impl Prepared {

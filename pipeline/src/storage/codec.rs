@@ -1,5 +1,6 @@
 //! Bitshuffle-LZ4 as the writer and the HDF5 filter use it.
 
+use super::io::Aligned;
 use frame::PixelType;
 use frame::codec::{Beneath, CodecError, Scratch, compress, compress_bound, plausible};
 
@@ -7,7 +8,7 @@ use frame::codec::{Beneath, CodecError, Scratch, compress, compress_bound, plaus
 #[derive(Debug)]
 pub(super) struct Compressor {
     pixel_bytes: usize,
-    output: Vec<u8>,
+    output: Aligned,
     scratch: Scratch,
 }
 
@@ -17,15 +18,15 @@ impl Compressor {
         let pixel_bytes = pixel_type.bytes();
         Self {
             pixel_bytes,
-            output: vec![0; compress_bound(frame_bytes, pixel_bytes)],
+            output: Aligned::new(compress_bound(frame_bytes, pixel_bytes)),
             scratch: Scratch::default(),
         }
     }
 
     /// The compressed form of `pixels`.
     pub(super) fn compress(&mut self, pixels: &[u8]) -> Result<&[u8], CodecError> {
-        let bytes = compress(pixels, self.pixel_bytes, &mut self.output, &mut self.scratch)?;
-        Ok(&self.output[..bytes])
+        let bytes = compress(pixels, self.pixel_bytes, self.output.bytes_mut(), &mut self.scratch)?;
+        Ok(&self.output.bytes()[..bytes])
     }
 }
 

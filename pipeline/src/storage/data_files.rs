@@ -1,15 +1,18 @@
-//! The raw data files: `frames_per_file` frames each, one frame a chunk, written directly.
+//! The raw data files: `frames_per_file` frames each, one frame a chunk. libhdf5 makes their heads; frames and index are
+//! written by `data_file`.
 
+use super::data_file::{DataFile, Shared, name_of};
 use super::error::{At, StoreError};
-use super::h5::{self, FrameFile};
+use super::h5;
+use super::head::{self, Head};
+use super::io::{Aligned, BLOCK_BYTES};
+use super::journal::Record;
 use super::nexus::{self, Nx};
 use super::open;
-use super::run_json::FileRecord;
-use super::seal::{self, Sealer};
+use super::run_json::{self, FileRecord};
+use super::seal;
 use frame::codec::Beneath;
 use frame::{PixelType, Shape};
-use hdf5::plist::FileAccess;
-use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,11 +20,6 @@ use std::path::{Path, PathBuf};
 pub(super) const FRAMES: &str = "/entry/data/data";
 /// Attribute of `/entry/data` in the master file.
 pub(super) const FRAMES_PER_FILE: &str = "frames_per_file";
-const FRAMES_C: &std::ffi::CStr = c"/entry/data/data";
-
-/// Data files that are open at the same time: frames arrive out of order, by less than this many files.
-const OPEN_FILES_MAX: usize = 4;
-
 /// What the frames of a run have in common.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameFormat {
@@ -39,165 +37,253 @@ impl FrameFormat {
         self.shape.pixels() * self.pixel_type.bytes()
     }
 
-    fn files(&self) -> u64 {
+    /// Data files.
+    pub(super) fn files(&self) -> u64 {
         self.frames.div_ceil(self.frames_per_file)
+    }
+
+    /// First frame of a data file, and how many it has room for.
+    pub(super) fn range(&self, slot: u64) -> (u64, u64) {
+        let first = slot * self.frames_per_file;
+        (first, self.frames_per_file.min(self.frames - first))
     }
 }
 
-#[derive(Debug)]
-struct DataFile {
-    path: PathBuf,
-    /// the same for libhdf5, made once: opening allocates nothing
-    path_c: CString,
-    first: u64,
-    frames: u64,
-    opened: u32,
-}
+/// Frames that are smaller than this go through the page cache: whole blocks would waste too much of the disk.
+const DIRECT_BYTES_MIN: usize = 256 << 10;
 
-/// All data files of a run.
+/// All data files of a run, and which of them takes what.
 #[derive(Debug)]
 pub(super) struct DataFiles {
-    format: FrameFormat,
-    files: Vec<DataFile>,
-    /// the most recently used last
-    open: Vec<(usize, FrameFile)>,
-    access: FileAccess,
-    sealer: Sealer,
+    pub(super) format: FrameFormat,
+    folder: PathBuf,
+    run: String,
+    /// by number in the journal: one per data file, then those that took over
+    pub(super) files: Vec<DataFile>,
+    /// which file takes the frames of a slot
+    current: Vec<u32>,
+    /// files that took over and that the journal does not know yet
+    pub(super) replacements: Vec<Record>,
+    /// the furthest slot that a frame has come for
+    pub(super) furthest: u64,
+}
+
+/// A place for a frame.
+pub(super) struct Placed {
+    pub(super) file: u32,
+    pub(super) offset: u64,
+    pub(super) disk: Shared,
 }
 
 impl DataFiles {
-    /// Creates every file with its dataset, so that nothing but chunks has to be written while frames come.
+    /// Creates every file with its dataset, so that nothing but frames has to be written while they come.
     pub(super) fn create(folder: &Path, run: &str, format: FrameFormat) -> Result<Self, StoreError> {
-        let mut files = Vec::new();
-        for index in 0..format.files() {
-            let path = folder.join(file_name(run, index));
-            let first = index * format.frames_per_file;
-            let frames = format.frames_per_file.min(format.frames - first);
-            create_file(&path, first, frames, &format)?;
-            let path_c = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| StoreError::Description {
-                field: "the store's path",
-                value: path.display().to_string(),
-                expected: "a path without NUL",
-            })?;
-            files.push(DataFile {
-                path,
-                path_c,
-                first,
-                frames,
-                opened: 0,
-            });
+        let mut files = Self::empty(folder, run, format);
+        for slot in 0..format.files() {
+            let path = folder.join(file_name(run, slot, 1));
+            let head = create_file(&path, &files.format, slot)?;
+            files.add(path, slot, head);
         }
-        let sealer =
-            Sealer::start(files.iter().map(|f| f.path.clone()).collect()).at("starting a thread for", folder)?;
-        let access = open::access().at("preparing access to", folder)?;
-        Ok(Self {
-            format,
-            files,
-            open: Vec::with_capacity(OPEN_FILES_MAX),
-            access,
-            sealer,
-        })
+        Ok(files)
     }
 
-    /// Paths of all files, in order.
+    /// The files of a run that another process wrote, with fresh heads up to the one that holds frame `newest`.
+    pub(super) fn reopen(folder: &Path, run: &str, format: FrameFormat, newest: u64) -> Result<Self, StoreError> {
+        let mut files = Self::empty(folder, run, format);
+        let draft = folder.join(".head.part");
+        let used = (newest / format.frames_per_file).min(format.files() - 1);
+        for slot in 0..format.files() {
+            // Whatever the crash has left of the head, it is made anew; files behind the newest frame need none.
+            let head = match files.files.last().filter(|_| slot > used) {
+                Some(last) => last.head().clone(),
+                None => {
+                    let _ = fs::remove_file(&draft);
+                    let head = create_file(&draft, &files.format, slot)?;
+                    fs::remove_file(&draft).at("removing", &draft)?;
+                    head
+                }
+            };
+            files.add(folder.join(file_name(run, slot, 1)), slot, head);
+        }
+        Ok(files)
+    }
+
+    fn empty(folder: &Path, run: &str, format: FrameFormat) -> Self {
+        Self {
+            format,
+            folder: folder.to_path_buf(),
+            run: run.to_string(),
+            files: Vec::new(),
+            current: (0..format.files() as u32).collect(),
+            replacements: Vec::new(),
+            furthest: 0,
+        }
+    }
+
+    fn add(&mut self, path: PathBuf, slot: u64, head: Head) {
+        let (first, frames) = self.format.range(slot);
+        let direct = self.format.frame_bytes() >= DIRECT_BYTES_MIN;
+        self.files.push(DataFile::new(path, slot, first, frames, head, direct));
+    }
+
+    /// Paths of the files that frames are planned for, in order.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|f| f.path.as_path())
     }
 
-    /// Writes the stored bytes of one frame.
-    pub(super) fn write(&mut self, frame: u64, filters_skipped: u32, bytes: &[u8]) -> Result<(), StoreError> {
-        let index = (frame / self.format.frames_per_file) as usize;
-        let Some(file) = self.files.get(index) else {
-            return Err(StoreError::FrameNumber {
-                frame,
-                frames: self.format.frames,
-            });
-        };
-        let chunk = frame - file.first;
-        let slot = match self.open.iter().position(|(open, _)| *open == index) {
-            Some(slot) => slot,
-            None => self.open(index)?,
-        };
-        self.open[slot]
-            .1
-            .write_chunk(chunk, filters_skipped, bytes)
-            .map_err(|error| {
-                StoreError::hdf5(
-                    "writing a frame to",
-                    &self.files[index].path,
-                    &error,
-                    bytes.len() as u64,
-                )
-            })
-    }
-
-    /// Opens a file, closing the one least recently opened when there are too many; returns its place in `open`.
-    fn open(&mut self, index: usize) -> Result<usize, StoreError> {
-        if self.open.len() == OPEN_FILES_MAX {
-            let (oldest, file) = self.open.remove(0);
-            self.close(oldest, file)?;
+    /// Finds a place for the stored bytes of a frame. Allocates nothing unless the disk has refused a file.
+    pub(super) fn place(&mut self, frame: u64, bytes: &[u8]) -> Result<Placed, StoreError> {
+        let slot = frame / self.format.frames_per_file;
+        self.furthest = self.furthest.max(slot);
+        let mut file = self.current[slot as usize];
+        if self.files[file as usize].failed {
+            file = self.replace(file)?;
         }
-        let file = &mut self.files[index];
-        let opened = FrameFile::open(&file.path_c, FRAMES_C, &self.access).at("opening", &file.path)?;
-        file.opened += 1;
-        self.open.push((index, opened));
-        Ok(self.open.len() - 1)
+        let target = &mut self.files[file as usize];
+        let (offset, disk) = target.place(bytes).at("opening", &target.path)?;
+        Ok(Placed { file, offset, disk })
     }
 
-    fn close(&self, index: usize, file: FrameFile) -> Result<(), StoreError> {
-        let closed = &self.files[index];
-        file.close().at("closing", &closed.path)?;
-        self.sealer.offer(index, closed.opened);
-        Ok(())
+    /// A new file in the place of one that the disk has refused.
+    fn replace(&mut self, file: u32) -> Result<u32, StoreError> {
+        let old = &self.files[file as usize];
+        let (slot, generation) = (old.slot, old.generation + 1);
+        let path = self.folder.join(file_name(&self.run, slot, generation));
+        let new = old.successor(path.clone());
+        let new = new.map_err(|source| StoreError::io("creating", &path, source, 0))?;
+        run_json::sync_folder(&self.folder)?;
+        self.adopt(new)
+    }
+
+    /// Takes a file in that took over from another one.
+    fn adopt(&mut self, new: DataFile) -> Result<u32, StoreError> {
+        let (number, slot, generation) = (self.files.len() as u32, new.slot, new.generation);
+        self.files.push(new);
+        self.current[slot as usize] = number;
+        self.replacements.push(Record::Replaced {
+            file: number,
+            slot,
+            generation,
+        });
+        Ok(number)
+    }
+
+    /// Takes in what a journal says of a file that took over; the numbers of files are those of the journal.
+    pub(super) fn readopt(&mut self, slot: u64, generation: u32) -> Result<(), StoreError> {
+        let Some(first) = self.files.get(slot as usize).filter(|_| slot < self.format.files()) else {
+            return Ok(());
+        };
+        let path = self.folder.join(file_name(&self.run, slot, generation));
+        let mut head = first.head().clone();
+        head.point(head.len(), u64::MAX);
+        let mut new = DataFile::new(path, slot, first.first, first.frames, head, first.direct());
+        new.generation = generation;
+        self.adopt(new).map(drop)
     }
 
     /// Closes every file, shortens the run to `kept` frames, and returns the records of the files that are left.
-    pub(super) fn finish(mut self, kept: u64) -> Result<Vec<FileRecord>, StoreError> {
-        let mut failed = None;
-        for (index, file) in std::mem::take(&mut self.open) {
-            if let Err(error) = self.close(index, file) {
-                failed.get_or_insert(error);
+    pub(super) fn finish(&mut self, kept: u64) -> Result<Vec<FileRecord>, StoreError> {
+        let left = kept.div_ceil(self.format.frames_per_file).max(1);
+        let mut spare = Aligned::new(BLOCK_BYTES);
+        let mut records: Vec<(u64, u32, FileRecord)> = Vec::new();
+        for file in &mut self.files {
+            if file.slot >= left || (file.generation > 1 && file.stored == 0) {
+                file.seal();
+                match fs::remove_file(&file.path) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    removed => removed.at("removing the empty", &file.path)?,
+                }
+                continue;
+            }
+            file.shorten(kept - file.first.min(kept));
+            if !file.sealed() {
+                let doing = "writing the index of";
+                let path = file.path.clone();
+                let needed_bytes = head::index_bytes(file.stored);
+                let failed = |source| StoreError::io(doing, &path, source, needed_bytes);
+                let index = file.next_index().map_err(failed)?;
+                // A file that the disk has refused once is not asked for a sync again.
+                index.write(&mut spare, !file.failed).map_err(failed)?;
+                file.seal();
+            }
+            let record = match file.record() {
+                Some(record) => record,
+                None => seal::hash_of(&file.path)?,
+            };
+            records.push((file.slot, file.generation, record));
+        }
+        records.sort_by_key(|(slot, generation, _)| (*slot, *generation));
+        Ok(records.into_iter().map(|(.., record)| record).collect())
+    }
+
+    /// The pieces that make up the first `kept` frames: stretches of frames that lie in one file.
+    pub(super) fn pieces(&self, kept: u64) -> Vec<Piece> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        for slot in 0..kept.div_ceil(self.format.frames_per_file) {
+            let (first, frames) = self.format.range(slot);
+            let frames = frames.min(kept - first);
+            let of_slot: Vec<&DataFile> = self
+                .files
+                .iter()
+                .filter(|f| f.slot == slot && (f.generation == 1 || f.stored > 0))
+                .collect();
+            let shown = |frame: u64| {
+                of_slot
+                    .iter()
+                    .rfind(|f| f.has(frame))
+                    .or(of_slot.first())
+                    .map(|f| name_of(&f.path))
+            };
+            let whole = of_slot.len() == 1;
+            for frame in if whole { first..first + 1 } else { first..first + frames } {
+                let Some(name) = shown(frame) else { continue };
+                let count = if whole { frames } else { 1 };
+                match pieces
+                    .last_mut()
+                    .filter(|last| last.name == name && last.first + last.frames == frame)
+                {
+                    Some(last) => last.frames += count,
+                    None => pieces.push(Piece {
+                        name,
+                        first: frame,
+                        frames: count,
+                        within: frame - first,
+                        of: frames,
+                    }),
+                }
             }
         }
-        let left = kept
-            .min(self.format.frames)
-            .div_ceil(self.format.frames_per_file)
-            .max(1) as usize;
-        for file in &self.files[left..] {
-            fs::remove_file(&file.path).at("removing the empty", &file.path)?;
-        }
-        if let Some(last) = self.files.get(left - 1) {
-            let frames = kept - last.first.min(kept);
-            if frames < last.frames {
-                shorten(&last.path, last.first, frames, &self.format)?;
-                // Whatever was sealed before is another file now.
-                self.files[left - 1].opened += 1;
-            }
-        }
-        let mut records: Vec<Option<FileRecord>> = vec![None; self.files.len()];
-        for ((index, opened), sealed) in self.sealer.finish() {
-            if self.files[index].opened == opened {
-                records[index] = sealed.ok();
-            }
-        }
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        let files = self.files[..left].iter().zip(records);
-        files
-            .map(|(file, record)| record.map_or_else(|| seal::seal(&file.path), Ok))
-            .collect()
+        pieces
     }
 }
 
-/// Name of the data file with this 0-based index.
-pub(super) fn file_name(run: &str, index: u64) -> String {
-    format!("{run}_data_{:06}.h5", index + 1)
+/// A stretch of frames within one data file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// file
+    pub(super) name: String,
+    /// first frame of the run, and how many
+    pub(super) first: u64,
+    pub(super) frames: u64,
+    /// index of the first within the file, and how many the file has
+    pub(super) within: u64,
+    pub(super) of: u64,
 }
 
-fn create_file(path: &Path, first: u64, frames: u64, format: &FrameFormat) -> Result<(), StoreError> {
+/// Name of a data file, counted from 0; those that took over from it have their number behind its own.
+pub(super) fn file_name(run: &str, slot: u64, generation: u32) -> String {
+    match generation {
+        1 => format!("{run}_data_{:06}.h5", slot + 1),
+        _ => format!("{run}_data_{:06}_{generation}.h5", slot + 1),
+    }
+}
+
+/// Creates a data file without frames and returns its head. Nobody waits for the disk here: after a crash heads are made
+/// anew.
+fn create_file(path: &Path, format: &FrameFormat, slot: u64) -> Result<Head, StoreError> {
+    let (first, frames) = format.range(slot);
     let create = || -> Result<(), hdf5::Error> {
-        let file = open::create_v18(path)?;
+        let file = open::create_earliest(path)?;
         nexus::attr_text(&file, "NX_class", "NXroot")?;
         nexus::attr_text(&file, "default", "entry")?;
         let entry = Nx::root(&file)?.group("entry", "NXentry")?;
@@ -206,9 +292,17 @@ fn create_file(path: &Path, first: u64, frames: u64, format: &FrameFormat) -> Re
         nexus::attr_text(data.group_ref(), "signal", "data")?;
         let frames_dataset = create_frames(&data, frames, format)?;
         number_frames(&frames_dataset, first, frames)?;
-        file.flush()
+        file.close()
     };
-    create().at("creating", path)
+    create().at("creating", path)?;
+    let head = Head::parse(fs::read(path).at("reading the head of", path)?).map_err(|reason| StoreError::Verify {
+        path: path.to_path_buf(),
+        reason: reason.into(),
+    })?;
+    let file = fs::OpenOptions::new().write(true).open(path).at("opening", path)?;
+    let whole = file.set_len(head.len());
+    whole.map_err(|source| StoreError::io("writing the head of", path, source, head.len()))?;
+    Ok(head)
 }
 
 /// Creates the empty dataset of frames.
@@ -239,15 +333,4 @@ fn number_frames(dataset: &hdf5::Dataset, first: u64, frames: u64) -> Result<(),
     }
     nexus::attr(dataset, "image_nr_low", &(first + 1))?;
     nexus::attr(dataset, "image_nr_high", &(first + frames))
-}
-
-fn shorten(path: &Path, first: u64, frames: u64, format: &FrameFormat) -> Result<(), StoreError> {
-    let shorten = || -> Result<(), hdf5::Error> {
-        let file = open::write(path)?;
-        let dataset = file.dataset(FRAMES)?;
-        dataset.resize((frames as usize, format.shape.rows, format.shape.columns))?;
-        number_frames(&dataset, first, frames)?;
-        file.flush()
-    };
-    shorten().at("shortening", path)
 }

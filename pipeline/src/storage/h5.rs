@@ -9,16 +9,14 @@
 use super::codec;
 use frame::PixelType;
 use frame::codec::{Beneath, Scratch, compress, compress_bound, decompress};
-use hdf5::plist::FileAccess;
 use hdf5::sync::sync;
 use hdf5_sys::h5::{H5allocate_memory, H5free_memory, HADDR_UNDEF, hsize_t};
-use hdf5_sys::h5d::{H5Dclose, H5Dget_chunk_info_by_coord, H5Dget_space, H5Dopen2, H5Dwrite, H5Dwrite_chunk};
-use hdf5_sys::h5f::{H5F_ACC_RDWR, H5F_SCOPE_LOCAL, H5Fclose, H5Fflush, H5Fopen};
+use hdf5_sys::h5d::{H5Dget_chunk_info_by_coord, H5Dget_space, H5Dwrite};
 use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5p::H5P_DEFAULT;
 use hdf5_sys::h5s::{H5S_seloper_t, H5Sclose, H5Screate_simple, H5Sselect_hyperslab};
 use hdf5_sys::h5z::{H5Z_CLASS_T_VERS, H5Z_FLAG_REVERSE, H5Z_class2_t, H5Zregister};
-use std::ffi::{CStr, CString, c_uint, c_void};
+use std::ffi::{CString, c_uint, c_void};
 use std::io;
 use std::path::Path;
 use std::ptr;
@@ -139,101 +137,36 @@ unsafe extern "C" fn bitshuffle(
     }
 }
 
-/// An open data file with its dataset of frames, one chunk each.
-#[derive(Debug)]
-pub(super) struct FrameFile {
-    file: hid_t,
-    dataset: hid_t,
-}
-
-impl FrameFile {
-    /// Opens an existing file for writing.
-    pub(super) fn open(path: &CStr, dataset: &CStr, access: &FileAccess) -> Result<Self, hdf5::Error> {
-        sync(|| {
-            // SAFETY: both names are NUL-terminated and they and the property list outlive the calls.
-            let file = check(unsafe { H5Fopen(path.as_ptr(), H5F_ACC_RDWR, access.id()) })?;
-            let mut opened = Self { file, dataset: -1 };
-            // SAFETY: as above; `file` was opened just now. On failure `opened` closes it.
-            opened.dataset = check(unsafe { H5Dopen2(file, dataset.as_ptr(), H5P_DEFAULT) })?;
-            Ok(opened)
-        })
-    }
-
-    /// Writes the stored bytes of frame `index`; bit `i` of `filters_skipped` says that filter `i` was not applied.
-    pub(super) fn write_chunk(&mut self, index: u64, filters_skipped: u32, bytes: &[u8]) -> Result<(), hdf5::Error> {
-        let offset: [hsize_t; 3] = [index, 0, 0];
-        sync(|| {
-            // SAFETY: the dataset has three dimensions, as `offset`; `bytes` is read only, `bytes.len()` long.
-            check(unsafe {
-                H5Dwrite_chunk(
-                    self.dataset,
-                    H5P_DEFAULT,
-                    filters_skipped,
-                    offset.as_ptr(),
-                    bytes.len(),
-                    bytes.as_ptr().cast(),
-                )
-            })
-            .map(drop)
-        })
-    }
-
-    /// Hands everything to the operating system and closes the file.
-    pub(super) fn close(mut self) -> Result<(), hdf5::Error> {
-        sync(|| {
-            // SAFETY: both identifiers are open and closed here for the only time: they are invalid afterwards.
-            unsafe {
-                let flushed = check(H5Fflush(self.file, H5F_SCOPE_LOCAL));
-                let dataset = check(H5Dclose(std::mem::replace(&mut self.dataset, -1)));
-                let file = check(H5Fclose(std::mem::replace(&mut self.file, -1)));
-                flushed.and(dataset).and(file).map(drop)
-            }
-        })
-    }
-}
-
-impl Drop for FrameFile {
-    fn drop(&mut self) {
-        if self.file < 0 {
-            return;
-        }
-        sync(|| {
-            // SAFETY: identifiers that are still open and belong to this value; negative ones are left alone.
-            unsafe {
-                if self.dataset >= 0 {
-                    H5Dclose(self.dataset);
-                }
-                H5Fclose(self.file);
-            }
-        });
-    }
-}
-
 /// A number type of result rows. Sealed by this module: libhdf5 reads exactly `size_of::<Self>()` bytes each.
 pub(super) trait Number: hdf5::H5Type + Copy {}
 impl Number for f32 {}
 impl Number for f64 {}
 impl Number for u8 {}
+impl Number for u16 {}
 impl Number for u32 {}
 
-/// Writes consecutive rows of a dataset of one or two dimensions without allocating in Rust.
+/// Writes consecutive rows of a dataset of one to three dimensions without allocating in Rust. A row of three dimensions
+/// is a picture.
 #[derive(Debug)]
 pub(super) struct RowWriter<T> {
     dataset: hdf5::Dataset,
     memory_type: hdf5::Datatype,
     space: hid_t,
     rows: usize,
-    columns: Option<usize>,
+    rank: i32,
+    /// what follows the rows; 1 where there is no such dimension
+    inner: [usize; 2],
     number: std::marker::PhantomData<T>,
 }
 
 impl<T: Number> RowWriter<T> {
-    /// A writer for `dataset`, whose shape is `[rows]` or `[rows, columns]`.
+    /// A writer for `dataset`, whose shape is `[rows]`, `[rows, columns]` or `[rows, height, width]`.
     pub(super) fn new(dataset: hdf5::Dataset) -> Result<Self, hdf5::Error> {
         let shape = dataset.shape();
-        let (rows, columns) = match shape[..] {
-            [rows] => (rows, None),
-            [rows, columns] => (rows, Some(columns)),
+        let (rows, rank, inner) = match shape[..] {
+            [rows] => (rows, 1, [1, 1]),
+            [rows, columns] => (rows, 2, [columns, 1]),
+            [rows, height, width] => (rows, 3, [height, width]),
             _ => return Err(format!("rows of a dataset of shape {shape:?}").into()),
         };
         let memory_type = hdf5::Datatype::from_type::<T>()?;
@@ -245,7 +178,8 @@ impl<T: Number> RowWriter<T> {
                 memory_type,
                 space,
                 rows,
-                columns,
+                rank,
+                inner,
                 number: std::marker::PhantomData,
             })
         })
@@ -253,17 +187,16 @@ impl<T: Number> RowWriter<T> {
 
     /// Writes `values`, whole rows, from row `first` on.
     pub(super) fn write(&mut self, first: usize, values: &[T]) -> Result<(), hdf5::Error> {
-        let columns = self.columns.unwrap_or(1);
-        let rows = values.len() / columns.max(1);
-        if rows == 0 || rows * columns != values.len() || first + rows > self.rows {
-            let shape = (self.rows, columns);
+        let [height, width] = self.inner;
+        let rows = values.len() / (height * width).max(1);
+        if rows == 0 || rows * height * width != values.len() || first + rows > self.rows {
+            let shape = (self.rows, height, width);
             return Err(format!("{} values at row {first} of a dataset of {shape:?}", values.len()).into());
         }
-        let rank = if self.columns.is_some() { 2 } else { 1 };
-        let start: [hsize_t; 2] = [first as hsize_t, 0];
-        let count: [hsize_t; 2] = [rows as hsize_t, columns as hsize_t];
+        let start: [hsize_t; 3] = [first as hsize_t, 0, 0];
+        let count: [hsize_t; 3] = [rows as hsize_t, height as hsize_t, width as hsize_t];
         sync(|| {
-            // SAFETY: `space` is this dataset's, of rank `rank`; `start` and `count` have at least as many
+            // SAFETY: `space` is this dataset's, of rank `self.rank`; `start` and `count` have at least as many
             // elements. The selection holds `values.len()` numbers and so does the memory space, whose type
             // is T's, so the library reads exactly `values`.
             unsafe {
@@ -276,7 +209,7 @@ impl<T: Number> RowWriter<T> {
                     count.as_ptr(),
                     ptr::null(),
                 ))?;
-                let memory = check(H5Screate_simple(rank, count.as_ptr(), ptr::null()))?;
+                let memory = check(H5Screate_simple(self.rank, count.as_ptr(), ptr::null()))?;
                 let data = values.as_ptr().cast();
                 let id = self.dataset.id();
                 let written = check(H5Dwrite(

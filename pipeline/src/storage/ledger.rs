@@ -96,6 +96,23 @@ impl Ledger {
         })
     }
 
+    /// The ledger of a file that another process has made.
+    pub(super) fn reopen(entry: &Nx) -> Result<Self, hdf5::Error> {
+        let group = entry.child("ledger").ok_or("/entry/ledger is missing")?;
+        let column = |name: &str| group.group_ref().dataset(name);
+        Ok(Self {
+            frame_state: column("frame_state")?,
+            analysis: column("analysis")?,
+            storage: column("storage")?,
+            arrival: column("arrival")?,
+            latency: column("result_latency")?,
+            parts_missing: column("parts_missing")?,
+            missing_bytes: column("missing_bytes")?,
+            bits: None,
+            group,
+        })
+    }
+
     /// Which packets a frame lacks, one bit each.
     pub(super) fn write_missing(&mut self, frame: u64, bits: &[u8]) -> Result<(), hdf5::Error> {
         match &mut self.bits {

@@ -1,6 +1,6 @@
 //! `RUN_master.h5`: the NeXus file that people open.
 
-use super::data_files::{FRAMES, FRAMES_PER_FILE, FrameFormat, file_name};
+use super::data_files::{FRAMES, FRAMES_PER_FILE, FrameFormat, Piece, file_name};
 use super::error::{At, StoreError};
 use super::facts::Facts;
 use super::ledger::Ledger;
@@ -9,15 +9,15 @@ use super::results::{self, Results};
 use super::run_json::rfc3339;
 use super::{CurveAxis, LedgerColumns, RunEnd, RunInfo, azint, nxmx, nxtomo, open};
 use crate::frame_metadata::{ANGLE, MetadataColumn, MetadataValues};
-use frame::{FrameKind, Image, ResultLayout, StreamDescription};
+use frame::{FrameKind, FrameResult, Image, ResultLayout, StreamDescription};
 use hdf5::{Dataset, File};
 use jiff::{SignedDuration, Timestamp};
 use std::path::{Path, PathBuf};
 
 /// What happened to the frames, as the writer saw it; one value per expected frame.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Frames {
-    /// whether the frame's chunk has been written
+    /// whether the frame is safe
     pub(super) stored: Vec<bool>,
     /// [`FrameKind`] codes
     pub(super) kinds: Vec<u8>,
@@ -32,8 +32,8 @@ pub(super) struct Master {
     file: File,
     entry: Nx,
     format: FrameFormat,
-    run: String,
-    results: Results,
+    /// none where the run is finished by another process
+    results: Option<Results>,
     ledger: Ledger,
     tomography: Option<nxtomo::Columns>,
     /// goniometer angle of every frame, for NXmx
@@ -47,6 +47,56 @@ pub(super) struct Master {
 }
 
 impl Master {
+    /// Opens a copy of the file as it was before frame 0, to finish it: `per_frame` as [`Master::per_frame`] gave it.
+    pub(super) fn reopen(
+        path: &Path,
+        format: FrameFormat,
+        per_frame: &[String],
+        end_estimated: bool,
+    ) -> Result<Self, StoreError> {
+        let open = || -> Result<Self, hdf5::Error> {
+            let file = open::write(path)?;
+            let entry = Nx::root(&file)?.child("entry").ok_or("/entry is missing")?;
+            let dataset = |name: &str| entry.group_ref().dataset(name);
+            let tomography = match (
+                dataset("instrument/detector/image_key"),
+                dataset("sample/rotation_angle"),
+            ) {
+                (Ok(image_key), Ok(rotation_angle)) => Some(nxtomo::Columns {
+                    image_key,
+                    rotation_angle,
+                }),
+                _ => None,
+            };
+            let per_frame = per_frame.iter().map(|name| file.dataset(name));
+            Ok(Self {
+                path: path.to_path_buf(),
+                ledger: Ledger::reopen(&entry)?,
+                omega: dataset("sample/transformations/omega").ok(),
+                per_frame: per_frame.collect::<Result<_, _>>()?,
+                axes: Vec::new(),
+                warnings: Vec::new(),
+                results: None,
+                end_estimated,
+                tomography,
+                format,
+                entry,
+                file,
+            })
+        };
+        open().at("opening", path)
+    }
+
+    /// Names of the datasets that a run which ends early makes shorter.
+    pub(super) fn per_frame(&self) -> Vec<String> {
+        self.per_frame.iter().map(|dataset| dataset.name()).collect()
+    }
+
+    /// Whether the end was foreseen.
+    pub(super) fn end_estimated(&self) -> bool {
+        self.end_estimated
+    }
+
     /// Creates the file with everything that is known before frame 0.
     pub(super) fn create(
         path: &Path,
@@ -93,8 +143,7 @@ impl Master {
             file,
             entry,
             format,
-            run: info.id.clone(),
-            results,
+            results: Some(results),
             ledger,
             tomography,
             omega,
@@ -112,7 +161,7 @@ impl Master {
 
     /// Rows in a chunk of a result curve.
     pub(super) fn block_rows(&self) -> u64 {
-        self.results.block_rows()
+        self.results.as_ref().map_or(0, Results::block_rows)
     }
 
     /// Which packets a frame lacks, one bit each.
@@ -121,15 +170,20 @@ impl Master {
         written.at("writing the missing packets to", &self.path)
     }
 
-    /// The reduced data.
-    pub(super) fn results(&mut self) -> &mut Results {
-        &mut self.results
+    /// One more row of reduced data.
+    pub(super) fn write_result(&mut self, result: &FrameResult) -> Result<(), StoreError> {
+        self.results.as_mut().map_or(Ok(()), |results| results.write(result))
     }
 
-    /// Adds what is known at the end, shortens the run to `kept` frames, and closes the file.
+    /// One past the highest frame that has a result.
+    pub(super) fn results_end(&self) -> u64 {
+        self.results.as_ref().map_or(0, Results::end)
+    }
+
+    /// Adds what is known at the end, shortens the run to `kept` frames, which lie in these pieces, and closes the file.
     pub(super) fn finish(
-        self,
-        kept: u64,
+        mut self,
+        (kept, pieces): (u64, &[Piece]),
         frames: &Frames,
         ledger: &LedgerColumns<'_>,
         images: &[Image],
@@ -138,7 +192,7 @@ impl Master {
     ) -> Result<(), StoreError> {
         let doing = "completing";
         let (angles_deg, turned) = merged_angles(&frames.angles_deg, &end.metadata);
-        self.results.finish()?;
+        self.results.take().map_or(Ok(()), Results::finish)?;
         self.ledger.write(ledger, self.format.frames, &self.path)?;
         let complete = || -> Result<(), hdf5::Error> {
             for dataset in self.per_frame.iter().filter(|_| kept < self.format.frames) {
@@ -167,7 +221,7 @@ impl Master {
                 omega.write_raw(&angles_deg[..kept])?;
             }
             metadata(&self.entry, &end.metadata, kept)?;
-            virtual_frames(&self.entry, &self.run, kept, &self.format)?;
+            virtual_frames(&self.entry, pieces, kept, &self.format)?;
             if let Some(results) = self.entry.child("results") {
                 results::write_finals(&results, finals, images, &self.axes)?;
             }
@@ -260,8 +314,11 @@ fn data_group(entry: &Nx, info: &RunInfo, format: &FrameFormat) -> Result<Nx, hd
     nexus::attr_text(data.group_ref(), "missing_frames", &text)?;
     nexus::attr(data.group_ref(), FRAMES_PER_FILE, &format.frames_per_file)?;
     for index in 0..format.frames.div_ceil(format.frames_per_file) {
-        data.group_ref()
-            .link_external(&file_name(&info.id, index), FRAMES, &format!("data_{:06}", index + 1))?;
+        data.group_ref().link_external(
+            &file_name(&info.id, index, 1),
+            FRAMES,
+            &format!("data_{:06}", index + 1),
+        )?;
     }
     Ok(data)
 }
@@ -388,23 +445,24 @@ fn process(entry: &Nx, info: &RunInfo) -> Result<(), hdf5::Error> {
 }
 
 /// The frames of all data files as one virtual dataset, under both of its NeXus names.
-fn virtual_frames(entry: &Nx, run: &str, kept: usize, format: &FrameFormat) -> Result<(), hdf5::Error> {
+fn virtual_frames(entry: &Nx, pieces: &[Piece], kept: usize, format: &FrameFormat) -> Result<(), hdf5::Error> {
     let (rows, columns) = (format.shape.rows, format.shape.columns);
     let per_file = format.frames_per_file as usize;
     let Some(data) = entry.child("data") else {
         return Err("/entry/data is missing".into());
     };
     let files = kept.div_ceil(per_file);
-    for gone in files.max(1)..format.frames.div_ceil(format.frames_per_file) as usize {
+    for gone in files.max(1)..format.files() as usize {
         data.group_ref().unlink(&format!("data_{:06}", gone + 1))?;
     }
     let mut builder = nexus::empty_pixels(data.group_ref(), format.pixel_type);
-    for index in 0..files {
-        let first = index * per_file;
-        let frames = per_file.min(kept - first);
-        let name = file_name(run, index as u64);
+    for piece in pieces {
+        let (first, frames) = (piece.first as usize, piece.frames as usize);
+        let (within, of) = (piece.within as usize, piece.of as usize);
+        let source: hdf5::Selection = (within..within + frames, .., ..).into();
         let target: hdf5::Selection = (first..first + frames, .., ..).into();
-        builder = builder.virtual_map(name, FRAMES, (frames, rows, columns), .., (kept, rows, columns), target);
+        let (from, to) = ((of, rows, columns), (kept, rows, columns));
+        builder = builder.virtual_map(&piece.name, FRAMES, from, source, to, target);
     }
     let dataset = builder.shape((kept, rows, columns)).create("data")?;
     // NeXus names one of the two places as the dataset's own, the other one is a link to it.

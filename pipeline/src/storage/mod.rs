@@ -4,6 +4,7 @@
 //! STORE/PROPOSAL/YYYYMMDD/RUN/
 //!     RUN_master.h5          NeXus: what people open; results, ledger, and the frames by reference
 //!     RUN_data_000001.h5 …   raw frames, one chunk each, written directly
+//!     RUN_journal_0001.bin   where every stored frame lies, with its checksum
 //!     state.jsonl            one line per change of state, only ever appended
 //!     run.json               what the run is; written last, by rename, then never changed
 //! ```
@@ -16,14 +17,25 @@
 //! or NaN, and `/entry/ledger` says which frames those are. A run that ends early keeps the frames up to the
 //! last one that was stored or analysed.
 //!
-//! `unsafe` lives in `h5` only.
+//! A run that was interrupted is finished from its journal at the next start ([`Store::recover`]). What it takes for that
+//! lies beside the data until the run is closed (`start`).
+//!
+//! `unsafe` lives in `h5` and `io` only.
 
 mod azint;
 mod codec;
+mod data_file;
 mod data_files;
 mod error;
 mod facts;
+mod frame_writer;
 mod h5;
+mod hash;
+mod head;
+mod io;
+pub mod journal;
+mod journal_file;
+mod keeper;
 mod ledger;
 mod master;
 mod nexus;
@@ -31,19 +43,30 @@ mod nxmx;
 mod nxtomo;
 mod open;
 mod read;
+mod recover;
+mod reduced;
 mod reserve;
 mod results;
 mod run_json;
 mod seal;
+mod start;
 mod store;
+mod volume;
 mod writer;
 
 use error::At;
 pub use error::StoreError;
-pub use read::{read_dataset_f32, read_frame, read_ledger};
+pub use journal_file::JournalRecords;
+pub use keeper::Outcomes;
+pub use nxtomo::read_tomography_columns;
+pub use read::{read_array, read_dataset_f32, read_frame, read_ledger};
+pub use recover::Recovered;
+pub use reduced::{FrameFacts, StoredCurve, list_datasets, list_images};
+pub use reduced::{read_curve, read_frame_facts, read_frame_metadata, read_image, read_mask, read_names, read_scalar};
 pub use results::{curve_path, final_path, image_path, scalar_path};
 pub use run_json::{FileRecord, RunRecord};
 pub use store::{Store, StoredRun, check_name};
+pub use volume::{SLAB_SLICES, VolumeConfig, VolumeFormat, VolumeRange, VolumeWriter};
 pub use writer::RunWriter;
 
 use std::collections::BTreeMap;
@@ -59,7 +82,7 @@ pub struct RunInfo {
     pub sample: String,
     /// technique of the recipe
     pub technique: String,
-    /// NeXus application definition: `NXmx` or `NXtomo`
+    /// NeXus application definition: `NXmx` or `NXtomo`; `NXtomoproc` of a volume
     pub definition: String,
     /// UTC time of arming
     pub start_time: jiff::Timestamp,
@@ -103,6 +126,10 @@ pub struct WriterConfig {
     pub compress: bool,
     /// frames in one data file
     pub frames_per_file: u64,
+    /// whether frames are stored; a derived run leaves them where they are
+    pub store_frames: bool,
+    /// threads that compress and write; 0: two to four, by the machine's cores
+    pub threads: usize,
     /// calibrated geometry, where the recipe has one: it goes before what the detector says
     pub geometry: Option<frame::Geometry>,
 }
@@ -154,6 +181,21 @@ pub struct RunEnd {
     pub summary: serde_json::Value,
     /// values by frame number, one per expected frame
     pub metadata: Vec<crate::frame_metadata::MetadataColumn>,
+}
+
+/// The journal of a closed run: where every stored frame lies, with the checksum of its bytes.
+///
+/// # Errors
+/// [`StoreError::Io`] where a segment cannot be read.
+pub fn read_journal(folder: &std::path::Path, record: &RunRecord) -> Result<JournalRecords, StoreError> {
+    let tag = journal_file::tag(&record.proposal, &record.id, record.start_time);
+    journal_file::read(folder, &record.id, tag)
+}
+
+/// Name of a data file of a run: which one, from 0 on, and which of those that took over from each other, from 1 on (see
+/// [`journal::Record::Replaced`]).
+pub fn data_file_name(run: &str, slot: u64, generation: u32) -> String {
+    data_files::file_name(run, slot, generation)
 }
 
 /// Lets libhdf5 decode bitshuffle-LZ4 in this process, also without plugins on the machine; `file` is about to be read.

@@ -1,9 +1,11 @@
 //! What NXtomo asks for.
 
-use super::RunInfo;
+use super::error::{At, StoreError};
 use super::nexus::{self, Nx};
+use super::{RunInfo, open};
 use frame::{FrameKind, StreamDescription};
 use hdf5::Dataset;
+use std::path::Path;
 
 type Result<T> = std::result::Result<T, hdf5::Error>;
 
@@ -48,4 +50,25 @@ pub(super) fn write(
         image_key,
         rotation_angle,
     })
+}
+
+/// Kind and angle (degrees; NaN: none) of every frame of a closed run, from its master file. A frame that was never stored
+/// is invalid and keeps the angle that was planned for it.
+///
+/// # Errors
+/// [`StoreError::Hdf5`] where the file is none of a tomography.
+pub fn read_tomography_columns(master: &Path) -> std::result::Result<(Vec<FrameKind>, Vec<f64>), StoreError> {
+    let read = || -> Result<(Vec<i32>, Vec<f64>)> {
+        let file = open::read(master)?;
+        let keys = file.dataset("entry/instrument/detector/image_key")?.read_raw()?;
+        Ok((keys, file.dataset("entry/sample/rotation_angle")?.read_raw()?))
+    };
+    let (keys, angles_deg) = read().at("reading image_key and rotation_angle of", master)?;
+    let kind = |key: &i32| {
+        u8::try_from(*key)
+            .ok()
+            .and_then(FrameKind::from_code)
+            .unwrap_or(FrameKind::Invalid)
+    };
+    Ok((keys.iter().map(kind).collect(), angles_deg))
 }

@@ -2,16 +2,16 @@
 //! none, a process that was started meanwhile keeps them alive, and who reads before `run.json` is there reads
 //! at their own risk anyway.
 
-use hdf5::plist::FileAccess;
 use hdf5::plist::file_access::FileAccessBuilder;
 use std::path::Path;
 
 type Result<T> = std::result::Result<T, hdf5::Error>;
 
-/// Creates a file that every reader of the last fifteen years knows (format of libhdf5 1.8).
-pub(super) fn create_v18(path: &Path) -> Result<hdf5::File> {
+/// Creates a file that every reader knows, with the oldest structures: without checksums in them, so that numbers of
+/// the head can be changed in place.
+pub(super) fn create_earliest(path: &Path) -> Result<hdf5::File> {
     hdf5::File::with_options()
-        .with_fapl(|fapl| unlocked(fapl).libver_v18())
+        .with_fapl(|fapl| unlocked(fapl).libver_earliest())
         .create_excl(path)
 }
 
@@ -30,11 +30,6 @@ pub(super) fn read(path: &Path) -> Result<hdf5::File> {
 /// Opens a file for writing.
 pub(super) fn write(path: &Path) -> Result<hdf5::File> {
     hdf5::File::with_options().with_fapl(unlocked).open_rw(path)
-}
-
-/// The property list that the others use.
-pub(super) fn access() -> Result<FileAccess> {
-    unlocked(&mut FileAccessBuilder::new()).finish()
 }
 
 fn unlocked(fapl: &mut FileAccessBuilder) -> &mut FileAccessBuilder {

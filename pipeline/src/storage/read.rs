@@ -23,19 +23,28 @@ use std::path::{Path, PathBuf};
 pub fn read_frame(path: &Path, frame: u64) -> Result<(Vec<u8>, Shape, PixelType), StoreError> {
     let master = master_of(path)?;
     h5::register_bitshuffle().at("registering filter 32008 for", &master)?;
-    let (file, chunk) = locate(&master, frame)?;
-    let opened = open_file(&file)?;
-    let dataset = opened.dataset(FRAMES).at("opening the frames of", &file)?;
-    let (frames, shape, pixel_type) = describe(&dataset, &file)?;
-    if chunk >= frames as u64 {
-        return Err(StoreError::FrameNumber {
-            frame,
-            frames: frames as u64,
-        });
-    }
-    let place = h5::chunk_place(&dataset, chunk).at("looking up a frame in", &file)?;
-    let Some(place) = place else {
-        return Err(StoreError::FrameMissing { frame, path: file });
+    let (mut file, chunk) = locate(&master, frame, 1)?;
+    let mut generation = 1;
+    let (dataset, shape, pixel_type, place) = loop {
+        let opened = open_file(&file)?;
+        let dataset = opened.dataset(FRAMES).at("opening the frames of", &file)?;
+        let (frames, shape, pixel_type) = describe(&dataset, &file)?;
+        if chunk >= frames as u64 {
+            return Err(StoreError::FrameNumber {
+                frame,
+                frames: frames as u64,
+            });
+        }
+        if let Some(place) = h5::chunk_place(&dataset, chunk).at("looking up a frame in", &file)? {
+            break (dataset, shape, pixel_type, place);
+        }
+        // A file that the disk refused has others that went on in its place.
+        generation += 1;
+        let next = locate(&master, frame, generation)?.0;
+        if !next.is_file() {
+            return Err(StoreError::FrameMissing { frame, path: file });
+        }
+        file = next;
     };
     let filtered = !dataset.filters().is_empty() && place.filters_skipped & 1 == 0;
     let mut stored = vec![0; place.bytes as usize];
@@ -104,8 +113,36 @@ pub fn read_dataset_f32(path: &Path, dataset: &str, rows: Range<usize>) -> Resul
     read().at("reading from", &master)
 }
 
+/// Sizes, slowest first, and values of a whole dataset of numbers; without a name, of the only dataset at the file's root.
+///
+/// # Errors
+/// [`StoreError::Hdf5`] where there is no such dataset or, without a name, not exactly one.
+pub fn read_array(path: &Path, dataset: Option<&str>) -> Result<(Vec<usize>, Vec<f64>), StoreError> {
+    h5::register_bitshuffle().at("registering filter 32008 for", path)?;
+    let file = open_file(path)?;
+    let read = || -> Result<(Vec<usize>, Vec<f64>), hdf5::Error> {
+        let dataset = match dataset {
+            Some(name) => file.dataset(name)?,
+            None => {
+                let mut all = file.datasets()?;
+                match (all.pop(), all.len()) {
+                    (Some(only), 0) => only,
+                    (_, others) => {
+                        let found = if others == 0 { "none" } else { "several" };
+                        return Err(
+                            format!("{found} at the root of the file: name the dataset, as FILE::/path").into(),
+                        );
+                    }
+                }
+            }
+        };
+        Ok((dataset.shape(), dataset.read_raw::<f64>()?))
+    };
+    read().at("reading an array from", path)
+}
+
 /// The master file of a run that is given by its folder or by the master file itself.
-fn master_of(path: &Path) -> Result<PathBuf, StoreError> {
+pub(super) fn master_of(path: &Path) -> Result<PathBuf, StoreError> {
     if !path.is_dir() {
         return Ok(path.to_path_buf());
     }
@@ -118,8 +155,8 @@ fn master_of(path: &Path) -> Result<PathBuf, StoreError> {
     }
 }
 
-/// Data file of a frame, and its index there.
-fn locate(master: &Path, frame: u64) -> Result<(PathBuf, u64), StoreError> {
+/// Data file of a frame, the first or one that took over from it, and the frame's index there.
+fn locate(master: &Path, frame: u64, generation: u32) -> Result<(PathBuf, u64), StoreError> {
     let file = open_file(master)?;
     let look = || -> Result<(u64, u64), hdf5::Error> {
         let frames = file.dataset(FRAMES)?.shape().first().copied().unwrap_or(0) as u64;
@@ -141,12 +178,12 @@ fn locate(master: &Path, frame: u64) -> Result<(PathBuf, u64), StoreError> {
         });
     };
     Ok((
-        master.with_file_name(file_name(run, frame / per_file)),
+        master.with_file_name(file_name(run, frame / per_file, generation)),
         frame % per_file,
     ))
 }
 
-fn open_file(path: &Path) -> Result<hdf5::File, StoreError> {
+pub(super) fn open_file(path: &Path) -> Result<hdf5::File, StoreError> {
     open::read(path).at("opening", path)
 }
 

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-const FILE_NAME: &str = ".reserve";
+pub(super) const FILE_NAME: &str = ".reserve";
 const BASE_BYTES: u64 = 4 << 20;
 /// Index, ledger and scalars of one frame, generously.
 const FRAME_BYTES: u64 = 256;

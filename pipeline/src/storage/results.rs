@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const BLOCK_ROWS: usize = 256;
 const BLOCK_BYTES_MAX: usize = 16 << 20;
 /// Names under `/entry/results` that no curve may have.
-const RESERVED: [&str; 6] = [
+pub(super) const RESERVED: [&str; 6] = [
     "scalars",
     "final",
     "images",

@@ -12,8 +12,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
-/// Version of the layout of `run.json`.
-const VERSION: u32 = 1;
+/// Version of the layout of `run.json`. Version 1 had a SHA-256 of every file, as `sha256`.
+const VERSION: u32 = 2;
 const STATE_JSONL: &str = "state.jsonl";
 
 /// One file of a run.
@@ -23,8 +23,16 @@ pub struct FileRecord {
     pub name: String,
     /// size
     pub bytes: u64,
-    /// SHA-256 of the closed file, hexadecimal
-    pub sha256: String,
+    /// how `hash` was made: `blake3` (of runs of version 1: `sha256`)
+    #[serde(default = "first_algorithm")]
+    pub algorithm: String,
+    /// hash of the closed file, hexadecimal
+    #[serde(alias = "sha256")]
+    pub hash: String,
+}
+
+fn first_algorithm() -> String {
+    "sha256".into()
 }
 
 /// `run.json`: what a closed run is.
@@ -60,6 +68,9 @@ pub struct RunRecord {
     pub frames: Value,
     /// the master file first, then the data files in order
     pub files: Vec<FileRecord>,
+    /// the journal: where every stored frame lies, with its checksum
+    #[serde(default)]
+    pub journal: Vec<FileRecord>,
     /// recipe and parameters as used
     pub parameters: Value,
     /// program and version
@@ -112,6 +123,7 @@ impl RunRecord {
             state: end.state,
             frames: end.counts,
             files,
+            journal: Vec::new(),
             parameters: info.parameters,
             software: info.software,
             configuration_sha256: info.configuration_sha256,
@@ -138,9 +150,9 @@ impl RunRecord {
             path: path.clone(),
             reason: error.to_string(),
         })?;
-        if record.version != VERSION {
+        if !(1..=VERSION).contains(&record.version) {
             let reason = format!(
-                "it has version {}, this program reads version {VERSION}",
+                "it has version {}, this program reads versions 1 to {VERSION}",
                 record.version
             );
             return Err(StoreError::Record { path, reason });

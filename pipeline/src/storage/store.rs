@@ -109,7 +109,7 @@ impl Store {
 
     /// Every folder three levels down, closed or not. A folder that this process may not look into, as a disk's
     /// `lost+found`, holds no run of its own.
-    fn run_folders(&self) -> Result<Vec<PathBuf>, StoreError> {
+    pub(super) fn run_folders(&self) -> Result<Vec<PathBuf>, StoreError> {
         let proposals = folders_in(fs::read_dir(&self.root).at("listing", &self.root)?);
         let below = |folders: Vec<PathBuf>| {
             let listed = folders.into_iter().filter_map(|folder| fs::read_dir(folder).ok());

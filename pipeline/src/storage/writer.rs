@@ -1,22 +1,36 @@
 //! The run's writer: everything is created before frame 0, frames and results go in without allocation, and
-//! the files are closed, verified, synced and described at the end.
+//! the files are closed, verified, synced and described at the end. Frames go through threads of their own
+//! (`frame_writer`, `keeper`); results go through libhdf5, on the thread that owns this.
 
-use super::codec::{self, Compressor};
+use super::codec;
 use super::data_files::{DataFiles, FRAMES, FrameFormat};
 use super::error::{At, StoreError};
 use super::facts::Facts;
+use super::frame_writer::{self, Common, Done, Job, Payload};
+use super::io::Aligned;
+use super::journal::Journal;
+use super::journal_file::{self, JournalFile};
+use super::keeper::{Keeper, NoOutcomes, Outcomes};
 use super::master::{Frames, Master};
 use super::reserve::Reserve;
 use super::run_json::{self, RunRecord};
+use super::start::{START_MASTER, Start};
 use super::store::check_name;
 use super::{CurveAxis, DatasetInfo, LedgerColumns, RunEnd, RunInfo, Store, WriterConfig, h5, read, results, seal};
+use crossbeam_channel::{Sender, bounded};
+use driver::memory::FrameLease;
 use frame::codec::Beneath;
 use frame::{Compression, FrameHeader, FrameKind, FrameResult, Image, PixelType, ResultLayout, StreamDescription};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
 
-/// Bit 0: filter 32008, the only one, was not applied.
-const UNFILTERED: u32 = 1;
+/// Frames that may wait for a thread; never more than a ring has slots.
+const JOBS_MAX: usize = 4096;
+/// Frames that were written and wait to be made safe, while a sync goes on.
+const DONE_MAX: usize = 1 << 15;
 
 /// Writes one run. Not shared: one thread owns it while the run records.
 #[derive(Debug)]
@@ -27,11 +41,29 @@ pub struct RunWriter {
     layout: ResultLayout,
     format: FrameFormat,
     files: Vec<PathBuf>,
-    data: DataFiles,
     master: Master,
-    compressor: Option<Compressor>,
-    frames: Frames,
     reserve: Reserve,
+    store_frames: bool,
+    common: Arc<Common>,
+    thread_count: usize,
+    /// before the threads are started, and after they have ended
+    safe: Option<Safe>,
+    threads: Option<Threads>,
+}
+
+/// The journal, and the frames that it knows.
+#[derive(Debug)]
+struct Safe {
+    journal_file: JournalFile,
+    frames: Frames,
+}
+
+/// The threads, and the queue that they end with.
+#[derive(Debug)]
+struct Threads {
+    jobs: Sender<Job>,
+    disk: Vec<JoinHandle<()>>,
+    keeper: JoinHandle<Keeper>,
 }
 
 impl RunWriter {
@@ -83,14 +115,33 @@ impl RunWriter {
             frames: stream.frames_expected,
             frames_per_file: config.frames_per_file,
         };
-        let data = DataFiles::create(&folder, &info.id, format)?;
-        let master_path = folder.join(format!("{}_master.h5", info.id));
-        let facts = Facts::new(stream, config.geometry.as_ref());
-        let master = Master::create(&master_path, info, stream, layout, axes, &facts, format)?;
+        Start::begin(&folder)?;
         run_json::append_state(&folder, "recording", serde_json::json!({}))?;
-        let files = std::iter::once(master_path.clone())
+        let data = DataFiles::create(&folder, &info.id, format)?;
+        let files = std::iter::once(folder.join(format!("{}_master.h5", info.id)))
             .chain(data.paths().map(Path::to_path_buf))
-            .collect();
+            .collect::<Vec<_>>();
+        let master_path = files[0].clone();
+        let facts = Facts::new(stream, config.geometry.as_ref());
+        let create = || Master::create(&master_path, info, stream, layout, axes, &facts, format);
+        // Made twice: one copy stays closed, for a start that has to finish the run.
+        let first = create()?;
+        let end = RunEnd {
+            state: "recording".into(),
+            end_time: info.start_time,
+            counts: serde_json::Value::Null,
+            summary: serde_json::Value::Null,
+            metadata: Vec::new(),
+        };
+        let record = RunRecord::new(info, end, Vec::new(), first.warnings().to_vec());
+        let start = Start::new(record, format, first.per_frame(), first.end_estimated());
+        drop(first);
+        let kept = folder.join(START_MASTER);
+        fs::rename(&master_path, &kept).at("renaming to", &kept)?;
+        fs::File::open(&kept)
+            .and_then(|file| file.sync_all())
+            .at("syncing", &kept)?;
+        let master = create()?;
         let expected = stream.frames_expected as usize;
         let known = |index: usize| stream.kinds.get(index).copied().unwrap_or(FrameKind::Sample) as u8;
         let frames = Frames {
@@ -101,10 +152,15 @@ impl RunWriter {
                 .collect(),
         };
         // What comes unpacked into a file of Zstandard chunks is stored as it is: Zstandard is not made here.
-        let compressor = (config.compress && format.filter == Some(Beneath::Lz4))
-            .then(|| Compressor::new(format.frame_bytes(), format.pixel_type));
+        let compress = config.compress && format.filter == Some(Beneath::Lz4);
         let (info, layout) = (info.clone(), layout.clone());
         let reserve = Reserve::take(&folder, format.frames)?;
+        let journal_file = JournalFile::create(&folder, &info.id, format.frames)?;
+        start.publish(&folder)?;
+        let thread_count = match config.threads {
+            0 => std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 4),
+            threads => threads,
+        };
         Ok(RunWriter {
             folder,
             master_path,
@@ -112,12 +168,45 @@ impl RunWriter {
             layout,
             format,
             files,
-            data,
             master,
-            compressor,
-            frames,
             reserve,
+            common: Arc::new(Common::new(data, compress)),
+            thread_count,
+            safe: Some(Safe { journal_file, frames }),
+            threads: None,
+            store_frames: config.store_frames,
         })
+    }
+
+    /// Whether frames are stored; those of a derived run stay where they are.
+    pub fn stores_frames(&self) -> bool {
+        self.store_frames
+    }
+
+    /// Starts the threads that write, compress and sync; `outcomes` hears what becomes of every frame. Without this they
+    /// start with the first frame, and nobody hears.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] where no thread can be started.
+    pub fn begin(&mut self, outcomes: Arc<dyn Outcomes>) -> Result<(), StoreError> {
+        if self.threads.is_some() {
+            return Ok(());
+        }
+        let Some(Safe { journal_file, frames }) = self.safe.take() else {
+            return Err(self.ended());
+        };
+        let (jobs, to_do) = bounded::<Job>(JOBS_MAX);
+        let (done, to_keeper) = bounded::<Done>(DONE_MAX);
+        let disk = frame_writer::start(&self.common, &to_do, &done, self.thread_count, &self.folder)?;
+        let tag = journal_file::tag(&self.info.proposal, &self.info.id, self.info.start_time);
+        let journal = Journal::new(tag, DONE_MAX);
+        let keeper = Keeper::new(self.common.clone(), journal, journal_file, frames, outcomes);
+        let keeper = std::thread::Builder::new()
+            .name("fluxline-sync".into())
+            .spawn(move || keeper.serve(&to_keeper))
+            .at("starting a thread for", &self.folder)?;
+        self.threads = Some(Threads { jobs, disk, keeper });
+        Ok(())
     }
 
     /// The run's folder.
@@ -195,33 +284,70 @@ impl RunWriter {
             .collect()
     }
 
-    /// Stores one frame under its number. A compressed payload is passed through as it is; an uncompressed one is
-    /// compressed where the run says so. Allocates nothing.
+    /// Hands a frame over to be stored under its number, from where it lies. A compressed payload is passed through as it
+    /// is; an uncompressed one is compressed where the run says so. Allocates nothing. What becomes of the frame
+    /// is told to the [`Outcomes`] of [`RunWriter::begin`].
     ///
     /// # Errors
     /// [`StoreError::FrameNumber`], [`StoreError::FrameMismatch`] when shape, type or size differ from the
-    /// stream, [`StoreError::Codec`], [`StoreError::DiskFull`], [`StoreError::Hdf5`]. The other frames are untouched.
+    /// stream; the frame is not taken then.
+    pub fn store(&mut self, lease: FrameLease) -> Result<(), StoreError> {
+        self.check_frame(lease.header(), lease.payload())?;
+        self.submit(frame_writer::job_of(lease))
+    }
+
+    /// Stores a copy of one frame and waits until it is written, though not yet synced.
+    ///
+    /// # Errors
+    /// As [`RunWriter::store`], and [`StoreError::Codec`], [`StoreError::DiskFull`], [`StoreError::Io`]. The other frames
+    /// are untouched.
     pub fn write_frame(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), StoreError> {
-        let frame = header.frame_number.get();
         self.check_frame(header, payload)?;
-        let passed = header.compression != Compression::None as u8;
-        match (&mut self.compressor, passed) {
-            (Some(compressor), false) => {
-                let compressed = compressor.compress(payload).map_err(|source| StoreError::Codec {
-                    frame,
-                    doing: "compressed",
-                    source,
-                })?;
-                self.data.write(frame, 0, compressed)?;
-            }
-            (None, false) if self.format.filter.is_some() => self.data.write(frame, UNFILTERED, payload)?,
-            _ => self.data.write(frame, 0, payload)?,
+        let mut copy = Aligned::new(payload.len());
+        copy.bytes_mut()[..payload.len()].copy_from_slice(payload);
+        let (reply, answer) = bounded(1);
+        self.submit(Job {
+            chunk: frame_writer::chunk_of(header),
+            packed: header.compression != Compression::None as u8,
+            payload: Payload::Copy(copy, payload.len()),
+            reply: Some(reply),
+        })?;
+        answer.recv().unwrap_or_else(|_| Err(self.ended()))
+    }
+
+    fn submit(&mut self, job: Job) -> Result<(), StoreError> {
+        if self.threads.is_none() {
+            self.begin(Arc::new(NoOutcomes))?;
         }
-        let index = frame as usize;
-        self.frames.stored[index] = true;
-        self.frames.kinds[index] = header.kind;
-        self.frames.angles_deg[index] = header.angle_deg.get();
-        Ok(())
+        let Some(threads) = &self.threads else {
+            return Err(self.ended());
+        };
+        self.common.in_flight.fetch_add(1, Relaxed);
+        threads.jobs.send(job).map_err(|_| self.ended())
+    }
+
+    fn ended(&self) -> StoreError {
+        ended(&self.folder)
+    }
+
+    /// Waits until every frame that was handed over is safe or has failed. No frame is taken any more.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] where a thread has panicked.
+    pub fn drain(&mut self) -> Result<(), StoreError> {
+        let Some(Threads { jobs, disk, keeper }) = self.threads.take() else {
+            return Ok(());
+        };
+        drop(jobs);
+        let panicked = disk.into_iter().filter_map(|thread| thread.join().err()).count();
+        let Ok(keeper) = keeper.join() else {
+            return Err(self.ended());
+        };
+        self.safe = Some(Safe {
+            journal_file: keeper.journal_file,
+            frames: keeper.frames,
+        });
+        if panicked > 0 { Err(self.ended()) } else { Ok(()) }
     }
 
     /// Stores one result under its frame's number; rows are buffered and written in blocks. Allocates nothing.
@@ -229,7 +355,7 @@ impl RunWriter {
     /// # Errors
     /// [`StoreError::FrameNumber`], [`StoreError::ResultLayout`], [`StoreError::DiskFull`], [`StoreError::Hdf5`].
     pub fn write_result(&mut self, result: &FrameResult) -> Result<(), StoreError> {
-        self.master.results().write(result)
+        self.master.write_result(result)
     }
 
     /// Notes which packets of a frame never came, one bit each. Allocates nothing.
@@ -244,7 +370,8 @@ impl RunWriter {
     ///
     /// # Errors
     /// [`StoreError::Io`] when the folder cannot be removed.
-    pub fn discard(self) -> Result<(), StoreError> {
+    pub fn discard(mut self) -> Result<(), StoreError> {
+        self.drain()?;
         let folder = self.folder.clone();
         drop(self);
         fs::remove_dir_all(&folder).at("removing", &folder)
@@ -277,27 +404,39 @@ impl RunWriter {
         finals: &[(String, Vec<f32>, String)],
         end: RunEnd,
     ) -> Result<Vec<PathBuf>, StoreError> {
+        self.drain()?;
         self.reserve.release();
-        let stored_end = self
-            .frames
+        let Some(Safe { journal_file, frames }) = self.safe else {
+            return Err(ended(&self.folder));
+        };
+        let stored_end = frames
             .stored
             .iter()
             .rposition(|stored| *stored)
             .map_or(0, |last| last as u64 + 1);
         let kept = match end.state.as_str() {
             "complete" => self.format.frames,
-            _ => stored_end.max(self.master.results().end()),
+            _ => stored_end.max(self.master.results_end()),
         };
         let warnings = self.master.warnings().to_vec();
-        let master = self.master.finish(kept, &self.frames, ledger, images, finals, &end);
-        let data = self.data.finish(kept);
+        let (data, pieces) = {
+            let mut files = self.common.files();
+            (files.finish(kept), files.pieces(kept))
+        };
+        let master = self
+            .master
+            .finish((kept, &pieces), &frames, ledger, images, finals, &end);
+        let data = data?;
         master?;
         let mut records = vec![seal::seal(&self.master_path)?];
-        records.extend(data?);
-        verify(&self.master_path, kept, &self.frames, &self.format)?;
+        records.extend(data);
+        verify(&self.master_path, kept, &frames, &self.format)?;
         run_json::sync_folder(&self.folder)?;
         let left = records.iter().map(|record| self.folder.join(&record.name)).collect();
-        RunRecord::new(&self.info, end, records, warnings).publish(&self.folder)?;
+        let mut record = RunRecord::new(&self.info, end, records, warnings);
+        record.journal = journal_file.close()?;
+        record.publish(&self.folder)?;
+        Start::clear(&self.folder);
         Ok(left)
     }
 
@@ -360,6 +499,11 @@ impl RunWriter {
             None => differs("compression code", header.compression.to_string(), "0, 1 or 2".into()),
         }
     }
+}
+
+fn ended(folder: &Path) -> StoreError {
+    let source = std::io::Error::other("the threads that write it have ended");
+    StoreError::io("writing to", folder, source, 0)
 }
 
 /// What no file can be made of.

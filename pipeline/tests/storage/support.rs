@@ -94,6 +94,8 @@ pub fn config(compress: bool, frames_per_file: u64) -> WriterConfig {
     WriterConfig {
         compress,
         frames_per_file,
+        store_frames: true,
+        threads: 0,
         geometry: None,
     }
 }

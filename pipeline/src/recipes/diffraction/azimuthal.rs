@@ -25,7 +25,7 @@ pub(super) struct AzimuthalParameters {
     pub poni: Option<PathBuf>,
     /// Number of bins (1 to 65535).
     pub bins: usize,
-    /// Unit of the axis as pyFAI writes it: "q_nm^-1", "q_A^-1", "2th_deg", "2th_rad" or "r_mm".
+    /// Unit of the axis as pyFAI writes it: "q_nm^-1", "q_A^-1", "2th_deg", "2th_rad", "r_mm" or "d_A".
     #[schemars(with = "String")]
     pub unit: Unit,
     /// Range of the axis in its unit, [low, high]; the whole detector unless given.
@@ -70,6 +70,13 @@ impl AzimuthalParameters {
         };
         if !(1..=65535).contains(&self.bins) {
             return wrong("bins", self.bins.to_string(), "allowed is 1 to 65535");
+        }
+        if matches!(self.error_model, ErrorModel::Azimuthal | ErrorModel::Hybrid) {
+            return wrong(
+                "error_model",
+                format!("{:?}", self.error_model).to_lowercase(),
+                "allowed is poisson or none",
+            );
         }
         if let Some(factor) = self.polarization.filter(|factor| !(-1.0..=1.0).contains(factor)) {
             return wrong("polarization", factor.to_string(), "allowed is -1 to 1");

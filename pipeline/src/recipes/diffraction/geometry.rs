@@ -1,14 +1,21 @@
-//! Where pixels are: a `.poni` file, or what the source says.
+//! Where pixels are: a `.poni` file, the newest one of the store that is for the detector, or what the source says.
 
 use super::super::{RecipeError, Setup};
 use frame::Geometry;
 use std::path::PathBuf;
 
-/// The geometry of the file, or what the source says; `operation` names the asker in messages.
-pub(super) fn load(setup: &Setup<'_>, operation: &str, poni: Option<&PathBuf>) -> Result<Geometry, RecipeError> {
+/// The geometry of the file, of the store, or what the source says; `operation` names the asker in messages.
+pub(super) fn load(
+    setup: &Setup<'_>,
+    operation: &'static str,
+    poni: Option<&PathBuf>,
+) -> Result<Geometry, RecipeError> {
     let shape = setup.stream.shape;
     let Some(path) = poni else {
-        return of_stream(setup, operation);
+        return match super::stored::poni(setup, operation)? {
+            Some(found) => Ok(found.content.geometry),
+            None => of_stream(setup, operation),
+        };
     };
     let path = setup.path(path);
     let text = std::fs::read_to_string(&path)

@@ -1,17 +1,21 @@
-//! Diffraction: mask, dark and flat → statistics → spots → hit or miss → azimuthal curve, frame by frame, and the mean curve of the run.
+//! Diffraction: photons or true counts → mask, dark and flat → statistics → spots → hit or miss → azimuthal curve, frame by frame, and the mean curve of the run.
 
 mod azimuthal;
+mod convert;
 mod correct;
 mod geometry;
 mod hits;
 mod spots;
 mod statistics;
+mod stored;
 
 use super::{Operation, Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
+use crate::calibrations::CalibrationRecord;
 use crate::config::{ConfigError, RecipeConfig};
 use azimuthal::{Azimuthal, AzimuthalParameters};
+use convert::{CountRateParameters, GainParameters};
 use correct::CorrectParameters;
-use frame::ResultLayout;
+use frame::{PixelMask, PixelType, ResultLayout, Shape};
 use hits::{HitParameters, Hits};
 use spots::{SpotParameters, Spots};
 use statistics::{StatisticsOperation, StatisticsParameters};
@@ -20,7 +24,15 @@ use statistics::{StatisticsOperation, StatisticsParameters};
 pub struct Diffraction;
 
 /// Operations in the only order that makes sense: a correction belongs before what it corrects.
-const OPERATIONS: [&str; 5] = ["correct", "statistics", "spots", "hits", "azimuthal"];
+const OPERATIONS: [&str; 7] = [
+    "gain",
+    "countrate",
+    "correct",
+    "statistics",
+    "spots",
+    "hits",
+    "azimuthal",
+];
 
 impl Technique for Diffraction {
     fn name(&self) -> &'static str {
@@ -41,6 +53,14 @@ impl Technique for Diffraction {
 
     fn schemas(&self) -> Vec<(String, serde_json::Value)> {
         vec![
+            (
+                "[recipe.NAME.gain]` of diffraction".into(),
+                schemars::schema_for!(GainParameters).to_value(),
+            ),
+            (
+                "[recipe.NAME.countrate]` of diffraction".into(),
+                schemars::schema_for!(CountRateParameters).to_value(),
+            ),
             (
                 "[recipe.NAME.correct]` of diffraction".into(),
                 schemars::schema_for!(CorrectParameters).to_value(),
@@ -84,6 +104,13 @@ impl Technique for Diffraction {
             let expected = "\"hits\" counts spots: list \"spots\" before it";
             return Err(ConfigError::value(format!("recipe.{name}.operations"), value, expected));
         }
+        if asked("gain") && asked("countrate") {
+            let value = format!("{:?}", config.operations);
+            let expected = "\"gain\" is of an integrating detector, \"countrate\" of a counting one: list one of them";
+            return Err(ConfigError::value(format!("recipe.{name}.operations"), value, expected));
+        }
+        parameters::<GainParameters>(name, config, "gain")?;
+        parameters::<CountRateParameters>(name, config, "countrate")?;
         parameters::<CorrectParameters>(name, config, "correct")?;
         parameters::<SpotParameters>(name, config, "spots")?.check(name)?;
         parameters::<HitParameters>(name, config, "hits")?.check(name)?;
@@ -98,7 +125,9 @@ impl Technique for Diffraction {
         let spots: SpotParameters = setup.parameters("spots")?;
         let hits: HitParameters = setup.parameters("hits")?;
         let azimuthal: AzimuthalParameters = setup.parameters("azimuthal")?;
-        let corrections = correct.load(setup)?;
+        let gain: GainParameters = setup.parameters("gain")?;
+        let countrate: CountRateParameters = setup.parameters("countrate")?;
+        let raw = setup;
         let mut prepared = Prepared {
             layout: ResultLayout::default(),
             axes: Vec::new(),
@@ -107,13 +136,59 @@ impl Technique for Diffraction {
             geometry: None,
             counters: Vec::new(),
             may_veto: false,
-            parameters: serde_json::json!({
-                "recipe": setup.recipe, "technique": "diffraction", "operations": setup.config.operations,
-                "correct": correct, "statistics": statistics, "spots": spots, "hits": hits,
-                "azimuthal": azimuthal,
-                "saturation_value": corrections.saturation,
-            }),
-            mask: corrections.mask.clone(),
+            live: Default::default(),
+            warnings: Vec::new(),
+            afterwards: None,
+            parameters: serde_json::Value::Null,
+            mask: PixelMask::none(Shape::new(0, 0)),
+        };
+        let conversion = if asked("gain") {
+            Some(convert::plan_gain(raw, &gain, &mut prepared)?)
+        } else if asked("countrate") {
+            let invalid = correct::invalid_value(correct.invalid, raw.stream);
+            convert::plan_countrate(raw, &countrate, invalid, &mut prepared)?
+        } else {
+            None
+        };
+        // Operations behind a conversion see its frames, not the raw ones.
+        let setup = &Setup {
+            stream: conversion.as_ref().map_or(raw.stream, |conversion| &conversion.stream),
+            ..*raw
+        };
+        let corrections = correct.load(setup, asked("correct"), asked("gain"))?;
+        let mut used: Vec<CalibrationRecord> = conversion.iter().flat_map(|plan| plan.used.clone()).collect();
+        used.extend(corrections.used.iter().cloned());
+        let asks_store = (asked("azimuthal") && azimuthal.poni.is_none()) || (asked("spots") && spots.poni.is_none());
+        if asks_store && let Some(found) = stored::poni(setup, "azimuthal")? {
+            used.push(found.record);
+        }
+        if raw.stream.pixel_type == PixelType::U8 && raw.stream.parts > 0 {
+            let warning = "8-bit counters begin again at 0 after 255 and nothing tells: keep the rate times the frame time below 255";
+            prepared.warnings.push(warning.into());
+        }
+        for record in &used {
+            let warnings = record.warnings.iter();
+            prepared
+                .warnings
+                .extend(warnings.map(|warning| format!("{}: {warning}", record.version)));
+        }
+        prepared.parameters = serde_json::json!({
+            "recipe": setup.recipe, "technique": "diffraction", "operations": setup.config.operations,
+            "gain": asked("gain").then_some(gain), "countrate": asked("countrate").then_some(countrate),
+            "correct": correct, "statistics": statistics, "spots": spots, "hits": hits,
+            "azimuthal": azimuthal,
+            "saturation_value": corrections.saturation, "invalid_value": corrections.invalid,
+            "uncalibrated_pixels": corrections.uncalibrated,
+            "calibrations": used.iter().map(|record| serde_json::json!({
+                "kind": record.kind, "version": record.version, "gain": record.conditions.gain,
+                "valid_from": record.valid_from, "sha256": record.sha256,
+            })).collect::<Vec<_>>(),
+        });
+        // The files hold the raw frames, and so their mask.
+        let same_shape = setup.stream.shape == raw.stream.shape;
+        prepared.mask = match &conversion {
+            Some(conversion) if !same_shape => conversion.raw_mask.clone(),
+            _ => corrections.mask.clone(),
         };
         let statistics_of = if asked("statistics") {
             Some(StatisticsOperation::plan(
@@ -147,6 +222,9 @@ impl Technique for Diffraction {
         };
         for worker in 0..workers {
             let mut operations: Vec<Box<dyn Operation>> = Vec::new();
+            if let Some(plan) = &conversion {
+                operations.push(convert::operation(raw, plan)?);
+            }
             if let Some(plan) = &statistics_of {
                 operations.push(Box::new(StatisticsOperation::new(setup, plan, &corrections)?));
             }
@@ -160,6 +238,10 @@ impl Technique for Diffraction {
                 operations.push(Box::new(Azimuthal::new(setup, plan, &corrections, worker)?));
             }
             prepared.operations.push(operations);
+        }
+        if !same_shape {
+            // Its pixels are not those of the frames in the files.
+            prepared.geometry = None;
         }
         Ok(prepared)
     }

@@ -75,12 +75,14 @@ impl StatisticsOperation {
         layout.scalar("max", "counts");
         layout.scalar("saturated_pixels", "");
         layout.scalar("valid_pixels", "");
+        layout.scalar("invalid_pixels", "");
         for region in &parameters.regions {
             layout.scalar(&format!("{}_counts", region.name), "counts");
             layout.scalar(&format!("{}_max", region.name), "counts");
         }
         let config = StatisticsConfig {
             saturation: corrections.saturation,
+            invalid: corrections.invalid,
             regions: regions.collect(),
         };
         Ok(StatisticsPlan { config, first })
@@ -123,9 +125,10 @@ impl Operation for StatisticsOperation {
             scalars[1] = found.frame.max;
             scalars[2] = found.frame.saturated as f64;
             scalars[3] = found.frame.valid as f64;
+            scalars[4] = found.frame.invalid as f64;
             for (region, pair) in found.regions[..self.regions]
                 .iter()
-                .zip(scalars[4..].chunks_exact_mut(2))
+                .zip(scalars[5..].chunks_exact_mut(2))
             {
                 pair[0] = region.sum;
                 pair[1] = region.max;

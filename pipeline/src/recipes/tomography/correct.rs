@@ -3,7 +3,7 @@
 use super::super::{Batch, Operation, RecipeError, Setup, Snapshot, fields};
 use crate::config::ConfigError;
 use frame::{FrameKind, PixelMask, ResultLayout};
-use kernels::{Correction, CorrectionConfig, Queue};
+use kernels::{Correction, CorrectionConfig, Padding, Paganin, PaganinConfig, Queue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -24,6 +24,8 @@ pub(super) struct CorrectParameters {
     pub flat_field: bool,
     /// Take the minus logarithm: transmissions become line integrals of the attenuation.
     pub minus_log: bool,
+    /// Phase retrieval after Paganin, of projections taken at a distance; none unless it is given.
+    pub phase: Option<PhaseParameters>,
     /// Smallest transmission whose logarithm is taken (above 0, below 1).
     pub clip_transmission: f32,
 }
@@ -36,9 +38,24 @@ impl Default for CorrectParameters {
             flat: None,
             flat_field: true,
             minus_log: true,
+            phase: None,
             clip_transmission: 1e-6,
         }
     }
+}
+
+/// `[recipe.NAME.correct.phase]` of tomography
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PhaseParameters {
+    /// Effective size of a pixel at the sample, µm; the source's own where it says so.
+    pub pixel_size_um: Option<f64>,
+    /// Photon energy, keV.
+    pub energy_kev: f64,
+    /// From the sample to the detector, mm.
+    pub distance_mm: f64,
+    /// δ/β of the material.
+    pub delta_beta: f64,
 }
 
 impl CorrectParameters {
@@ -87,6 +104,28 @@ impl Mean {
     }
 }
 
+/// Phase retrieval made ready; an error names the parameter.
+fn paganin(setup: &Setup<'_>, parameters: &CorrectParameters, phase: &PhaseParameters) -> Result<Paganin, RecipeError> {
+    let stream = setup.stream;
+    let told = stream.detector.pixel_size_fast_m.map(|metres| metres * 1e6);
+    let Some(pixel_size_um) = phase.pixel_size_um.or(told) else {
+        let expected = "the source does not say it: give the size of a pixel at the sample in micrometres";
+        return Err(setup.wrong(NAME, "phase.pixel_size_um", "(missing)", expected));
+    };
+    let config = PaganinConfig {
+        rows: stream.shape.rows,
+        columns: stream.shape.columns,
+        pixel_size_um,
+        energy_kev: phase.energy_kev,
+        distance_mm: phase.distance_mm,
+        delta_beta: phase.delta_beta,
+        padding: Padding::Edge,
+        clip_epsilon: parameters.clip_transmission,
+        threads: 1,
+    };
+    Paganin::new(&config).map_err(|error| setup.wrong(NAME, "phase", format!("{phase:?}"), error.to_string()))
+}
+
 /// The operation.
 pub(super) struct Correct {
     parameters: CorrectParameters,
@@ -97,6 +136,7 @@ pub(super) struct Correct {
     dark: Vec<f32>,
     flat: Vec<f32>,
     ready: bool,
+    phase: Option<Paganin>,
     invalid_index: usize,
 }
 
@@ -140,11 +180,18 @@ impl Correct {
         };
         let raw = correction(&CorrectionConfig::default(), &PixelMask::none(stream.shape))?;
         let config = CorrectionConfig {
-            minus_log: parameters.minus_log,
+            // Phase retrieval takes transmissions, and the logarithm itself; a bad pixel is an empty one.
+            minus_log: parameters.minus_log && parameters.phase.is_none(),
+            fill: if parameters.phase.is_some() { 1.0 } else { 0.0 },
             clip_epsilon: parameters.clip_transmission,
             ..CorrectionConfig::default()
         };
+        let phase = parameters
+            .phase
+            .as_ref()
+            .map(|phase| paganin(setup, &parameters, phase));
         Ok(Self {
+            phase: phase.transpose()?,
             raw,
             transmission: correction(&config, mask)?,
             darks: Mean::new(pixels),
@@ -194,7 +241,7 @@ impl Operation for Correct {
                 &mut self.flats
             };
             mean.add(&values);
-            return values.unmap().map_err(failed);
+            return values.unmap().map_err(&failed);
         }
         if batch.kind == FrameKind::Invalid {
             return Ok(());
@@ -202,12 +249,28 @@ impl Operation for Correct {
         if !self.ready {
             self.set_fields(batch.queue)?;
         }
-        let corrected = self.transmission.run(batch.queue, batch.frames).map_err(failed)?;
+        let corrected = self.transmission.run(batch.queue, batch.frames).map_err(&failed)?;
         for index in 0..corrected.frames() {
             let invalid = corrected.invalid()[index];
             if let Some(result) = batch.result(index) {
                 result.scalars[self.invalid_index] = f64::from(invalid);
             }
+        }
+        if let Some(phase) = &mut self.phase {
+            let pixels = corrected.shape().pixels();
+            let mut values = corrected.map(batch.queue).map_err(&failed)?;
+            for projection in values.chunks_exact_mut(pixels) {
+                let done = if self.parameters.minus_log {
+                    phase.run(projection)
+                } else {
+                    phase.filter(projection)
+                };
+                done.map_err(|error| RecipeError::Frames {
+                    operation: NAME,
+                    reason: error.to_string(),
+                })?;
+            }
+            values.unmap().map_err(&failed)?;
         }
         batch.corrected = Some(corrected);
         Ok(())

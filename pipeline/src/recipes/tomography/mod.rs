@@ -1,17 +1,28 @@
 //! Tomography: darks and flats → transmission → minus log → ramp filter → incremental back-projection of
-//! chosen slices, which sharpen while the scan runs.
+//! chosen slices, which sharpen while the scan runs; and the whole volume when it has ended.
 //!
 //! Frames come in order to one owner (see [`super::Technique::ordered`]), so a slice has the same bits whether
 //! projections overtook each other on the way or not.
 
 mod backproject;
 mod correct;
+mod half;
+mod projections;
+mod volume;
+mod weights;
 
+use super::live::LiveParameters;
 use super::{Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
+use crate::afterwards::Afterwards;
 use crate::config::{ConfigError, RecipeConfig};
 use backproject::{Backproject, BackprojectParameters};
 use correct::{Correct, CorrectParameters};
 use frame::{PixelMask, ResultLayout};
+use std::sync::Arc;
+use volume::{Volume, VolumeParameters, VolumeSetup};
+
+/// Projections below which a slice is mostly streaks.
+const PROJECTIONS_FEW: u64 = 30;
 
 /// The technique.
 pub struct Tomography;
@@ -26,7 +37,7 @@ impl Technique for Tomography {
     }
 
     fn operations(&self) -> &'static [&'static str] {
-        &["correct", "backproject"]
+        &["correct", "backproject", "volume"]
     }
 
     fn ordered(&self) -> bool {
@@ -43,12 +54,17 @@ impl Technique for Tomography {
                 "[recipe.NAME.backproject]` of tomography".into(),
                 schemars::schema_for!(BackprojectParameters).to_value(),
             ),
+            (
+                "[recipe.NAME.volume]` of tomography".into(),
+                schemars::schema_for!(VolumeParameters).to_value(),
+            ),
         ]
     }
 
     fn check(&self, name: &str, config: &RecipeConfig) -> Result<(), ConfigError> {
-        if config.operations != ["correct", "backproject"] {
-            let expected = "tomography needs [\"correct\", \"backproject\"], in this order";
+        let known = ["correct", "backproject", volume::NAME];
+        if config.operations != known[..2] && config.operations != known {
+            let expected = "tomography needs [\"correct\", \"backproject\"] or [\"correct\", \"backproject\", \"volume\"], in this order";
             return Err(ConfigError::value(
                 format!("recipe.{name}.operations"),
                 format!("{:?}", config.operations),
@@ -56,7 +72,8 @@ impl Technique for Tomography {
             ));
         }
         parameters::<CorrectParameters>(name, config, "correct")?.check(name)?;
-        parameters::<BackprojectParameters>(name, config, "backproject")?.check(name)
+        parameters::<BackprojectParameters>(name, config, "backproject")?.check(name)?;
+        parameters::<VolumeParameters>(name, config, volume::NAME)?.check(name)
     }
 
     fn prepare(&self, setup: &Setup<'_>, _workers: usize) -> Result<Prepared, RecipeError> {
@@ -75,12 +92,40 @@ impl Technique for Tomography {
         }
         let mut layout = ResultLayout::default();
         let mut snapshot = Snapshot::default();
+        let volume: Option<VolumeParameters> = match setup.config.operations.iter().any(|name| name == volume::NAME) {
+            true => Some(setup.parameters(volume::NAME)?),
+            false => None,
+        };
+        let planned_deg = weights::planned(setup.stream, backproject.steps());
+        let warnings = self::warnings(setup, &planned_deg);
         let (correct_used, backproject_used) = (serde_json::json!(correct), serde_json::json!(backproject));
+        let (filter, parameters_of_correct) = (backproject.filter.into(), correct.clone());
+        let half_acquisition = backproject.half_acquisition;
         let correct = Correct::new(setup, correct, &mask, &mut layout)?;
-        let backproject = Backproject::new(setup, &backproject, &mut snapshot)?;
+        let mut live = LiveParameters::default();
+        let mut backproject = Backproject::new(setup, &backproject, &planned_deg, &mut live, &mut snapshot)?;
+        let live = Arc::new(live);
+        backproject.share(&live);
+        let volume_used = serde_json::json!(volume);
+        let afterwards = volume.map(|parameters| {
+            Volume::new(VolumeSetup {
+                setup,
+                parameters,
+                correct: parameters_of_correct,
+                mask: mask.clone(),
+                filter,
+                half_acquisition,
+                axis: backproject.axis(),
+                planned_deg,
+            })
+        });
+        let afterwards: Option<Box<dyn Afterwards>> = match afterwards.transpose()? {
+            Some(volume) => Some(Box::new(volume)),
+            None => None,
+        };
         let parameters = serde_json::json!({
             "recipe": setup.recipe, "technique": "tomography", "operations": setup.config.operations,
-            "correct": correct_used, "backproject": backproject_used,
+            "correct": correct_used, "backproject": backproject_used, "volume": volume_used,
             "rotation_axis_px": backproject.rotation_axis_px(),
         });
         Ok(Prepared {
@@ -93,6 +138,31 @@ impl Technique for Tomography {
             counters: Vec::new(),
             may_veto: false,
             parameters,
+            live,
+            warnings,
+            afterwards,
         })
     }
+}
+
+/// What is odd about a scan, though slices can be made of it.
+fn warnings(setup: &Setup<'_>, planned_deg: &[f64]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let projections = setup.stream.samples();
+    if projections < PROJECTIONS_FEW {
+        warnings.push(format!("{projections} projections are few: expect streaks"));
+    }
+    let missing = planned_deg.iter().filter(|angle| !angle.is_finite()).count() as u64;
+    let missing = missing.saturating_sub(setup.stream.darks + setup.stream.flats);
+    if missing > 0 {
+        warnings.push(format!(
+            "{missing} of {projections} projections have no angle yet; those that get none are left out"
+        ));
+    }
+    if let Some(angle) = weights::twice(planned_deg) {
+        warnings.push(format!(
+            "the angle {angle} degrees is planned twice: both projections are used"
+        ));
+    }
+    warnings
 }

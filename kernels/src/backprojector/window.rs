@@ -1,0 +1,94 @@
+//! Slices of the last half turn, for samples that change while they turn: every projection that comes drives out those
+//! that are half a turn older, which are filtered once more and subtracted.
+//!
+//! Adding and subtracting the same value leaves a rounding error behind, so that everything is summed anew from the
+//! projections at hand once as many were subtracted as there are: no drift, for at most twice the work.
+
+use super::Backprojector;
+use crate::accelerator::AcceleratorError;
+use crate::host_memory::Queue;
+
+/// Projections of the last half turn in host memory; see the module.
+pub struct SlidingWindow {
+    span_deg: f64,
+    pixels: usize,
+    values: Vec<f32>,
+    angles_deg: Vec<f64>,
+    first: usize,
+    count: usize,
+    subtracted: usize,
+}
+
+impl SlidingWindow {
+    /// Room for `projections` of `rows`×`columns` within `span_deg` (180 as a rule); everything is allocated here.
+    pub fn new(rows: usize, columns: usize, projections: usize, span_deg: f64) -> Result<Self, AcceleratorError> {
+        if projections < 1 || !(span_deg > 0.0 && span_deg.is_finite()) {
+            return Err(AcceleratorError::Value {
+                name: "sliding window",
+                value: format!("{projections} projections over {span_deg} degrees"),
+                allowed: "at least 1 projection, more than 0 degrees",
+            });
+        }
+        Ok(Self {
+            span_deg,
+            pixels: rows * columns,
+            values: vec![0.0; projections * rows * columns],
+            angles_deg: vec![0.0; projections],
+            first: 0,
+            count: 0,
+            subtracted: 0,
+        })
+    }
+
+    /// Bytes of host memory in use.
+    pub fn host_bytes(&self) -> usize {
+        self.values.len() * size_of::<f32>() + self.angles_deg.len() * size_of::<f64>()
+    }
+
+    /// Projections in the window.
+    pub fn projections(&self) -> usize {
+        self.count
+    }
+
+    /// Adds a projection to the slices and takes away those that are `span_deg` or more from it, and the oldest where
+    /// there is no room. Nothing is allocated.
+    pub fn push(
+        &mut self,
+        queue: &Queue,
+        backprojector: &mut Backprojector,
+        projection: &[f32],
+        angle_deg: f64,
+    ) -> Result<(), AcceleratorError> {
+        AcceleratorError::expect_len("a projection's number of pixels", projection.len(), self.pixels)?;
+        let room = self.angles_deg.len();
+        // A hundredth of a millionth of a turn: steps of 0.1 do not sum to 180 exactly.
+        let old = |window: &Self| (angle_deg - window.angles_deg[window.first]).abs() >= window.span_deg - 1e-6;
+        while self.count > 0 && (self.count == room || old(self)) {
+            let values = &self.values[self.first * self.pixels..][..self.pixels];
+            backprojector.push_weighted(queue, values, self.angles_deg[self.first], -1.0)?;
+            self.first = (self.first + 1) % room;
+            self.count -= 1;
+            self.subtracted += 1;
+        }
+        let place = (self.first + self.count) % room;
+        self.values[place * self.pixels..][..self.pixels].copy_from_slice(projection);
+        self.angles_deg[place] = angle_deg;
+        self.count += 1;
+        if self.subtracted > self.count {
+            return self.rebuild(queue, backprojector);
+        }
+        backprojector.push_values(queue, projection, angle_deg)
+    }
+
+    /// Sums the slices anew.
+    pub fn rebuild(&mut self, queue: &Queue, backprojector: &mut Backprojector) -> Result<(), AcceleratorError> {
+        backprojector.reset(queue)?;
+        self.subtracted = 0;
+        for number in 0..self.count {
+            let place = (self.first + number) % self.angles_deg.len();
+            let values = &self.values[place * self.pixels..][..self.pixels];
+            backprojector.push_values(queue, values, self.angles_deg[place])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,290 @@
+//! JUNGFRAU's adaptive gain: raw words to photons (Redford et al., J. Instrum. 13, C01027, 2018; Leonarski et al.,
+//! Struct. Dyn. 7, 014305, 2020).
+//!
+//! `photons = (ADU - pedestal) / (gain * energy)`, pedestal and gain by the two bits with which each pixel says what gain
+//! it was in. The result is a batch of frames on the device, which other operations read in place of the raw one.
+
+pub mod module;
+pub mod pedestal;
+pub mod reference;
+
+use crate::accelerator::{Accelerator, AcceleratorError, DeviceKind};
+use crate::host_memory::{Arg, Buffer, Kernel, Queue};
+use crate::stager::DeviceBatch;
+use frame::{PixelMask, PixelType, Shape};
+use module::ModuleMap;
+
+const SOURCE: &str = include_str!("gain.cl");
+/// G0, G1 and G2.
+pub const GAINS: usize = 3;
+
+/// What to convert with. Fields are row by row, of the frame's shape.
+#[derive(Clone, Debug)]
+pub struct GainConfig {
+    /// ADU without photons in G0, G1 and G2
+    pub pedestals: [Vec<f32>; GAINS],
+    /// ADU per keV in G0, G1 and G2; those of G1 and G2 are negative
+    pub gains: [Vec<f64>; GAINS],
+    /// energy of a photon, keV
+    pub energy_kev: f64,
+    /// type of the result: `F32`, or whole photons as `I32` or `I16`
+    pub output: PixelType,
+    /// round to whole photons, halves away from zero, also where the result is `F32`
+    pub round: bool,
+    /// share the photons of large pixels among the places that they cover: 512 × 1024 become 514 × 1030
+    pub split: bool,
+}
+
+/// What was found in one frame besides its photons. Pixels without any calibration are in no count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GainCounts {
+    /// pixels of which nothing can be told
+    pub wrong: u32,
+    /// pixels at their end
+    pub saturated: u32,
+    /// pixels in G1
+    pub gain1: u32,
+    /// pixels in G2
+    pub gain2: u32,
+}
+
+/// The operation; see the module.
+pub struct AdaptiveGain {
+    convert: Kernel,
+    split: Option<(Kernel, Buffer<u32>)>,
+    map: Option<ModuleMap>,
+    shape: Shape,
+    output: PixelType,
+    batch_limit: usize,
+    tiles: usize,
+    pedestals: Buffer<f32>,
+    factors: Buffer<f32>,
+    counted: Buffer<u32>,
+    counted_host: Vec<u32>,
+    counts: Vec<GainCounts>,
+    unusable: PixelMask,
+    compact: DeviceBatch,
+    wide: Option<DeviceBatch>,
+}
+
+/// What a result that is no number of photons is written as: error, saturated, then the lowest and the highest number.
+const fn ends(output: PixelType) -> [&'static str; 4] {
+    match output {
+        PixelType::I16 => ["(-32768.0f)", "32767.0f", "(-32767.0f)", "32767.0f"],
+        // Floats have no 2^31 - 1: conversion takes the next one down to it.
+        PixelType::I32 => ["(-2147483648.0f)", "2147483648.0f", "(-2147483520.0f)", "2147483520.0f"],
+        _ => ["NAN", "FLT_MAX", "(-FLT_MAX)", "FLT_MAX"],
+    }
+}
+
+/// The value of saturated pixels in a result of this type, and so the limit for whoever reads it.
+pub fn saturation(output: PixelType) -> f64 {
+    match output {
+        PixelType::F32 => f64::from(f32::MAX),
+        other => other.max_value(),
+    }
+}
+
+impl AdaptiveGain {
+    /// Prepares for batches of up to `batch_limit` frames of 16-bit words; everything is allocated here.
+    pub fn new(
+        accelerator: &Accelerator,
+        config: &GainConfig,
+        shape: Shape,
+        batch_limit: usize,
+    ) -> Result<AdaptiveGain, AcceleratorError> {
+        check(config, shape)?;
+        let pixels = shape.pixels();
+        let padded = pixels.next_multiple_of(16);
+        let (mut pedestals, mut factors) = (vec![0f32; GAINS * padded], vec![0f32; GAINS * padded]);
+        let mut unusable = PixelMask::none(shape);
+        for gain in 0..GAINS {
+            for pixel in 0..pixels {
+                let pedestal = config.pedestals[gain][pixel];
+                let factor = reference::factor(config.gains[gain][pixel], pedestal.into(), config.energy_kev);
+                factors[gain * padded + pixel] = factor as f32;
+                pedestals[gain * padded + pixel] = if factor == 0.0 { 0.0 } else { pedestal };
+                if gain == 0 && factor == 0.0 {
+                    unusable.bits_mut()[pixel] |= frame::mask::DEAD;
+                }
+            }
+        }
+        let map = config.split.then(|| ModuleMap::new(shape)).transpose()?;
+        let tile = match accelerator.info().kind {
+            DeviceKind::Cpu => 4096,
+            _ => 16,
+        };
+        let program = accelerator.program("gain", SOURCE, &options(config, tile))?;
+        let output_bytes = config.output.bytes();
+        let split = match &map {
+            Some(map) => Some((program.kernel("split")?, accelerator.buffer_from(map.words())?)),
+            None => None,
+        };
+        let wide = map.as_ref().map(|map| map.wide.pixels() * output_bytes);
+        let mut gain = Self {
+            convert: program.kernel("gain")?,
+            split,
+            map,
+            shape,
+            output: config.output,
+            batch_limit,
+            tiles: pixels.div_ceil(tile),
+            pedestals: accelerator.buffer_from(&pedestals)?,
+            factors: accelerator.buffer_from(&factors)?,
+            counted: accelerator.buffer(batch_limit * 4)?,
+            counted_host: vec![0; batch_limit * 4],
+            counts: vec![GainCounts::default(); batch_limit],
+            unusable,
+            compact: DeviceBatch::made(accelerator, pixels * output_bytes, batch_limit)?,
+            wide: wide
+                .map(|bytes| DeviceBatch::made(accelerator, bytes, batch_limit))
+                .transpose()?,
+        };
+        // Over no frame: some drivers finish compiling at the first launch. Nothing is read from the first two.
+        let (queue, frames, offsets) = (accelerator.queue()?, accelerator.buffer(1)?, accelerator.buffer(1)?);
+        gain.launch(&queue, &frames, &offsets, 0, 0)?;
+        gain.share(&queue, 1)?;
+        queue.finish()?;
+        Ok(gain)
+    }
+
+    /// Shape of the frames that come out.
+    pub fn shape(&self) -> Shape {
+        self.map.as_ref().map_or(self.shape, |map| map.wide)
+    }
+
+    /// Where the photons of places come from, where large pixels are shared.
+    pub fn map(&self) -> Option<&ModuleMap> {
+        self.map.as_ref()
+    }
+
+    /// Pixels without a usable pedestal or gain in G0, of the raw frame's shape.
+    pub fn unusable(&self) -> &PixelMask {
+        &self.unusable
+    }
+
+    /// Converts a batch; the result stays on the device until the next call.
+    pub fn run(&mut self, queue: &Queue, batch: &DeviceBatch) -> Result<(), AcceleratorError> {
+        batch.check(self.shape.pixels() * PixelType::U16.bytes(), self.batch_limit)?;
+        queue.clear(&self.counted)?;
+        for (frames, group) in batch.groups() {
+            self.launch(queue, frames, batch.offsets(), group.first, group.count)?;
+        }
+        let frames = batch.frames();
+        self.share(queue, frames)?;
+        self.compact.set_frames(frames);
+        if let Some(wide) = &mut self.wide {
+            wide.set_frames(frames);
+        }
+        queue.read(&self.counted, 0, &mut self.counted_host)?;
+        for (counts, found) in self.counts.iter_mut().zip(self.counted_host.as_chunks::<4>().0) {
+            let [wrong, saturated, gain1, gain2] = *found;
+            *counts = GainCounts {
+                wrong,
+                saturated,
+                gain1,
+                gain2,
+            };
+        }
+        Ok(())
+    }
+
+    /// The frames that were last converted, of [`AdaptiveGain::shape`].
+    pub fn output(&self) -> &DeviceBatch {
+        self.wide.as_ref().unwrap_or(&self.compact)
+    }
+
+    /// What was counted in them, frame by frame.
+    pub fn counts(&self) -> &[GainCounts] {
+        &self.counts[..self.compact.frames()]
+    }
+
+    fn launch(
+        &mut self,
+        queue: &Queue,
+        frames: &Buffer<u8>,
+        offsets: &Buffer<u64>,
+        first: usize,
+        count: usize,
+    ) -> Result<(), AcceleratorError> {
+        let arguments = [
+            frames.into(),
+            offsets.into(),
+            Arg::U32(first as u32),
+            Arg::U32(count as u32),
+            (&self.pedestals).into(),
+            (&self.factors).into(),
+            Arg::U32(self.shape.pixels() as u32),
+            Arg::U32(self.compact.slot_bytes() as u32),
+            self.compact.memory().into(),
+            (&self.counted).into(),
+        ];
+        queue.launch(&mut self.convert, &arguments, [self.tiles, 1, 1], [1; 3])
+    }
+
+    fn share(&mut self, queue: &Queue, frames: usize) -> Result<(), AcceleratorError> {
+        let (Some((kernel, map)), Some(wide)) = (&mut self.split, &self.wide) else {
+            return Ok(());
+        };
+        let arguments = [
+            self.compact.memory().into(),
+            (&*map).into(),
+            Arg::U32(self.compact.slot_bytes() as u32),
+            Arg::U32(wide.slot_bytes() as u32),
+            wide.memory().into(),
+        ];
+        // Groups of a row's tenth: 514 × 1030 places have no larger power of two than 4.
+        let local = [WIDE_GROUP, 1, 1];
+        queue.launch(
+            kernel,
+            &arguments,
+            [wide.frame_bytes() / self.output.bytes(), frames, 1],
+            local,
+        )
+    }
+}
+
+/// Work items of a group of `split`: a divisor of 1030.
+const WIDE_GROUP: usize = 103;
+const _: () = assert!(module::WIDE_MODULE.columns.is_multiple_of(WIDE_GROUP));
+
+fn check(config: &GainConfig, shape: Shape) -> Result<(), AcceleratorError> {
+    for gain in 0..GAINS {
+        let pixels = shape.pixels();
+        AcceleratorError::expect_len("the pedestal's number of pixels", config.pedestals[gain].len(), pixels)?;
+        AcceleratorError::expect_len("the gain's number of pixels", config.gains[gain].len(), pixels)?;
+    }
+    let value = |name, value: String, allowed| Err(AcceleratorError::Value { name, value, allowed });
+    if !(config.energy_kev > 0.1 && config.energy_kev < 1000.0) {
+        return value("energy", format!("{} keV", config.energy_kev), "0.1 to 1000 keV");
+    }
+    if !matches!(config.output, PixelType::F32 | PixelType::I32 | PixelType::I16) {
+        let found = config.output.numpy_name().to_string();
+        return value("the type of photons", found, "float32, int32 or int16");
+    }
+    Ok(())
+}
+
+fn options(config: &GainConfig, tile: usize) -> String {
+    let name = config.output.opencl_name();
+    let convert = match config.output {
+        PixelType::F32 => String::new(),
+        _ => format!("convert_{name}16_sat"),
+    };
+    let [error, saturated, lowest, highest] = ends(config.output);
+    let round = u8::from(config.round || config.output != PixelType::F32);
+    let whole = u8::from(config.output != PixelType::F32);
+    let most = match config.output {
+        PixelType::I16 => "-DMOST=SHRT_MAX -DMOST_NEGATIVE=SHRT_MIN",
+        PixelType::I32 => "-DMOST=INT_MAX -DMOST_NEGATIVE=INT_MIN",
+        _ => "",
+    };
+    let split = if config.split { "-DSPLIT" } else { "" };
+    format!(
+        "-cl-std=CL1.2 -DOUT={name} -DOUT16={name}16 -DTO_OUT16={convert} -DROUND={round} -DWHOLE={whole} -DTILE={tile} \
+         -DERROR={error} -DSATURATED={saturated} -DLOWEST={lowest} -DHIGHEST={highest} {most} {split}"
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+use super::*;
+use crate::backprojector::{Backprojector, BackprojectorConfig, Filter, Plane};
+use crate::testing::cpu;
+
+/// Smooth discs that reach beyond one side of the detector.
+fn row(columns: usize, axis: f64, angle_deg: f64) -> Vec<f32> {
+    let (sin, cos) = angle_deg.to_radians().sin_cos();
+    let discs = [
+        (0.0, 0.0, 50.0, 1.0),
+        (28.0, -12.0, 14.0, -0.5),
+        (-35.0, 20.0, 8.0, 0.7),
+        (3.0, 38.0, 6.0, 1.3),
+    ];
+    (0..columns)
+        .map(|column| {
+            let t = column as f64 - axis;
+            let chord = |(x, y, r, value): &(f64, f64, f64, f64)| {
+                let away = (t - x * cos - y * sin).powi(2);
+                value * (r * r - away).max(0.0) / r
+            };
+            discs.iter().map(chord).sum::<f64>() as f32
+        })
+        .collect()
+}
+
+fn slice(columns: usize, axis: f64, projections: impl Iterator<Item = (Vec<f32>, f64)>) -> Vec<f32> {
+    let (accelerator, queue) = cpu();
+    let planes = vec![Plane::Horizontal { row: 0 }];
+    let config = BackprojectorConfig {
+        rows: 1,
+        columns,
+        rotation_axis_px: axis,
+        filter: Filter::RamLak,
+        planes,
+    };
+    let mut backprojector = Backprojector::new(&accelerator, &config).unwrap();
+    projections.for_each(|(row, angle)| backprojector.push_values(&queue, &row, angle).unwrap());
+    backprojector.flush(&queue).unwrap();
+    let mut out = vec![0.0; columns * columns];
+    backprojector.snapshot(&queue, 0, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn a_whole_turn_with_an_axis_at_the_edge_is_half_a_turn_of_a_wide_detector() {
+    for (columns, axis) in [(70, 12.0), (71, 12.25), (70, 57.75)] {
+        let angles = 180;
+        let half = HalfAcquisition::new(columns, axis).unwrap();
+        let (wide, wide_axis) = (half.wide_columns(), half.wide_axis_px());
+        let angle = |a: usize| 360.0 * a as f64 / angles as f64;
+        let expected = slice(
+            wide,
+            wide_axis,
+            (0..angles / 2).map(|a| (row(wide, wide_axis, angle(a)), angle(a))),
+        );
+        let found = slice(
+            wide,
+            wide_axis,
+            (0..angles).map(|a| {
+                let mut out = vec![0.0; wide];
+                half.place(&row(columns, axis, angle(a)), &mut out).unwrap();
+                (out, angle(a))
+            }),
+        );
+        let sinogram: Vec<f32> = (0..angles).flat_map(|a| row(columns, axis, angle(a))).collect();
+        let stitched = half.stitch(&sinogram).unwrap();
+        let whole = slice(
+            wide,
+            wide_axis,
+            stitched
+                .chunks_exact(wide)
+                .enumerate()
+                .map(|(a, row)| (row.to_vec(), angle(a))),
+        );
+        let range = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let rms = |slice: &[f32]| {
+            let middle = (wide as f64 - 1.0) / 2.0;
+            let inside = |i: &usize| ((i % wide) as f64 - middle).hypot((i / wide) as f64 - middle) < 50.0;
+            let square = |i: usize| f64::from((slice[i] - expected[i]) / range).powi(2);
+            let count = (0..wide * wide).filter(inside).count() as f64;
+            ((0..wide * wide).filter(inside).map(square).sum::<f64>() / count).sqrt()
+        };
+        println!(
+            "{columns} columns, axis {axis}: placed {:.1e}, stitched {:.1e} of range",
+            rms(&found),
+            rms(&whole)
+        );
+        assert!(rms(&found) < 6e-3 && rms(&whole) < 6e-3);
+    }
+}
+
+#[test]
+fn an_axis_off_the_detector_is_refused() {
+    assert!(
+        HalfAcquisition::new(64, -3.0)
+            .unwrap_err()
+            .to_string()
+            .contains("on the detector")
+    );
+    assert!(HalfAcquisition::new(64, 0.5).is_err() && HalfAcquisition::new(64, f64::NAN).is_err());
+    let half = HalfAcquisition::new(64, 10.0).unwrap();
+    assert_eq!((half.wide_columns(), half.wide_axis_px()), (107, 53.0));
+    assert!(half.place(&[0.0; 64], &mut [0.0; 106]).is_err() && half.stitch(&[0.0; 64 * 3]).is_err());
+}

@@ -1,0 +1,393 @@
+//! Operations that turn raw pixels into others, which those behind them read: `gain`, a JUNGFRAU's words to photons, and
+//! `countrate`, what counters missed while they were busy. The files keep the raw pixels.
+
+use super::super::{Batch, Counter, Operation, Prepared, RecipeError, Setup, Snapshot, fields};
+use super::stored;
+use crate::calibrations::{CalibrationKind, CalibrationRecord, HC_EV_M};
+use frame::{PixelMask, PixelType, Shape, StreamDescription};
+use kernels::gain::GAINS;
+use kernels::{AdaptiveGain, CountRate, CountRateConfig, DeadTime, GainConfig, Queue};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// `[recipe.NAME.gain]`: a JUNGFRAU's words to photons.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct GainParameters {
+    /// Pedestals, ADU: three files for G0, G1 and G2, or one of three planes; `.npy`, `.bin`, or HDF5 as `FILE::/path`. The
+    /// newest ones of the store unless given.
+    pub pedestals: Vec<PathBuf>,
+    /// Gains, ADU/keV: one file of 3 planes (G0, G1, G2) or 6 (then those of high gain). The newest one of the store unless
+    /// given.
+    pub gains: Option<PathBuf>,
+    /// Gains of every pixel in G0, G1 and G2, ADU/keV, where no pixel's own are known, as in [41.0, -1.439, -0.1145].
+    pub nominal_gains_adu_per_kev: Option<[f64; 3]>,
+    /// The detector is set to high gain: G0 is the fourth of six planes of gains.
+    pub high_gain: bool,
+    /// Energy of a photon, keV; by the source's wavelength unless given.
+    pub energy_kev: Option<f64>,
+    /// Round to whole photons.
+    pub round: bool,
+    /// Share the photons of the large pixels between chips among the places that they cover: 512 × 1024 pixels of a module
+    /// become 514 × 1030. Masks, darks, flats and geometry are then of that shape.
+    pub split_pixels: bool,
+}
+
+/// `[recipe.NAME.countrate]`: what counters missed while they were busy. Does nothing where the detector corrected for it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct CountRateParameters {
+    /// Dead time of a counter, ns. Without, the table that the detector sends is used.
+    pub dead_time_ns: Option<f64>,
+    /// A count that comes while the counter is busy makes that last longer. EIGER2's retriggering counters are not so.
+    pub paralyzable: bool,
+    /// Exposure of a frame, seconds; what the source says unless given.
+    pub exposure_s: Option<f64>,
+}
+
+/// What the operations of each worker are made from.
+pub(super) enum Conversion {
+    Gain(Box<GainConfig>),
+    CountRate(Box<CountRateConfig>, PixelMask),
+}
+
+/// A conversion, and the frames that come out of it.
+pub(super) struct ConversionPlan {
+    conversion: Conversion,
+    /// the frames that come out
+    pub(super) stream: StreamDescription,
+    /// mask of the raw frames
+    pub(super) raw_mask: PixelMask,
+    /// calibrations of the store that it uses
+    pub(super) used: Vec<CalibrationRecord>,
+    /// the results' first place
+    first: usize,
+    wrong: Option<Counter>,
+    saturated: Counter,
+}
+
+/// Frames of `raw` as f32.
+fn converted(raw: &StreamDescription, shape: Shape, mask: PixelMask) -> StreamDescription {
+    let pixel_type = PixelType::F32;
+    StreamDescription {
+        shape,
+        pixel_type,
+        saturation_value: Some(kernels::gain::saturation(pixel_type)),
+        mask: Some(mask),
+        // What is missing is no number any more.
+        parts: 0,
+        ..raw.clone()
+    }
+}
+
+/// Plans the conversion of adaptive gain.
+pub(super) fn plan_gain(
+    setup: &Setup<'_>,
+    parameters: &GainParameters,
+    prepared: &mut Prepared,
+) -> Result<ConversionPlan, RecipeError> {
+    const NAME: &str = "gain";
+    let (stream, mut used) = (setup.stream, Vec::new());
+    if stream.pixel_type != PixelType::U16 {
+        let reason = format!(
+            "it converts 16-bit words of a JUNGFRAU, the frames are {}: take the operation out of the recipe",
+            stream.pixel_type.numpy_name()
+        );
+        return Err(RecipeError::Frames {
+            operation: NAME,
+            reason,
+        });
+    }
+    let by_wavelength = || {
+        stream
+            .detector
+            .wavelength_m
+            .filter(|length| *length > 0.0)
+            .map(|m| HC_EV_M / m / 1e3)
+    };
+    let energy_kev = parameters.energy_kev.or_else(by_wavelength).ok_or_else(|| {
+        setup.wrong(
+            NAME,
+            "energy_kev",
+            "(missing)",
+            "the source does not say the wavelength: give the photon energy",
+        )
+    })?;
+    let pedestals = pedestals(setup, parameters, &mut used)?;
+    let gains = gains(setup, parameters, &mut used)?;
+    let config = GainConfig {
+        pedestals,
+        gains,
+        energy_kev,
+        output: PixelType::F32,
+        round: parameters.round,
+        split: parameters.split_pixels,
+    };
+    // Made once to see whether everything fits, and which pixels it cannot convert.
+    let trial = AdaptiveGain::new(setup.accelerator, &config, stream.shape, 1).map_err(RecipeError::device(NAME))?;
+    let mut raw_mask = stream.mask.clone().unwrap_or_else(|| PixelMask::none(stream.shape));
+    raw_mask.merge(trial.unusable()).map_err(|error| RecipeError::Frames {
+        operation: NAME,
+        reason: error.to_string(),
+    })?;
+    let mask = trial
+        .map()
+        .map_or_else(|| raw_mask.clone(), |map| map.spread_mask(&raw_mask));
+    let first = prepared.layout.scalar("wrong_gain_pixels", "");
+    prepared.layout.scalar("gain_saturated_pixels", "");
+    prepared.layout.scalar("gain1_pixels", "");
+    prepared.layout.scalar("gain2_pixels", "");
+    Ok(ConversionPlan {
+        stream: converted(stream, trial.shape(), mask),
+        conversion: Conversion::Gain(Box::new(config)),
+        raw_mask,
+        used,
+        first,
+        wrong: Some(prepared.counter("pixels_in_error")),
+        saturated: prepared.counter("pixels_saturated"),
+    })
+}
+
+/// Three planes of the frame's shape.
+fn planes(
+    setup: &Setup<'_>,
+    key: &str,
+    path: &std::path::Path,
+    counts: &[usize],
+) -> Result<(usize, Vec<f64>), RecipeError> {
+    let shape = setup.stream.shape;
+    let wrong = |expected: String| setup.wrong("gain", key, path.display(), expected);
+    let (sizes, values) = fields::read_planes(&setup.path(path)).map_err(wrong)?;
+    let (planes, rows, columns) = match sizes[..] {
+        [rows, columns] => (1, rows, columns),
+        [planes, rows, columns] => (planes, rows, columns),
+        _ => (0, 0, 0),
+    };
+    if !counts.contains(&planes) || Shape::new(rows, columns) != shape {
+        let expected = format!("its sizes are {sizes:?}, expected {counts:?} planes of the frames' {shape} pixels");
+        return Err(wrong(expected));
+    }
+    Ok((planes, values))
+}
+
+fn pedestals(
+    setup: &Setup<'_>,
+    parameters: &GainParameters,
+    used: &mut Vec<CalibrationRecord>,
+) -> Result<[Vec<f32>; GAINS], RecipeError> {
+    let single = |values: &[f64]| values.iter().map(|value| *value as f32).collect::<Vec<f32>>();
+    let pixels = setup.stream.shape.pixels();
+    let mut all = [const { Vec::new() }; GAINS];
+    match &parameters.pedestals[..] {
+        [] => {
+            for (gain, plane) in all.iter_mut().enumerate() {
+                let number = Some(gain as u8);
+                let found = stored::array(setup, "gain", CalibrationKind::Pedestal, setup.stream.shape, number)?;
+                let Some(found) = found else {
+                    let expected = format!(
+                        "the store has no pedestal of G{gain} for {} pixels that holds now: name files, or take or upload \
+                         one with POST /calibrations/pedestal",
+                        setup.stream.shape
+                    );
+                    return Err(setup.wrong("gain", "pedestals", "(missing)", expected));
+                };
+                *plane = single(&found.content.1);
+                used.push(found.record);
+            }
+        }
+        [one] => {
+            let (_, values) = planes(setup, "pedestals", one, &[3])?;
+            all.iter_mut()
+                .zip(values.chunks_exact(pixels))
+                .for_each(|(plane, values)| *plane = single(values));
+        }
+        [_, _, _] => {
+            for (plane, path) in all.iter_mut().zip(&parameters.pedestals) {
+                *plane = single(&planes(setup, "pedestals", path, &[1])?.1);
+            }
+        }
+        several => {
+            let expected = "three files for G0, G1 and G2, or one of three planes";
+            return Err(setup.wrong("gain", "pedestals", format!("{} files", several.len()), expected));
+        }
+    }
+    Ok(all)
+}
+
+fn gains(
+    setup: &Setup<'_>,
+    parameters: &GainParameters,
+    used: &mut Vec<CalibrationRecord>,
+) -> Result<[Vec<f64>; GAINS], RecipeError> {
+    let pixels = setup.stream.shape.pixels();
+    let (planes, values) = match (&parameters.gains, parameters.nominal_gains_adu_per_kev) {
+        (Some(path), _) => planes(setup, "gains", path, &[3, 6])?,
+        (None, Some(nominal)) => return Ok(nominal.map(|gain| vec![gain; pixels])),
+        (None, None) => match stored::array(setup, "gain", CalibrationKind::Gain, setup.stream.shape, None)? {
+            Some(found) => {
+                used.push(found.record);
+                (found.content.0[0], found.content.1)
+            }
+            None => {
+                let expected = "the store has no gains that fit: name a file, upload one with POST /calibrations/gain, or \
+                                give nominal_gains_adu_per_kev";
+                return Err(setup.wrong("gain", "gains", "(missing)", expected));
+            }
+        },
+    };
+    if parameters.high_gain && planes != 6 {
+        let expected = "the gains have 3 planes: high gain needs 6";
+        return Err(setup.wrong("gain", "high_gain", true, expected));
+    }
+    let plane = |number: usize| values[number * pixels..(number + 1) * pixels].to_vec();
+    Ok([plane(if parameters.high_gain { 3 } else { 0 }), plane(1), plane(2)])
+}
+
+/// Whether the detector says that it did something itself.
+pub(super) fn applied(stream: &StreamDescription, what: &str) -> bool {
+    stream
+        .metadata
+        .get(what)
+        .is_some_and(|text| matches!(text.to_lowercase().as_str(), "true" | "1" | "yes"))
+}
+
+/// Plans the correction for dead time; none where the detector made it.
+pub(super) fn plan_countrate(
+    setup: &Setup<'_>,
+    parameters: &CountRateParameters,
+    invalid: Option<f64>,
+    prepared: &mut Prepared,
+) -> Result<Option<ConversionPlan>, RecipeError> {
+    const NAME: &str = "countrate";
+    let stream = setup.stream;
+    if applied(stream, "countrate_correction_applied") {
+        let warning = "countrate: the detector has corrected for its dead time already, so nothing is corrected again";
+        prepared.warnings.push(warning.into());
+        return Ok(None);
+    }
+    let exposure_s = parameters.exposure_s.or(stream.detector.count_time_s);
+    let dead_time = match (parameters.dead_time_ns, &stream.detector.countrate_table) {
+        (Some(ns), _) if parameters.paralyzable => DeadTime::Paralyzable { seconds: ns * 1e-9 },
+        (Some(ns), _) => DeadTime::NonParalyzable { seconds: ns * 1e-9 },
+        (None, Some(table)) => DeadTime::Table(table.clone()),
+        (None, None) => {
+            let expected = "the detector sends no table: give the dead time of its counters";
+            return Err(setup.wrong(NAME, "dead_time_ns", "(missing)", expected));
+        }
+    };
+    if exposure_s.is_none() && parameters.dead_time_ns.is_some() {
+        let expected = "the source does not say the exposure of a frame: give it";
+        return Err(setup.wrong(NAME, "exposure_s", "(missing)", expected));
+    }
+    let config = CountRateConfig {
+        dead_time,
+        exposure_s: exposure_s.unwrap_or(f64::NAN),
+        saturation: stream.saturation_value,
+        invalid,
+    };
+    let mask = stream.mask.clone().unwrap_or_else(|| PixelMask::none(stream.shape));
+    let first = prepared.layout.scalar("countrate_saturated_pixels", "");
+    Ok(Some(ConversionPlan {
+        stream: converted(stream, stream.shape, mask.clone()),
+        conversion: Conversion::CountRate(Box::new(config), mask.clone()),
+        raw_mask: mask,
+        used: Vec::new(),
+        first,
+        wrong: None,
+        saturated: prepared.counter("pixels_saturated"),
+    }))
+}
+
+/// The operation of one worker; `setup` is that of the raw frames.
+pub(super) fn operation(setup: &Setup<'_>, plan: &ConversionPlan) -> Result<Box<dyn Operation>, RecipeError> {
+    let (device, stream, limit) = (setup.accelerator, setup.stream, setup.batch_limit);
+    Ok(match &plan.conversion {
+        Conversion::Gain(config) => Box::new(Gain {
+            gain: AdaptiveGain::new(device, config, stream.shape, limit).map_err(RecipeError::device("gain"))?,
+            first: plan.first,
+            wrong: plan.wrong.clone().unwrap_or_default(),
+            saturated: plan.saturated.clone(),
+        }),
+        Conversion::CountRate(config, mask) => {
+            let made = CountRate::new(device, config, stream.shape, stream.pixel_type, mask, limit);
+            Box::new(Rate {
+                countrate: made.map_err(RecipeError::device("countrate"))?,
+                first: plan.first,
+                saturated: plan.saturated.clone(),
+            })
+        }
+    })
+}
+
+struct Gain {
+    gain: AdaptiveGain,
+    first: usize,
+    wrong: Counter,
+    saturated: Counter,
+}
+
+impl Operation for Gain {
+    fn name(&self) -> &'static str {
+        "gain"
+    }
+
+    fn push<'a>(&'a mut self, batch: &mut Batch<'a>) -> Result<(), RecipeError> {
+        self.gain
+            .run(batch.queue, batch.frames)
+            .map_err(RecipeError::device("gain"))?;
+        for (index, counts) in self.gain.counts().iter().enumerate() {
+            self.wrong.fetch_add(counts.wrong.into(), Relaxed);
+            self.saturated.fetch_add(counts.saturated.into(), Relaxed);
+            let Some(result) = batch.result(index) else { continue };
+            let values = [counts.wrong, counts.saturated, counts.gain1, counts.gain2];
+            result.scalars[self.first..]
+                .iter_mut()
+                .zip(values)
+                .for_each(|(scalar, count)| *scalar = count.into());
+        }
+        batch.frames = self.gain.output();
+        Ok(())
+    }
+
+    fn snapshot(&mut self, _queue: &Queue, _snapshot: &mut Snapshot) -> Result<(), RecipeError> {
+        Ok(())
+    }
+
+    fn finish(&mut self, _queue: &Queue) -> Result<(), RecipeError> {
+        Ok(())
+    }
+}
+
+struct Rate {
+    countrate: CountRate,
+    first: usize,
+    saturated: Counter,
+}
+
+impl Operation for Rate {
+    fn name(&self) -> &'static str {
+        "countrate"
+    }
+
+    fn push<'a>(&'a mut self, batch: &mut Batch<'a>) -> Result<(), RecipeError> {
+        let failed = RecipeError::device("countrate");
+        self.countrate.run(batch.queue, batch.frames).map_err(failed)?;
+        for (index, saturated) in self.countrate.saturated().iter().enumerate() {
+            self.saturated.fetch_add((*saturated).into(), Relaxed);
+            let Some(result) = batch.result(index) else { continue };
+            result.scalars[self.first] = f64::from(*saturated);
+        }
+        batch.frames = self.countrate.output();
+        Ok(())
+    }
+
+    fn snapshot(&mut self, _queue: &Queue, _snapshot: &mut Snapshot) -> Result<(), RecipeError> {
+        Ok(())
+    }
+
+    fn finish(&mut self, _queue: &Queue) -> Result<(), RecipeError> {
+        Ok(())
+    }
+}

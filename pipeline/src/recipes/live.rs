@@ -1,0 +1,213 @@
+//! Parameters that may change while a run records: set by the control plane, looked at by operations between two batches.
+//! Nothing waits for anything: a value is one atomic number, and a version that grows tells that something has changed.
+
+use serde::Serialize;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+
+/// States of a run in which parameters may change.
+pub const STATES: [&str; 2] = ["armed", "recording"];
+
+/// A number that may change while the run records.
+pub struct LiveParameter {
+    /// `operation.key`, as in the recipe
+    pub name: String,
+    /// one line for people
+    pub description: &'static str,
+    /// unit; empty for a pure number
+    pub unit: &'static str,
+    /// smallest value
+    pub low: f64,
+    /// largest value
+    pub high: f64,
+    /// whether it is a whole number
+    pub whole: bool,
+    value: AtomicU64,
+    changed: AtomicU32,
+}
+
+/// A parameter as the interface describes it.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct ParameterInfo {
+    /// `operation.key`, as in the recipe
+    pub name: String,
+    /// number or integer
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// unit; empty for a pure number
+    pub unit: &'static str,
+    /// smallest value
+    pub minimum: f64,
+    /// largest value
+    pub maximum: f64,
+    /// value now
+    pub value: f64,
+    /// states of the run in which it may change
+    pub states: [&'static str; 2],
+    /// one line for people
+    pub description: &'static str,
+}
+
+/// Why a parameter was not changed.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum LiveError {
+    /// no such parameter
+    #[error("there is no parameter {name:?}; there are: {known}")]
+    Unknown {
+        /// asked for
+        name: String,
+        /// what there is
+        known: String,
+    },
+    /// not allowed
+    #[error("{name} = {value}: {expected}")]
+    Value {
+        /// parameter
+        name: String,
+        /// asked for
+        value: f64,
+        /// what is allowed
+        expected: String,
+    },
+}
+
+/// The live parameters of a run.
+#[derive(Default)]
+pub struct LiveParameters {
+    list: Vec<LiveParameter>,
+    version: AtomicU32,
+}
+
+impl LiveParameter {
+    /// A parameter with its first value.
+    pub fn new(name: &str, description: &'static str, unit: &'static str, range: (f64, f64), value: f64) -> Self {
+        Self {
+            name: name.into(),
+            description,
+            unit,
+            low: range.0,
+            high: range.1,
+            whole: false,
+            value: AtomicU64::new(value.to_bits()),
+            changed: AtomicU32::new(0),
+        }
+    }
+
+    /// A whole number.
+    pub fn whole(mut self) -> Self {
+        self.whole = true;
+        self
+    }
+}
+
+impl LiveParameters {
+    /// Adds one and returns its index.
+    pub fn add(&mut self, parameter: LiveParameter) -> usize {
+        self.list.push(parameter);
+        self.list.len() - 1
+    }
+
+    /// How often something has changed.
+    pub fn version(&self) -> u32 {
+        self.version.load(SeqCst)
+    }
+
+    /// Value of parameter `index`; NaN where there is none.
+    pub fn get(&self, index: usize) -> f64 {
+        self.list
+            .get(index)
+            .map_or(f64::NAN, |p| f64::from_bits(p.value.load(SeqCst)))
+    }
+
+    /// Sets a value and returns the version that it makes.
+    ///
+    /// # Errors
+    /// [`LiveError`]; nothing has changed then.
+    pub fn set(&self, name: &str, value: f64) -> Result<u32, LiveError> {
+        let Some(parameter) = self.list.iter().find(|parameter| parameter.name == name) else {
+            let known: Vec<&str> = self.list.iter().map(|parameter| parameter.name.as_str()).collect();
+            let known = if known.is_empty() {
+                "none".into()
+            } else {
+                known.join(", ")
+            };
+            return Err(LiveError::Unknown {
+                name: name.into(),
+                known,
+            });
+        };
+        let (low, high) = (parameter.low, parameter.high);
+        if !(low..=high).contains(&value) || (parameter.whole && value.fract() != 0.0) {
+            let number = if parameter.whole { "a whole number" } else { "a number" };
+            return Err(LiveError::Value {
+                name: name.into(),
+                value,
+                expected: format!("{number} from {low} to {high} {}", parameter.unit)
+                    .trim_end()
+                    .into(),
+            });
+        }
+        parameter.value.store(value.to_bits(), SeqCst);
+        parameter.changed.fetch_add(1, SeqCst);
+        Ok(self.version.fetch_add(1, SeqCst) + 1)
+    }
+
+    /// What there is.
+    pub fn describe(&self) -> Vec<ParameterInfo> {
+        let info = |parameter: &LiveParameter| ParameterInfo {
+            name: parameter.name.clone(),
+            kind: if parameter.whole { "integer" } else { "number" },
+            unit: parameter.unit,
+            minimum: parameter.low,
+            maximum: parameter.high,
+            value: f64::from_bits(parameter.value.load(SeqCst)),
+            states: STATES,
+            description: parameter.description,
+        };
+        self.list.iter().map(info).collect()
+    }
+
+    /// Names and values of those that were changed, for the run's record.
+    pub fn changed(&self) -> serde_json::Value {
+        let changed = self.list.iter().filter(|parameter| parameter.changed.load(SeqCst) > 0);
+        let entry = |parameter: &LiveParameter| {
+            let value = f64::from_bits(parameter.value.load(SeqCst));
+            let value = if parameter.whole {
+                (value as i64).into()
+            } else {
+                value.into()
+            };
+            (parameter.name.clone(), value)
+        };
+        serde_json::Value::Object(changed.map(entry).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_stay_within_their_limits_and_changes_are_counted() {
+        let mut live = LiveParameters::default();
+        let row = live.add(LiveParameter::new("b.row", "", "pixel", (0.0, 9.0), 4.0).whole());
+        assert_eq!(
+            (live.get(row), live.version(), live.changed()),
+            (4.0, 0, serde_json::json!({}))
+        );
+        assert_eq!(live.set("b.row", 7.0), Ok(1));
+        for wrong in [7.5, -1.0, 10.0, f64::NAN] {
+            let error = live.set("b.row", wrong).unwrap_err().to_string();
+            assert!(error.contains("a whole number from 0 to 9 pixel"), "{error}");
+        }
+        assert!(
+            live.set("b.column", 1.0)
+                .unwrap_err()
+                .to_string()
+                .contains("there are: b.row")
+        );
+        assert_eq!(
+            (live.get(row), live.version(), live.changed()),
+            (7.0, 1, serde_json::json!({ "b.row": 7 }))
+        );
+    }
+}

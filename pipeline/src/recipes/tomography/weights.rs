@@ -1,0 +1,103 @@
+//! Angles and weights of projections: a projection that never came leaves its share of the half turn to its neighbours.
+
+use frame::{FrameKind, StreamDescription};
+
+/// The angle of every frame as it is planned, degrees, by frame number: the source's, else `start + step` times the number
+/// of projections before it, else NaN.
+pub(super) fn planned(stream: &StreamDescription, steps: Option<(f64, f64)>) -> Vec<f64> {
+    let mut projection = 0;
+    (0..stream.frames_expected as usize)
+        .map(|frame| {
+            // Without a list of kinds darks and flats come first.
+            let kind = match stream.kinds.get(frame) {
+                Some(kind) => *kind,
+                None if (frame as u64) < stream.darks + stream.flats => FrameKind::Dark,
+                None => FrameKind::Sample,
+            };
+            if kind != FrameKind::Sample {
+                return f64::NAN;
+            }
+            let told = stream.angles_deg.get(frame).copied().filter(|angle| angle.is_finite());
+            let counted = steps.map(|(start, step)| start + step * f64::from(projection));
+            projection += 1;
+            told.or(counted).unwrap_or(f64::NAN)
+        })
+        .collect()
+}
+
+/// An angle that two projections share, degrees.
+pub(super) fn twice(angles_deg: &[f64]) -> Option<f64> {
+    let mut sorted: Vec<f64> = angles_deg.iter().copied().filter(|angle| angle.is_finite()).collect();
+    sorted.sort_by(f64::total_cmp);
+    let pair = sorted.windows(2).find(|pair| (pair[1] - pair[0]).abs() < 1e-9);
+    pair.map(|pair| pair[0])
+}
+
+/// Weights of the projections that came, each 1 and more where neighbours in angle are missing: the share of a missing one
+/// goes to the next on either side, to the nearer one more. Also the widest gap in degrees. Angles repeat after
+/// `turn_deg`: half a turn, or a whole one.
+pub(super) fn weights(came_deg: &[f64], missing_deg: &[f64], turn_deg: f64) -> (Vec<f64>, f64) {
+    let mut weights = vec![1.0; came_deg.len()];
+    let mut order: Vec<(f64, usize)> = came_deg
+        .iter()
+        .enumerate()
+        .map(|(index, angle)| (angle.rem_euclid(turn_deg), index))
+        .collect();
+    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let mut widest: f64 = 0.0;
+    for missing in missing_deg.iter().map(|angle| angle.rem_euclid(turn_deg)) {
+        let (Some(first), Some(last)) = (order.first(), order.last()) else {
+            break;
+        };
+        let above = order.partition_point(|(angle, _)| *angle < missing);
+        let (below, before) = match above.checked_sub(1) {
+            Some(below) => order[below],
+            None => (last.0 - turn_deg, last.1),
+        };
+        let (above, behind) = match order.get(above) {
+            Some(above) => *above,
+            None => (first.0 + turn_deg, first.1),
+        };
+        let gap = above - below;
+        widest = widest.max(gap);
+        let share = if gap > 0.0 { (missing - below) / gap } else { 0.5 };
+        weights[before] += 1.0 - share;
+        weights[behind] += share;
+    }
+    (weights, widest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_projection_leaves_its_share_to_its_neighbours() {
+        let (weights_found, widest) = weights(&[0.0, 1.0, 3.0, 4.0], &[2.0], 180.0);
+        assert_eq!((weights_found, widest), (vec![1.0, 1.5, 1.5, 1.0], 2.0));
+        // Over the end of the half turn, and in any order.
+        let (weights_found, _) = weights(&[178.0, 1.0, 0.5], &[179.0], 180.0);
+        let expected = [1.0 + 1.5 / 2.5, 1.0, 1.0 + 1.0 / 2.5];
+        assert!(
+            weights_found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12),
+            "{weights_found:?}"
+        );
+    }
+
+    #[test]
+    fn weights_sum_up_to_what_was_planned() {
+        let planned: Vec<f64> = (0..180).map(|n| f64::from(n * 7 % 180)).collect();
+        let part = |missing: bool| -> Vec<f64> {
+            let of = |(index, angle): (usize, &f64)| ((index % 13 == 5) == missing).then_some(*angle);
+            planned.iter().enumerate().filter_map(of).collect()
+        };
+        let (weights_found, _) = weights(&part(false), &part(true), 180.0);
+        assert!((weights_found.iter().sum::<f64>() - 180.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_angle_that_comes_twice_is_found() {
+        assert_eq!(twice(&[0.0, f64::NAN, 2.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(twice(&[0.0, 180.0, 1.0]), None);
+    }
+}

@@ -1,0 +1,125 @@
+//! What a later start must know of a run to finish it: kept beside the data from before frame 0 until the run is closed.
+//!
+//! ```text
+//! .creating     the folder is being filled: there is no frame in it yet
+//! .start.json   what the run is, and of what form
+//! .start.h5     the master file as it was before frame 0
+//! ```
+
+use super::data_files::FrameFormat;
+use super::error::{At, StoreError};
+use super::run_json::{self, RunRecord};
+use frame::codec::Beneath;
+use frame::{PixelType, Shape};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+pub(super) const START_JSON: &str = ".start.json";
+pub(super) const START_MASTER: &str = ".start.h5";
+const CREATING: &str = ".creating";
+
+/// `.start.json`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Start {
+    /// `run.json` as far as it was known
+    pub(super) record: RunRecord,
+    rows: usize,
+    columns: usize,
+    pixel_type: u8,
+    zstd: Option<bool>,
+    frames: u64,
+    frames_per_file: u64,
+    /// datasets of the master with one row per frame
+    pub(super) per_frame: Vec<String>,
+    pub(super) end_estimated: bool,
+}
+
+impl Start {
+    pub(super) fn new(record: RunRecord, format: FrameFormat, per_frame: Vec<String>, end_estimated: bool) -> Self {
+        Self {
+            record,
+            rows: format.shape.rows,
+            columns: format.shape.columns,
+            pixel_type: format.pixel_type.code(),
+            zstd: format.filter.map(|beneath| beneath == Beneath::Zstd),
+            frames: format.frames,
+            frames_per_file: format.frames_per_file,
+            per_frame,
+            end_estimated,
+        }
+    }
+
+    /// The form of the frames; `None` where it is none.
+    pub(super) fn format(&self) -> Option<FrameFormat> {
+        let format = FrameFormat {
+            shape: Shape::new(self.rows, self.columns),
+            pixel_type: PixelType::from_code(self.pixel_type)?,
+            filter: self.zstd.map(|zstd| if zstd { Beneath::Zstd } else { Beneath::Lz4 }),
+            frames: self.frames,
+            frames_per_file: self.frames_per_file,
+        };
+        (self.frames > 0 && self.frames_per_file > 0).then_some(format)
+    }
+
+    /// Marks a fresh folder.
+    pub(super) fn begin(folder: &Path) -> Result<(), StoreError> {
+        fs::write(folder.join(CREATING), b"").at("writing to", folder)
+    }
+
+    /// Whether nothing but preparations is in a folder.
+    pub(super) fn begun(folder: &Path) -> bool {
+        folder.join(CREATING).is_file()
+    }
+
+    /// Puts it on the disk: everything else must be there already. From here on a crash is made good.
+    pub(super) fn publish(&self, folder: &Path) -> Result<(), StoreError> {
+        let (path, draft) = (folder.join(START_JSON), folder.join(".start.json.part"));
+        let bytes = serde_json::to_vec(self).map_err(|error| StoreError::Record {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        let written = File::create(&draft).and_then(|mut file| {
+            file.write_all(&bytes)?;
+            file.sync_all()
+        });
+        written.map_err(|source| StoreError::io("writing", &draft, source, bytes.len() as u64))?;
+        fs::rename(&draft, &path).at("renaming to", &path)?;
+        fs::remove_file(folder.join(CREATING)).at("writing to", folder)?;
+        run_json::sync_folder(folder)
+    }
+
+    /// The one of an interrupted run; `None` where there is none.
+    pub(super) fn read(folder: &Path) -> Result<Option<Self>, StoreError> {
+        let path = folder.join(START_JSON);
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            read => read.at("reading", &path)?,
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| StoreError::Record {
+                path,
+                reason: error.to_string(),
+            })
+    }
+
+    /// The run is closed: nothing of this is needed any more. What cannot be removed does no harm.
+    pub(super) fn clear(folder: &Path) {
+        for name in [
+            START_JSON,
+            START_MASTER,
+            ".start.json.part",
+            ".head.part",
+            ".master.part",
+        ] {
+            let _ = fs::remove_file(folder.join(name));
+        }
+    }
+
+    /// Where the master file's copy lies.
+    pub(super) fn master(folder: &Path) -> PathBuf {
+        folder.join(START_MASTER)
+    }
+}

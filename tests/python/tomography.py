@@ -1,0 +1,230 @@
+"""Independent checks of volumes, and scans that are not as they should be. Usage: tomography.py CHECK ARGUMENT..."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import h5py
+import hdf5plugin  # noqa: F401  registers the filters
+import numpy as np
+
+from real_data import backproject
+
+
+def sinogram(master, row, energy=None):
+    """Line integrals of a stored run's row in double precision, angles, and whether each projection was stored."""
+    with h5py.File(master) as h:
+        key = h["entry/instrument/detector/image_key"][()]
+        angles = h["entry/sample/rotation_angle"][()]
+        data = h["entry/data/data"]
+        dark, flat = data[key == 2].mean(0, dtype=float), data[key == 1].mean(0, dtype=float)
+        frames = data[key == 0].astype(float)
+    transmission = np.maximum((frames - dark) / (flat - dark), 1e-6)
+    if energy is not None:
+        transmission = paganin(transmission, **energy)
+    return -np.log(np.maximum(transmission[:, row], 1e-6)), np.deg2rad(angles[key == 0]), angles[key != 2]
+
+
+def paganin(transmission, pixel_um, energy_kev, distance_mm, delta_beta):
+    """Paganin's filter with the edge going on, to twice the size."""
+    count, rows, columns = transmission.shape
+    wide = ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2))
+    padded = np.pad(transmission, wide, mode="edge")
+    f = np.add.outer(np.fft.fftfreq(2 * rows, pixel_um) ** 2, np.fft.fftfreq(2 * columns, pixel_um) ** 2)
+    wavelength_um = 1.239841984e-3 / energy_kev
+    gain = 1 / (1 + np.pi * wavelength_um * distance_mm * 1e3 * delta_beta * f)
+    filtered = np.real(np.fft.ifft2(np.fft.fft2(padded) * gain))
+    return filtered[:, rows // 2 : rows // 2 + rows, columns // 2 : columns // 2 + columns]
+
+
+def volume(master, volume, row, name="xy"):
+    """The volume against the live slice and against double precision; its layout; its averages."""
+    row = int(row)
+    with h5py.File(master) as h, h5py.File(volume) as v:
+        live = h["entry/results/images/%s/%s" % (name, name)][()]
+        data = v["entry/data/data"]
+        assert v["entry/definition"][()].decode() == "NXtomoproc"
+        required = ("title", "sample/name", "instrument/SOURCE/type", "instrument/SOURCE/name", "instrument/SOURCE/probe")
+        process = ("program", "version", "date", "parameters/raw_file")
+        for field in (*required, *("reconstruction/" + name for name in process), "data/x", "data/y", "data/z"):
+            assert field in v["entry"], field
+        assert data.chunks[0] <= 16 and data.shape[1:] == live.shape, (data.chunks, data.shape)
+        axis = v["entry/reconstruction/parameters/rotation_axis_px"][()]
+        slice_ = data[row].astype(float)
+        averages = [v["entry/data_%d/data" % f] for f in (2, 4) if "data_%d" % f in v["entry"]]
+        for factor, averaged in zip((2, 4), averages):
+            block = data[:factor, 8 : 8 + factor, 12 : 12 + factor].mean()
+            assert abs(averaged[0, 8 // factor, 12 // factor] - block) <= 1e-6, factor
+        if "preview" in v["entry"]:
+            assert abs(v["entry/preview/data"][()].mean() - data[()].mean()) < 0.05 * abs(data[()]).max()
+    lines, theta, _ = sinogram(master, row)
+    expected = backproject(lines, theta, axis)
+    span = np.ptp(expected)
+    report = {
+        "against the live slice, of range": float(np.abs(slice_ - live).max() / span),
+        "against float64, of range": float(np.abs(slice_ - expected).max() / span),
+    }
+    assert max(report.values()) <= 1e-5, report
+    print(json.dumps(report))
+
+
+def equal(one, other):
+    with h5py.File(one) as a, h5py.File(other) as b:
+        assert np.array_equal(a["entry/data/data"][()], b["entry/data/data"][()]), "the volumes differ"
+
+
+def survivors(clean_master, faulted_volume, faulted_master, row):
+    """PSNR of a volume with lost projections against one in double precision over the same ones."""
+    row = int(row)
+    lines, theta, _ = sinogram(clean_master, row)
+    with h5py.File(faulted_master) as h, h5py.File(faulted_volume) as v:
+        key = h["entry/instrument/detector/image_key"][()]
+        axis = v["entry/reconstruction/parameters/rotation_axis_px"][()]
+        found = v["entry/data/data"][row].astype(float)
+    with h5py.File(clean_master) as h:
+        planned = h["entry/instrument/detector/image_key"][()] == 0
+    came = (key == 0)[planned]
+    truth = backproject(lines, theta, axis)
+    plain = backproject(lines[came], theta[came], axis)
+    psnr = lambda image: 20 * np.log10(np.ptp(truth) / np.sqrt(np.mean((image - truth) ** 2)))
+    report = {"lost": int((~came).sum()), "weighted dB": psnr(found), "same projections dB": psnr(plain)}
+    assert report["lost"] > 0 and report["weighted dB"] >= report["same projections dB"] - 0.5, report
+    print(json.dumps(report))
+
+
+def phase(master, row):
+    row = int(row)
+    settings = {"pixel_um": 1.0, "energy_kev": 20.0, "distance_mm": 50.0, "delta_beta": 200.0}
+    lines, theta, _ = sinogram(master, row, settings)
+    plain, _, _ = sinogram(master, row)
+    with h5py.File(master) as h:
+        found = h["entry/results/images/xy/xy"][()].astype(float)
+        axis = h["entry/instrument/detector/x_rotation_axis_pixel_position"][()]
+    expected, unfiltered = backproject(lines, theta, axis), backproject(plain, theta, axis)
+    worst = np.abs(found - expected).max() / np.ptp(expected)
+    assert worst <= 1e-4, worst
+    assert np.abs(found - unfiltered).max() / np.ptp(expected) > 0.01, "the filter changed nothing"
+    print(json.dumps({"against float64, of range": worst}))
+
+
+def half(master, volume, row):
+    """A half acquisition against opposite projections that are stitched first, in double precision."""
+    row = int(row)
+    lines, theta, _ = sinogram(master, row)
+    with h5py.File(master) as h, h5py.File(volume) as v:
+        live = h["entry/results/images/xy/xy"][()].astype(float)
+        axis = int(h["entry/instrument/detector/x_rotation_axis_pixel_position"][()])
+        found = v["entry/data/data"][row].astype(float)
+    count, columns = lines.shape
+    longer, shorter = columns - 1 - axis, axis
+    d = np.arange(-longer, longer + 1)
+    share = np.clip((1 + d / shorter) / 2, 0, 1)
+    here, there = np.zeros((2, count // 2, d.size))
+    for index in range(count // 2):
+        here[index] = np.interp(axis + d, np.arange(columns), lines[index], left=0, right=0)
+        there[index] = np.interp(axis - d, np.arange(columns), lines[index + count // 2], left=0, right=0)
+    stitched = np.pad(share * here + (1 - share) * there, ((0, 0), (0, 1)))
+    expected = backproject(stitched, theta[: count // 2], longer)
+    # Beyond the longer side the filter's tails are cut at another column in either order.
+    at = np.arange(expected.shape[0]) - (expected.shape[0] - 1) / 2
+    inside = np.hypot(*np.meshgrid(at, at)) < longer - 1
+    worst = lambda image: float(np.abs(image - expected)[inside].max() / np.ptp(expected))
+    report = {"live": worst(live), "volume": worst(found)}
+    assert found.shape == expected.shape and max(report.values()) <= 1e-5, (found.shape, expected.shape, report)
+    print(json.dumps(report))
+
+
+def bad(folder):
+    """Scans of 24 projections that lack something, as DXchange."""
+    rng = np.random.default_rng(3)
+    columns, rows, count = 48, 4, 24
+    place = np.arange(columns) - 23.5
+    disc = 0.05 * np.sqrt(np.maximum(0, 15.0**2 - place**2))
+
+    def write(name, count=count, theta=None, flats=True, spoil=lambda data: data, kind=np.uint16):
+        data = np.exp(-disc) * 1000 + 50 + rng.normal(0, 3, (count, rows, columns))
+        theta = np.linspace(0, 180, count, endpoint=False) if theta is None else theta
+        with h5py.File(os.path.join(folder, name + ".h5"), "w") as h:
+            h["exchange/data"] = spoil(data.astype(kind))
+            h["exchange/data_dark"] = np.full((3, rows, columns), 50, kind)
+            if flats:
+                h["exchange/data_white"] = np.full((3, rows, columns), 1050, kind)
+            h["exchange/theta"] = theta
+
+    def spoiled(value):
+        def spoil(data):
+            data[:, :, 20:23] = value
+            return data
+
+        return spoil
+
+    even = np.linspace(0, 180, count, endpoint=False)
+    twice, missing = even.copy(), even.copy()
+    twice[5] = twice[4]
+    missing[[3, 9]] = np.nan
+    write("good")
+    write("no_flats", flats=False)
+    write("seven", count=7)
+    write("twice", theta=twice)
+    write("missing", theta=missing)
+    write("zero", spoil=spoiled(50))
+    write("negative", spoil=spoiled(10))
+    write("nan", spoil=spoiled(np.nan), kind=np.float32)
+
+
+def finite(volume):
+    with h5py.File(volume) as v:
+        data = v["entry/data/data"][()]
+        assert np.isfinite(data).all() and np.ptp(data) > 0, volume
+
+
+def large(binary, folder, size, count, memory_mib):
+    """Memory of a volume of `size` rows and columns: the largest of a process, less that of one that only takes slices."""
+    size, count, memory_mib = int(size), int(count), int(memory_mib)
+    scan = os.path.join(folder, "large.h5")
+    place = np.arange(size) - (size - 1) / 2
+    disc = 3.0 / size * np.sqrt(np.maximum(0, (0.4 * size) ** 2 - place**2))
+    frame = np.broadcast_to((np.exp(-disc) * 20000 + 100).astype(np.uint16), (size, size))
+    with h5py.File(scan, "w") as h:
+        for name, frames, value in (("data", count, None), ("data_dark", 2, 100), ("data_white", 2, 20100)):
+            data = h.create_dataset("exchange/" + name, (frames, size, size), np.uint16, chunks=(1, size, size))
+            for index in range(frames):
+                data[index] = frame if value is None else value
+        h["exchange/theta"] = np.linspace(0, 180, count, endpoint=False)
+
+    def peak_mib(operations):
+        config = os.path.join(folder, "large.toml")
+        with open(config, "w") as file:
+            file.write('[ring]\nslots = 16\nallow_transparent = true\n[[source]]\nkind = "replay"\npath = "none"\n')
+            file.write('[store]\npath = "%s"\n[accelerator]\nbatch_limit = 2\n' % os.path.join(folder, "large-store"))
+            file.write('[recipe.ct]\ntechnique = "tomography"\noperations = %s\n' % json.dumps(operations))
+            if "volume" in operations:
+                file.write('[recipe.ct.volume]\nmemory_mib = %d\nformat = "none"\n' % memory_mib)
+        out = subprocess.Popen([binary, "replay", scan, "--config", config, "--json"], stdout=subprocess.PIPE)
+        summary = json.load(out.stdout)
+        _, status, usage = os.wait4(out.pid, 0)
+        assert status == 0, summary
+        shutil.rmtree(os.path.join(folder, "large-store"))
+        return usage.ru_maxrss / 1024, summary
+
+    slices, _ = peak_mib(["correct", "backproject"])
+    volume, summary = peak_mib(["correct", "backproject", "volume"])
+    os.remove(scan)
+    results = summary["derived"]["results"]
+    report = {
+        "scan": "%d x %d x %d" % (count, size, size),
+        "memory_mib": memory_mib,
+        "peak MiB, slices only": round(slices),
+        "peak MiB, with the volume": round(volume),
+        "passes": results["passes"],
+        "seconds": results["seconds"],
+    }
+    print(json.dumps(report))
+    assert volume - slices <= memory_mib, report
+
+
+if __name__ == "__main__":
+    checks = (volume, equal, survivors, phase, half, bad, finite, large)
+    {check.__name__: check for check in checks}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,152 @@
+//! A closed run answers under the same addresses as one in memory, and says the same.
+
+use fluxline_tests::{Server, folder};
+use serde_json::{Value, json as object};
+use std::path::{Path, PathBuf};
+
+fn configuration(folder: &Path, source: &str, recipes: &str) -> PathBuf {
+    let text = format!(
+        "[ring]\nslots = 64\nallow_transparent = true\n[[source]]\nkind = \"simulate\"\n{source}[store]\npath = \"{}\"\n\
+         [feedback]\nlisten = \"127.0.0.1:0\"\n{recipes}",
+        folder.join("store").display()
+    );
+    let path = folder.join("fluxline.toml");
+    std::fs::write(&path, text).expect("a configuration");
+    path
+}
+
+/// Arms a run and waits for its end.
+fn run(server: &Server, request: &Value) -> Value {
+    let (status, armed) = server.post("/api/v1/runs", request);
+    assert_eq!(status, 201, "{armed}");
+    let path = format!("/api/v1/runs/{}", armed["id"].as_str().expect("an id"));
+    server.wait(&path, |run| !run["summary"].is_null())
+}
+
+const POWDER: &str = "[recipe.powder]\ntechnique = \"diffraction\"\noperations = [\"correct\", \"statistics\", \"azimuthal\"]\n\
+                      [recipe.powder.azimuthal]\nbins = 300\n";
+const FRAMES: &str = "scene = \"diffraction\"\ndetector = \"custom\"\nrows = 200\ncolumns = 300\nframes = 40\nrate_hz = 200.0\n\
+                      distinct = 8\n[source.faults]\ndrop = 0.1\nseed = 3\n";
+
+#[test]
+fn a_closed_run_says_the_same_as_it_did_in_memory() {
+    let folder = folder("stored");
+    let server = Server::start(&configuration(&folder, FRAMES, POWDER));
+    let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "first", "frames_expected": 40 }));
+    assert_eq!(status, 201, "{armed}");
+    let values = object!({ "frame_numbers": [3, 4], "values": { "i0": [1.5, 2.5] }, "units": { "i0": "A" } });
+    let (status, taken) = server.post("/api/v1/runs/first/frame-metadata", &values);
+    assert_eq!(status, 200, "{taken}");
+    let in_memory = server.wait("/api/v1/runs/first", |run| !run["summary"].is_null());
+    let asked = [
+        "ledger",
+        "ledger?state=lost",
+        "ledger?first=3&limit=2",
+        "profiles/latest",
+        "profiles/sum",
+        "frames/latest.json",
+    ];
+    let ask = || asked.map(|what| server.get(&format!("/api/v1/runs/first/{what}")));
+    let (before, mask) = (ask(), server.bytes("/api/v1/runs/first/mask.npy"));
+    run(&server, &object!({ "name": "second" }));
+    let closed = server.get("/api/v1/runs/first");
+    assert_eq!(
+        (
+            &closed["state"],
+            &closed["frames"],
+            &closed["outcomes"],
+            &closed["summary"]["latency_us"]
+        ),
+        (
+            &in_memory["state"],
+            &in_memory["frames"],
+            &in_memory["outcomes"],
+            &in_memory["summary"]["latency_us"]
+        )
+    );
+    for (what, (before, after)) in asked.iter().zip(before.iter().zip(&ask())) {
+        assert_eq!(before, after, "{what}");
+    }
+    assert_eq!(before[2]["entries"][0]["metadata"]["i0"], 1.5, "{}", before[2]);
+    assert!(mask == server.bytes("/api/v1/runs/first/mask.npy"));
+    let curves = closed["datasets"].as_array().expect("datasets").iter();
+    let mut curves = curves.filter(|dataset| dataset["path"] == "/entry/results/intensity/intensity");
+    assert_eq!(curves.next().expect("a curve")["shape"][1], 300);
+    let lost = before[1]["entries"][0]["frame_number"].as_u64().expect("a lost frame");
+    let (status, error) = server.try_get(&format!("/api/v1/runs/first/profiles/{lost}"));
+    assert_eq!((status, &error["error"]), (404, &object!("not_found")), "{error}");
+    assert_eq!(server.try_get("/api/v1/runs/first/profiles/4000").0, 404);
+    assert_eq!(server.try_get("/api/v1/runs/first/profiles/none").0, 400);
+    let events = server.text("/api/v1/runs/first/events");
+    for event in ["armed", "file_closed", "end"] {
+        assert!(events.contains(&format!("event: {event}\n")), "no {event} in {events}");
+    }
+    assert_eq!(server.try_get("/api/v1/runs/third/ledger").0, 404);
+}
+
+#[test]
+fn slices_of_a_closed_run_are_those_that_it_ended_with() {
+    let folder = folder("stored-slices");
+    let source =
+        "scene = \"tomography\"\nrows = 20\ncolumns = 64\nframes = 60\nrate_hz = 0.0\nrotation_axis_px = 32.0\n";
+    let recipe = "[recipe.ct]\ntechnique = \"tomography\"\noperations = [\"correct\", \"backproject\"]\n";
+    let server = Server::start(&configuration(&folder, source, recipe));
+    run(&server, &object!({ "name": "first" }));
+    let slices = server.get("/api/v1/runs/first/slices");
+    let name = slices["slices"][0]["name"].as_str().expect("a slice").to_string();
+    let pixels = server.bytes(&format!("/api/v1/runs/first/slices/{name}.npy"));
+    run(&server, &object!({ "name": "second" }));
+    let closed = server.get("/api/v1/runs/first/slices");
+    for key in ["name", "shape", "unit", "frames_used", "frames_expected"] {
+        let of = |list: &Value| {
+            list["slices"]
+                .as_array()
+                .map(|s| s.iter().map(|s| s[key].clone()).collect::<Vec<_>>())
+        };
+        let sorted = |list: &Value| {
+            let mut values: Vec<String> = of(list).unwrap_or_default().iter().map(Value::to_string).collect();
+            values.sort();
+            values
+        };
+        assert_eq!(sorted(&slices), sorted(&closed), "{key}");
+    }
+    assert!(pixels == server.bytes(&format!("/api/v1/runs/first/slices/{name}.npy")));
+    assert!(
+        server
+            .bytes(&format!("/api/v1/runs/first/slices/{name}.png"))
+            .starts_with(b"\x89PNG")
+    );
+    assert_eq!(server.try_get("/api/v1/runs/first/slices/none.npy").0, 404);
+}
+
+#[test]
+fn a_request_says_how_many_frames_and_which_technique() {
+    let folder = folder("asked");
+    let more =
+        format!("{POWDER}[recipe.ct]\ntechnique = \"tomography\"\noperations = [\"correct\", \"backproject\"]\n");
+    let config = configuration(&folder, FRAMES, &more);
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    std::fs::write(&config, format!("[run]\nrecipe = \"ct\"\n{text}")).expect("a configuration");
+    let server = Server::start(&config);
+    let ended = run(
+        &server,
+        &object!({ "technique": "diffraction", "frames_expected": 25, "metadata": { "operator": "me" } }),
+    );
+    assert_eq!(ended["summary"]["frames"]["expected"], 25);
+    assert_eq!(ended["record"]["technique"], "diffraction");
+    for (request, said) in [
+        (
+            object!({ "technique": "imaging" }),
+            "technique = \"imaging\": no recipe is of this technique; there are: ct (tomography), powder (diffraction)",
+        ),
+        (
+            object!({ "technique": "tomography", "recipe": "powder" }),
+            "recipe powder is of technique diffraction",
+        ),
+        (object!({ "frames_expected": 0, "technique": "diffraction" }), "frames"),
+    ] {
+        let (status, error) = server.post("/api/v1/runs", &request);
+        let message = error["message"].as_str().unwrap_or_default();
+        assert!(status == 422 && message.contains(said), "{status} {error}");
+    }
+}

@@ -1,0 +1,378 @@
+//! Volumes, live parameters and reprocessing through the built binary; checked by an independent program.
+
+use fluxline_tests::{Server, check, complaint, data, fluxline, folder, json, python};
+use serde_json::{Value, json as object};
+use std::path::{Path, PathBuf};
+
+const VOLUME: &str =
+    "[recipe.ct]\ntechnique = \"tomography\"\noperations = [\"correct\", \"backproject\", \"volume\"]\n";
+const SCAN: &str = "kind = \"simulate\"\nscene = \"tomography\"\nrate_hz = 0.0\nrotation_axis_px = 49.0\n";
+
+fn configuration(folder: &Path, source: &str, recipe: &str) -> String {
+    let text = format!(
+        "[ring]\nslots = 64\nallow_transparent = true\n[[source]]\n{source}[store]\npath = \"{}\"\n\
+         [feedback]\nlisten = \"127.0.0.1:0\"\n{recipe}",
+        folder.join("store").display()
+    );
+    let path = folder.join("fluxline.toml");
+    std::fs::write(&path, text).expect("a configuration");
+    path.display().to_string()
+}
+
+fn once(config: &str) -> Value {
+    json(&fluxline(&["run", "--once", "--json", config]))
+}
+
+fn text<'a>(value: &'a Value, what: &str) -> &'a str {
+    value.as_str().unwrap_or_else(|| panic!("{what}: {value}"))
+}
+
+fn master(summary: &Value) -> &str {
+    text(&summary["files"][0], "a master file")
+}
+
+/// The volume file of a summary.
+fn volume(summary: &Value) -> &str {
+    text(&summary["derived"]["results"]["files"][0], "a volume file")
+}
+
+#[test]
+fn a_volume_is_what_the_live_slices_are_within_its_memory() {
+    let test = "a_volume_is_what_the_live_slices_are_within_its_memory";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    let source = format!("{SCAN}rows = 400\ncolumns = 160\nframes = 300\n");
+    let recipe = |memory: u32| {
+        format!("{VOLUME}[recipe.ct.backproject]\nrow = 133\n[recipe.ct.volume]\nmemory_mib = {memory}\nlevels = 2\n")
+    };
+    let small = once(&configuration(&folder, &source, &recipe(128)));
+    let large = once(&configuration(&folder, &source, &recipe(512)));
+    let results = &small["derived"]["results"];
+    assert!(results["passes"].as_u64() > Some(1), "{results}");
+    assert!(results["memory_bytes"].as_u64() <= Some(128 << 20), "{results}");
+    assert_eq!(large["derived"]["results"]["passes"], 1);
+    println!(
+        "{}",
+        check(
+            &python,
+            "tomography.py",
+            &["volume", master(&small), volume(&small), "133"]
+        )
+    );
+    check(&python, "tomography.py", &["equal", volume(&small), volume(&large)]);
+}
+
+#[test]
+fn lost_and_corrupt_projections_leave_their_share_to_their_neighbours() {
+    let test = "lost_and_corrupt_projections_leave_their_share_to_their_neighbours";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    let source = format!("{SCAN}rows = 16\ncolumns = 96\nframes = 300\nchecksum = true\n");
+    let clean = once(&configuration(&folder, &source, VOLUME));
+    let faults =
+        format!("{source}[source.faults]\nseed = 7\ndrop = 0.02\nreorder = 0.05\nreorder_depth = 40\ncorrupt = 0.01\n");
+    let faulted = once(&configuration(&folder, &faults, VOLUME));
+    assert!(faulted["frames"]["corrupt"].as_u64() > Some(0), "{faulted}");
+    let results = &faulted["derived"]["results"];
+    assert!(
+        results["warnings"][0]
+            .as_str()
+            .is_some_and(|w| w.contains("projections are missing")),
+        "{results}"
+    );
+    let (used, expected) = (&results["projections_used"], &results["projections_expected"]);
+    assert!(
+        used.as_u64() < expected.as_u64() && expected == &object!(300),
+        "{results}"
+    );
+    let arguments = ["survivors", master(&clean), volume(&faulted), master(&faulted), "8"];
+    println!("{}", check(&python, "tomography.py", &arguments));
+}
+
+#[test]
+fn a_stored_run_goes_again_with_other_parameters() {
+    let test = "a_stored_run_goes_again_with_other_parameters";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    let source = format!("{SCAN}rows = 20\ncolumns = 96\nframes = 90\n");
+    let hann = once(&configuration(
+        &folder,
+        &source,
+        &format!("{VOLUME}[recipe.ct.backproject]\nfilter = \"hann\"\n"),
+    ));
+    let config = configuration(&folder, &source, VOLUME);
+    let plain = once(&config);
+    let run = text(&plain["run"], "a run");
+    let arguments = ["reprocess", run, "--config", &config, "--json", "--name"];
+    let again = |name: &str, set: &[&str]| fluxline(&[&arguments[..], &[name], set].concat());
+    let same = json(&again("same", &[]));
+    check(&python, "tomography.py", &["equal", volume(&plain), volume(&same)]);
+    let changed = json(&again("changed", &["--set", "backproject.filter=hann"]));
+    check(&python, "tomography.py", &["equal", volume(&hann), volume(&changed)]);
+    // What is derived stores no frames; what it is derived from can be asked again through it.
+    assert_eq!(
+        (&changed["outcomes"]["synced"], &changed["state"]),
+        (&object!(0), &object!("complete"))
+    );
+    let twice = json(&fluxline(&["reprocess", "changed", "--config", &config, "--json"]));
+    check(&python, "tomography.py", &["equal", volume(&hann), volume(&twice)]);
+    for (run, set, expected) in [
+        ("nothing", "backproject.filter=hann", "no closed run of this name"),
+        (
+            "changed-volume",
+            "backproject.filter=hann",
+            "it has no frames; reprocess changed",
+        ),
+        ("changed", "backproject.colour=red", "colour"),
+        (
+            "changed",
+            "backproject.rotation_axis_px=400",
+            "the axis lies on the detector",
+        ),
+    ] {
+        let (status, said) = complaint(&fluxline(&["reprocess", run, "--config", &config, "--set", set]));
+        assert!(status == 2 && said.contains(expected), "{run} {set}: {said}");
+    }
+}
+
+#[test]
+fn the_axis_is_nudged_while_the_scan_runs_and_kept_for_the_volume() {
+    let folder = folder("nudged");
+    let source = SCAN.replace("rate_hz = 0.0", "rate_hz = 60.0") + "rows = 20\ncolumns = 96\nframes = 120\n";
+    let config = configuration(&folder, &source, VOLUME);
+    let server = Server::start(Path::new(&config));
+    let put =
+        |name: &str, value: Value| server.put(&format!("/api/v1/parameters/{name}"), &object!({ "value": value }));
+    let (status, refused) = put("backproject.rotation_axis_px", object!(47.5));
+    assert_eq!(
+        (status, &refused["allowed_states"]),
+        (409, &object!(["armed", "recording"]))
+    );
+    let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "scan" }));
+    assert_eq!(status, 201, "{armed}");
+    let listed = server.get("/api/v1/parameters");
+    let axis = &listed["parameters"][0];
+    assert_eq!(
+        (&axis["name"], &axis["unit"]),
+        (&object!("backproject.rotation_axis_px"), &object!("pixel"))
+    );
+    assert_eq!(
+        (&axis["minimum"], &axis["maximum"], &axis["value"]),
+        (&object!(0.0), &object!(95.0), &object!(49.0))
+    );
+    server.wait("/api/v1/status", |status| {
+        status["analysis"]["done"].as_u64() > Some(40)
+    });
+    assert_eq!(put("backproject.rotation_axis_px", object!(47.5)).0, 200);
+    let (status, moved) = put("backproject.row", object!(3));
+    assert_eq!((status, &moved["version"]), (200, &object!(2)));
+    for (name, value, expected) in [
+        ("backproject.row", 20.0, 422),
+        ("backproject.row", 2.5, 422),
+        ("colour", 1.0, 404),
+    ] {
+        assert_eq!(put(name, object!(value)).0, expected, "{name}");
+    }
+    let run = server.wait("/api/v1/runs/scan", |run| !run["summary"].is_null());
+    let results = &run["summary"]["results"];
+    let changed = object!({ "backproject.rotation_axis_px": 47.5, "backproject.row": 3 });
+    assert_eq!(results["parameters_changed"], changed);
+    // The slices began again: they rest on what came since.
+    let used = results["images"][0]["frames_used"].as_u64().expect("a number");
+    assert!((1..120).contains(&used), "{results}");
+    let status = server.wait("/api/v1/status", |status| status["derived"]["state"] == "complete");
+    assert_eq!(
+        (&status["derived"]["done"], &status["derived"]["total"]),
+        (&object!(20), &object!(20))
+    );
+    let volume = server.get("/api/v1/runs/scan-volume");
+    assert_eq!(volume["record"]["parameters"]["rotation_axis_px"], 47.5, "{volume}");
+    let events = server.text("/api/v1/runs/scan-volume/events");
+    assert!(
+        events.contains("seconds_left") && events.contains("event: end"),
+        "{events}"
+    );
+    // Again without the detector, by HTTP: as it ended, but for what differs.
+    let request = object!({ "name": "again", "parameters": { "backproject": { "filter": "hann" } } });
+    let (status, again) = server.post("/api/v1/runs/scan/reprocess", &request);
+    assert_eq!(status, 201, "{again}");
+    let parameters = &again["record"]["parameters"]["backproject"];
+    assert_eq!(
+        (&parameters["rotation_axis_px"], &parameters["filter"]),
+        (&object!(47.5), &object!("hann"))
+    );
+    server.wait("/api/v1/runs/again", |run| !run["summary"].is_null());
+}
+
+#[test]
+fn paganin_is_paganin() {
+    let test = "paganin_is_paganin";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    let source = format!("{SCAN}rows = 40\ncolumns = 96\nframes = 90\n");
+    let phase =
+        "[recipe.ct.correct.phase]\npixel_size_um = 1.0\nenergy_kev = 20.0\ndistance_mm = 50.0\ndelta_beta = 200.0\n";
+    let summary = once(&configuration(&folder, &source, &format!("{VOLUME}{phase}")));
+    println!(
+        "{}",
+        check(&python, "tomography.py", &["phase", master(&summary), "20"])
+    );
+}
+
+#[test]
+fn a_half_acquisition_is_as_wide_as_the_sample() {
+    let test = "a_half_acquisition_is_as_wide_as_the_sample";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    let recipe = format!("{VOLUME}[recipe.ct.backproject]\nhalf_acquisition = true\nrow = 8\n");
+    let source = SCAN.replace("49.0", "24.0") + "rows = 16\ncolumns = 96\nframes = 360\n";
+    let (status, said) = complaint(&fluxline(&["run", "--once", &configuration(&folder, &source, &recipe)]));
+    assert!(status == 2 && said.contains("once round"), "{said}");
+    let round = once(&configuration(
+        &folder,
+        &format!("{source}range_deg = 360.0\n"),
+        &recipe,
+    ));
+    println!(
+        "{}",
+        check(&python, "tomography.py", &["half", master(&round), volume(&round), "8"])
+    );
+}
+
+#[test]
+fn scans_that_lack_something_are_warned_of_or_refused() {
+    let test = "scans_that_lack_something_are_warned_of_or_refused";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    check(&python, "tomography.py", &["bad", &folder.display().to_string()]);
+    let replay = |file: &str, more: &str| {
+        let config = configuration(
+            &folder,
+            "kind = \"replay\"\npath = \"none\"\n",
+            &format!("{VOLUME}{more}"),
+        );
+        let file = folder.join(format!("{file}.h5")).display().to_string();
+        fluxline(&["replay", &file, "--config", &config, "--json"])
+    };
+    for (file, more, expected) in [
+        ("no_flats", "", "flat"),
+        (
+            "good",
+            "[recipe.ct.backproject]\nrotation_axis_px = 60.0\n",
+            "the axis lies on the detector",
+        ),
+    ] {
+        let (status, said) = complaint(&replay(file, more));
+        assert!(status == 2 && said.contains(expected), "{file}: {said}");
+    }
+    for (file, expected) in [
+        ("good", ""),
+        ("seven", "7 projections are few"),
+        ("twice", "is planned twice"),
+        ("missing", "2 of 24 projections have no angle"),
+        ("zero", "no valid transmission"),
+        ("negative", "no valid transmission"),
+        ("nan", "no valid transmission"),
+    ] {
+        let summary = json(&replay(file, ""));
+        assert_eq!(summary["state"], "complete", "{file}");
+        check(&python, "tomography.py", &["finite", volume(&summary)]);
+        let warnings = format!("{} {}", summary["warnings"], summary["derived"]["results"]["warnings"]);
+        assert!(warnings.contains(expected), "{file}: {warnings}");
+    }
+}
+
+#[test]
+fn a_scan_without_angles_takes_them_from_start_and_step() {
+    let test = "a_scan_without_angles_takes_them_from_start_and_step";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    check(&python, "tomography.py", &["bad", &folder.display().to_string()]);
+    let steps = "[recipe.ct.backproject]\nstart_deg = 0.0\nstep_deg = 7.5\n";
+    let config = configuration(
+        &folder,
+        "kind = \"replay\"\npath = \"none\"\n",
+        &format!("{VOLUME}{steps}"),
+    );
+    let run = |file: &str| {
+        let file = folder.join(file).display().to_string();
+        json(&fluxline(&["replay", &file, "--config", &config, "--json"]))
+    };
+    let results = run("missing.h5")["derived"]["results"].clone();
+    assert_eq!(
+        (&results["projections_used"], &results["warnings"]),
+        (&object!(24), &object!([])),
+        "{results}"
+    );
+}
+
+#[test]
+fn a_volume_keeps_within_its_memory() {
+    let test = "a_volume_keeps_within_its_memory";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    let binary = fluxline_tests::binary().display().to_string();
+    let number = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.into());
+    let size = number("FLUXLINE_VOLUME_SIZE", "320");
+    let projections = number("FLUXLINE_VOLUME_PROJECTIONS", "300");
+    let memory_mib = number("FLUXLINE_VOLUME_MIB", "128");
+    let arguments = [
+        "large",
+        &binary,
+        &folder.display().to_string(),
+        &size,
+        &projections,
+        &memory_mib,
+    ];
+    println!("{}", check(&python, "tomography.py", &arguments));
+}
+
+#[test]
+fn a_tooth_becomes_a_volume() {
+    let test = "a_tooth_becomes_a_volume";
+    let (Some(python), Some(tooth)) = (python(test), data(test, "ct-tooth/tooth.h5")) else {
+        return;
+    };
+    let folder = folder(test);
+    let recipe =
+        format!("{VOLUME}[recipe.ct.backproject]\nrotation_axis_px = 295.5\nrow = 1\n[recipe.ct.volume]\nlevels = 0\n");
+    let config = configuration(&folder, "kind = \"replay\"\npath = \"none\"\n", &recipe);
+    let summary = json(&fluxline(&[
+        "replay",
+        &tooth.display().to_string(),
+        "--config",
+        &config,
+        "--json",
+    ]));
+    println!(
+        "{}",
+        check(
+            &python,
+            "tomography.py",
+            &["volume", master(&summary), volume(&summary), "1"]
+        )
+    );
+}
+
+#[test]
+fn an_nxtomo_with_an_external_link_becomes_a_volume() {
+    let test = "an_nxtomo_with_an_external_link_becomes_a_volume";
+    let (Some(python), Some(file)) = (python(test), data(test, "ct-format-httomo/k11-18014.nxs")) else {
+        return;
+    };
+    let folder: PathBuf = folder(test);
+    let config = configuration(
+        &folder,
+        "kind = \"replay\"\npath = \"none\"\nrange_deg = 180.0\n",
+        VOLUME,
+    );
+    let summary = json(&fluxline(&[
+        "replay",
+        &file.display().to_string(),
+        "--config",
+        &config,
+        "--json",
+    ]));
+    assert_eq!(summary["derived"]["results"]["projections_used"], 3001);
+    check(&python, "tomography.py", &["finite", volume(&summary)]);
+}
