@@ -174,10 +174,7 @@ fn two_dectris_streams_make_one_run() {
         return;
     };
     for (name, right, more) in [("whole", "right.h5", ""), ("stops", "right.h5", "--abort-after 12")] {
-        let address = || {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-            format!("tcp://127.0.0.1:{}", listener.local_addr().expect("its address").port())
-        };
+        let address = || format!("tcp://127.0.0.1:{}", fluxline_tests::port());
         let (one, two) = (address(), address());
         let emulate = |address: &str, file: &str, more: &str| {
             let mut command = Command::new(fluxline_tests::binary());

@@ -4,7 +4,6 @@
 use fluxline_tests::{Server, binary, check, folder, python};
 use pipeline::feedback::pictures::npy;
 use serde_json::{Value, json as object};
-use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -252,12 +251,6 @@ fn darks_flats_and_masks_are_taken_from_the_source_and_a_drift_is_warned_of() {
     );
 }
 
-/// A free port of the loopback.
-fn port() -> u16 {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    socket.local_addr().expect("its address").port()
-}
-
 #[test]
 fn a_jungfrau_is_calibrated_by_its_packets_and_measured_in_photons() {
     let test = "a_jungfrau_is_calibrated_by_its_packets_and_measured_in_photons";
@@ -265,7 +258,7 @@ fn a_jungfrau_is_calibrated_by_its_packets_and_measured_in_photons() {
     let folder = folder(test);
     let place = folder.display().to_string();
     check(&python, "calibrations.py", &["make", &place]);
-    let address = format!("127.0.0.1:{}", port());
+    let address = format!("127.0.0.1:{}", fluxline_tests::port());
     let source = format!(
         "kind = \"udp\"\ndetector = \"jungfrau\"\naddresses = [\"{address}\"]\nframes = 12\nsilence_timeout_s = 20.0\n\
          wavelength_m = 0.9998725680096795e-10\ndistance_m = 0.1\nbeam_center_x_px = 500.0\nbeam_center_y_px = 250.0"

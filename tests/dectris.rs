@@ -8,8 +8,7 @@ use std::time::Duration;
 
 /// An address that nobody uses now.
 fn address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    format!("tcp://127.0.0.1:{}", listener.local_addr().expect("its address").port())
+    format!("tcp://127.0.0.1:{}", fluxline_tests::port())
 }
 
 fn configuration(folder: &Path, address: &str, more: &str) -> PathBuf {

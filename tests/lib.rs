@@ -1,8 +1,10 @@
 //! Helpers of the end-to-end tests: the built binary, its summaries, the Python of the independent checks, the data.
 
 use serde_json::Value;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The workspace's folder.
@@ -47,6 +49,23 @@ pub fn folder(test: &str) -> PathBuf {
     let _ = std::fs::remove_dir_all(&path);
     std::fs::create_dir_all(&path).expect("a temporary folder");
     path
+}
+
+/// A port of the loopback that nobody uses and that no other test of this process is given. Ports that the system gives
+/// out by itself are left alone: a test beside this one may be given any of them between here and its use.
+pub fn port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 10_000;
+    const PORTS: u32 = 20_000;
+    let start = std::process::id().wrapping_mul(97);
+    for _ in 0..PORTS {
+        let port = (FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS) as u16;
+        let free = TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        if free {
+            return port;
+        }
+    }
+    panic!("no free port from {FIRST} to {}", FIRST + PORTS);
 }
 
 /// Runs `fluxline` to its end.
