@@ -164,7 +164,12 @@ fn a_prometheus_scrapes_the_appliance_and_its_rules_fire_on_faults() {
         .env("LD_PRELOAD", &library)
         .env("FLUXLINE_DISK", "write _data_000001.h5 400 1 5");
     let server = Server::start_by(appliance, &config);
-    server.wait("/api/v1/status", |status| status["state"] == "idle" && !status["run"].is_null());
+    let run = |name: &str| {
+        let (status, answer) = server.post("/api/v1/runs", &object!({ "name": name }));
+        assert_eq!(status, 201, "{answer}");
+        server.wait(&format!("/api/v1/runs/{name}"), |run| !run["summary"].is_null())
+    };
+    run("first");
     let prometheus = Prometheus::start(&program, &folder, &server.url);
     let before = prometheus.wait("fluxline_frames_total{state=\"lost\"}");
     assert_ne!(before[0]["value"][1], "0", "the first run lost frames: {before:?}");
@@ -172,13 +177,11 @@ fn a_prometheus_scrapes_the_appliance_and_its_rules_fire_on_faults() {
     let quiet = prometheus.query("ALERTS{alertname=~\"FramesLost|FramesNotStored|FluxlineInError|FluxlineDown\"}");
     assert!(quiet.is_empty(), "nothing has happened since it was first asked: {quiet:?}");
 
-    let (status, answer) = server.post("/api/v1/runs", &object!({ "name": "second" }));
-    assert_eq!(status, 201, "{answer}");
+    let second = run("second");
+    assert_eq!(second["summary"]["state"], "failed", "{second}");
     for alert in ["FramesLost", "FramesNotStored", "FluxlineInError"] {
         prometheus.wait_for_alert(alert);
     }
-    let summary = server.get("/api/v1/runs/second")["summary"].clone();
-    assert_eq!(summary["state"], "failed", "{summary}");
     drop(server);
     prometheus.wait_for_alert("FluxlineDown");
 }
