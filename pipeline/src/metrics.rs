@@ -59,6 +59,8 @@ pub struct Metrics {
     pub acknowledged: IntCounterVec,
     /// results that the feedback hub was too slow for
     pub results_missed: IntCounter,
+    /// requests and connections that were refused, by reason
+    pub http_refused: IntCounterVec,
     /// 1 for the device in use, by name and memory
     pub device_info: GaugeVec,
     /// 1 for the state that the appliance is in
@@ -385,6 +387,12 @@ impl Metrics {
                 "fluxline_results_missed_total",
                 "Results that the feedback hub was too slow to take; they are in the files",
             ))?,
+            http_refused: m.counters(
+                "fluxline_http_refused_total",
+                "Requests and connections that were refused: without a token that holds, by a role that may not, too often, or past the limit of connections",
+                "reason",
+                &["token", "role", "throttled", "rate", "connections"],
+            )?,
             device_info: m.add(GaugeVec::new(
                 Opts::new("fluxline_device_info", "1 for the device that computes"),
                 &["device", "memory"],
