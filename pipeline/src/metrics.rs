@@ -59,6 +59,8 @@ pub struct Metrics {
     pub acknowledged: IntCounterVec,
     /// results that the feedback hub was too slow for
     pub results_missed: IntCounter,
+    /// results that consumers who wanted all of them lost, being slow
+    pub results_lost: IntCounter,
     /// requests and connections that were refused, by reason
     pub http_refused: IntCounterVec,
     /// 1 for the device in use, by name and memory
@@ -386,6 +388,10 @@ impl Metrics {
             results_missed: m.add(IntCounter::new(
                 "fluxline_results_missed_total",
                 "Results that the feedback hub was too slow to take; they are in the files",
+            ))?,
+            results_lost: m.add(IntCounter::new(
+                "fluxline_results_lost_total",
+                "Results that consumers with policy=lossless lost, each for itself, being slower than feedback.results_kept lasts",
             ))?,
             http_refused: m.counters(
                 "fluxline_http_refused_total",

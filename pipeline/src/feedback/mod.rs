@@ -5,6 +5,7 @@ pub mod access;
 pub mod calibrations;
 mod connections;
 pub mod decisions;
+pub mod delivery;
 pub mod error;
 pub mod events;
 mod extract;

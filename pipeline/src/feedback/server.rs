@@ -2,7 +2,7 @@
 
 use super::access::{Access, enter, roles};
 use super::listen::{self, Door, Tls};
-use super::{calibrations, decisions, frames, guard, metadata, page, parameters, runs, status, tokens};
+use super::{calibrations, decisions, delivery, frames, guard, metadata, page, parameters, runs, status, tokens};
 use crate::active_run::Summary;
 use crate::appliance::{Appliance, ApplianceError, RunRequest};
 use crate::config::{Config, ConfigError};
@@ -100,7 +100,7 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(decisions::rules))
             .routes(routes!(decisions::put_rule, decisions::delete_rule))
             .routes(routes!(runs::events))
-            .routes(routes!(runs::results))
+            .routes(routes!(delivery::results))
             .routes(routes!(frames::frame))
             .routes(routes!(frames::mask))
             .routes(routes!(frames::profile))

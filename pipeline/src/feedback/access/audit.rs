@@ -1,5 +1,6 @@
 //! Who changed what: one line of JSON per changing call, beside the store's catalogue.
 
+use super::tokens::give_to_owner_of_folder;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -83,7 +84,12 @@ fn open(path: &Path) -> std::io::Result<File> {
     if std::fs::metadata(path).is_ok_and(|facts| facts.len() > BYTES_MAX) {
         std::fs::rename(path, older(path))?;
     }
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    let new = !path.exists();
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    if new {
+        give_to_owner_of_folder(path);
+    }
+    Ok(file)
 }
 
 fn older(path: &Path) -> PathBuf {

@@ -152,7 +152,10 @@ pub fn revoke(path: &Path, name: &str) -> Result<(), TokenError> {
 /// Changes the file as a whole, one program at a time; a reader sees the old one or the new one.
 fn change(path: &Path, body: impl FnOnce(&mut Vec<Token>) -> Result<(), TokenError>) -> Result<(), TokenError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(|reason| io("creating", folder, reason))?;
+    if !folder.exists() {
+        fs::create_dir_all(folder).map_err(|reason| io("creating", folder, reason))?;
+        give_to_owner_of_folder(folder);
+    }
     let guard_path = path.with_extension("lock");
     let private = |path: &Path| {
         let mut options = OpenOptions::new();
@@ -160,6 +163,7 @@ fn change(path: &Path, body: impl FnOnce(&mut Vec<Token>) -> Result<(), TokenErr
         options.open(path).map_err(|reason| io("writing", path, reason))
     };
     let guard = private(&guard_path)?;
+    give_to_owner_of_folder(&guard_path);
     guard.lock().map_err(|reason| io("locking", &guard_path, reason))?;
     let mut tokens = match read(path) {
         Err(TokenError::Io { reason, .. }) if reason.kind() == ErrorKind::NotFound => Vec::new(),
@@ -171,13 +175,19 @@ fn change(path: &Path, body: impl FnOnce(&mut Vec<Token>) -> Result<(), TokenErr
     let mut file = private(&part)?;
     let written = writeln!(file, "{text}").and_then(|()| file.sync_all());
     written.map_err(|reason| io("writing", &part, reason))?;
-    // Whoever owned the file goes on owning it: an administrator's command must not shut the appliance's account out.
-    if let Some(owner) = fs::metadata(path).or_else(|_| fs::metadata(folder)).ok().filter(|facts| facts.uid() != 0) {
-        let _ = std::os::unix::fs::chown(&part, Some(owner.uid()), Some(owner.gid()));
-    }
+    give_to_owner_of_folder(&part);
     fs::rename(&part, path).map_err(|reason| io("renaming", &part, reason))?;
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(|reason| io("syncing", folder, reason))
+}
+
+/// An administrator's command must not leave files that the appliance's own account cannot read: what root makes belongs to
+/// whoever owns the folder. Anybody else cannot give files away, and need not.
+pub(super) fn give_to_owner_of_folder(path: &Path) {
+    let Some(folder) = path.parent().and_then(|folder| fs::metadata(folder).ok()) else {
+        return;
+    };
+    let _ = std::os::unix::fs::chown(path, Some(folder.uid()), Some(folder.gid()));
 }
 
 fn random() -> Result<[u8; RANDOM_BYTES], TokenError> {
