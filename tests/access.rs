@@ -24,7 +24,9 @@ fn configuration(folder: &Path, feedback: &str) -> PathBuf {
 /// `fluxline token create`; the token.
 fn token(config: &Path, name: &str, role: &str) -> String {
     let config = config.display().to_string();
-    let made = json(&fluxline(&["token", "create", name, "--role", role, "--json", "--config", &config]));
+    let made = json(&fluxline(&[
+        "token", "create", name, "--role", role, "--json", "--config", &config,
+    ]));
     made["token"].as_str().expect("a token").to_string()
 }
 
@@ -73,11 +75,16 @@ impl Appliance {
 
     /// Status and body of a call; a stream is not waited for.
     fn call(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, Value) {
-        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url));
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let request = request.header("content-type", "application/json").body(body.to_string()).expect("a request");
+        let request = request
+            .header("content-type", "application/json")
+            .body(body.to_string())
+            .expect("a request");
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .allow_non_standard_methods(true)
@@ -137,7 +144,11 @@ fn every_route_asks_for_the_role_that_openapi_names() {
                 assert_eq!(call(None), 200, "{method} {template}");
                 continue;
             };
-            assert_eq!(operation["security"], object!([{ "token": [needed] }]), "{method} {template}");
+            assert_eq!(
+                operation["security"],
+                object!([{ "token": [needed] }]),
+                "{method} {template}"
+            );
             let needed = roles.iter().position(|role| *role == needed).expect("a role");
             counted[needed] += 1;
             assert_eq!(call(None), 401, "{method} {template}");
@@ -146,7 +157,11 @@ fn every_route_asks_for_the_role_that_openapi_names() {
                 if rank < needed {
                     assert_eq!(status, 403, "{method} {template} by {}", roles[rank]);
                 } else {
-                    assert!(![401, 403, 405, 429, 500].contains(&status), "{method} {template} by {}: {status}", roles[rank]);
+                    assert!(
+                        ![401, 403, 405, 429, 500].contains(&status),
+                        "{method} {template} by {}: {status}",
+                        roles[rank]
+                    );
                 }
             }
         }
@@ -174,15 +189,30 @@ fn tokens_come_and_go_while_the_appliance_runs_and_leave_no_trace() {
     assert_eq!(session, object!({ "open": true, "name": "open", "role": "operator" }));
     let first = object!({ "name": "first", "role": "admin" }).to_string();
     let (status, said) = server.call("POST", "/api/v1/tokens", None, &first);
-    assert!(status == 403 && said["message"].as_str().is_some_and(|m| m.contains("fluxline token create")), "{said}");
+    assert!(
+        status == 403
+            && said["message"]
+                .as_str()
+                .is_some_and(|m| m.contains("fluxline token create")),
+        "{said}"
+    );
     let run = object!({ "name": "watched" }).to_string();
-    assert_eq!(server.call("POST", "/api/v1/runs", None, &run).0, 201, "open to this machine");
+    assert_eq!(
+        server.call("POST", "/api/v1/runs", None, &run).0,
+        201,
+        "open to this machine"
+    );
     // The first token shuts the door, also behind whoever listens already.
-    let mut open = tungstenite::connect(format!("{}/api/v1/runs/watched/results", server.url.replace("http", "ws")))
-        .expect("a WebSocket")
-        .0;
+    let mut open = tungstenite::connect(format!(
+        "{}/api/v1/runs/watched/results",
+        server.url.replace("http", "ws")
+    ))
+    .expect("a WebSocket")
+    .0;
     let admin = token(&config, "boss", "admin");
-    let closing = within(Duration::from_secs(10), "the door shuts", || server.get("/api/v1/status", None) == 401);
+    let closing = within(Duration::from_secs(10), "the door shuts", || {
+        server.get("/api/v1/status", None) == 401
+    });
     assert!(closing < Duration::from_secs(5), "{closing:?}");
     while open.read().is_ok() {}
     // Another one by HTTP, which looks at results and events.
@@ -191,41 +221,76 @@ fn tokens_come_and_go_while_the_appliance_runs_and_leave_no_trace() {
     assert_eq!((status, &made["role"]), (201, &object!("viewer")), "{made}");
     assert_eq!(server.call("POST", "/api/v1/tokens", Some(&admin), &request).0, 409);
     let viewer = made["token"].as_str().expect("a token").to_string();
-    assert_eq!(server.call("POST", "/api/v1/runs/watched/stop", Some(&viewer), "").0, 403);
+    assert_eq!(
+        server.call("POST", "/api/v1/runs/watched/stop", Some(&viewer), "").0,
+        403
+    );
     use tungstenite::client::IntoClientRequest;
     let address = format!("{}/api/v1/runs/watched/results", server.url.replace("http", "ws"));
     let mut upgrade = address.as_str().into_client_request().expect("a request");
     let offered = format!("fluxline, fluxline.token.{viewer}").parse().expect("a header");
     upgrade.headers_mut().insert("sec-websocket-protocol", offered);
     let (mut socket, answer) = tungstenite::connect(upgrade).expect("a WebSocket");
-    assert_eq!(answer.headers()["sec-websocket-protocol"], "fluxline", "and not the token");
+    assert_eq!(
+        answer.headers()["sec-websocket-protocol"],
+        "fluxline",
+        "and not the token"
+    );
     assert!(socket.read().expect("a result").is_text());
     assert!(tungstenite::connect(address.as_str()).is_err(), "not without a token");
     let mut stream = TcpStream::connect(server.address()).expect("a connection");
-    let request = format!("GET /api/v1/runs/watched/events HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {viewer}\r\n\r\n", server.address());
+    let request = format!(
+        "GET /api/v1/runs/watched/events HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {viewer}\r\nconnection: close\r\n\r\n",
+        server.address()
+    );
     stream.write_all(request.as_bytes()).expect("a request");
     // Revoked: both end by themselves, and nothing new begins.
     let started = Instant::now();
-    assert!(fluxline(&["token", "revoke", "console", "--config", &path]).status.success());
+    assert!(
+        fluxline(&["token", "revoke", "console", "--config", &path])
+            .status
+            .success()
+    );
     while socket.read().is_ok() {}
     let mut events = String::new();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a timeout");
     stream.read_to_string(&mut events).expect("the end of the events");
-    assert!(events.starts_with("HTTP/1.1 200") && events.contains("event: armed"), "{events}");
+    assert!(
+        events.starts_with("HTTP/1.1 200") && events.contains("event: armed"),
+        "{events}"
+    );
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     assert_eq!(server.get("/api/v1/status", Some(&viewer)), 401);
     // Guessing is held up, whoever knows is not.
-    let guessed: Vec<u16> = (0..12).map(|n| server.get("/api/v1/status", Some(&format!("guess-{n}")))).collect();
+    let guessed: Vec<u16> = (0..12)
+        .map(|n| server.get("/api/v1/status", Some(&format!("guess-{n}"))))
+        .collect();
     assert_eq!((guessed[5], guessed[11]), (401, 429), "{guessed:?}");
     assert_eq!(server.get("/api/v1/status", Some(&admin)), 200);
-    assert_eq!(server.call("POST", "/api/v1/runs/watched/stop", Some(&admin), "").0, 200);
+    assert_eq!(
+        server.call("POST", "/api/v1/runs/watched/stop", Some(&admin), "").0,
+        200
+    );
     // A file that is gone holds no token; it does not open the door.
     let listed = json(&fluxline(&["token", "list", "--json", "--config", &path]));
-    assert_eq!((&listed["in_use"], &listed["tokens"][0]["name"]), (&object!(true), &object!("boss")));
+    assert_eq!(
+        (&listed["in_use"], &listed["tokens"][0]["name"]),
+        (&object!(true), &object!("boss"))
+    );
     let file = folder.join("store/.fluxline/tokens.json");
     let kept = std::fs::read_to_string(&file).expect("the tokens");
     let audit = within_audit(&folder, 6);
-    let words: Vec<String> = audit.iter().map(|line| format!("{} {} {} {}", line["name"], line["method"], line["path"], line["status"])).collect();
+    let words: Vec<String> = audit
+        .iter()
+        .map(|line| {
+            format!(
+                "{} {} {} {}",
+                line["name"], line["method"], line["path"], line["status"]
+            )
+        })
+        .collect();
     for expected in [
         "\"open\" \"POST\" \"/api/v1/tokens\" 403",
         "\"open\" \"POST\" \"/api/v1/runs\" 201",
@@ -239,10 +304,15 @@ fn tokens_come_and_go_while_the_appliance_runs_and_leave_no_trace() {
     let traces = format!("{}{kept}{audit:?}", server.said());
     for secret in [&admin, &viewer] {
         let bare = secret.trim_start_matches("fluxline_");
-        assert!(bare.len() == 64 && !traces.contains(bare), "a token is written somewhere");
+        assert!(
+            bare.len() == 64 && !traces.contains(bare),
+            "a token is written somewhere"
+        );
     }
     std::fs::remove_file(&file).expect("removed");
-    within(Duration::from_secs(10), "no token holds", || server.get("/api/v1/status", Some(&admin)) == 401);
+    within(Duration::from_secs(10), "no token holds", || {
+        server.get("/api/v1/status", Some(&admin)) == 401
+    });
     assert_eq!(server.get("/api/v1/status", None), 401);
 }
 
@@ -254,7 +324,9 @@ fn within_audit(folder: &Path, lines: usize) -> Vec<Value> {
         text = std::fs::read_to_string(&path).unwrap_or_default();
         text.lines().count() >= lines && text.contains("watched/stop\",\"status\":200")
     });
-    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
 }
 
 #[test]
@@ -262,7 +334,10 @@ fn other_machines_reach_it_with_tokens_only() {
     let folder = folder("access-network");
     let config = configuration(&folder, "listen = \"0.0.0.0:0\"\nmetrics_without_token = true");
     let (status, said) = complaint(&fluxline(&["run", &config.display().to_string()]));
-    assert!(status == 2 && said.contains("there are no tokens") && said.contains("fluxline token create"), "{said}");
+    assert!(
+        status == 2 && said.contains("there are no tokens") && said.contains("fluxline token create"),
+        "{said}"
+    );
     let viewer = token(&config, "page", "viewer");
     let server = Appliance::start(&config);
     assert!(server.said().contains("1 tokens are in use"), "{}", server.said());
@@ -276,7 +351,17 @@ fn tls_is_spoken_where_a_certificate_is_given() {
     let folder = folder("access-tls");
     let here = |name: &str| folder.join(name).display().to_string();
     let make = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ])
         .args(["-subj", "/CN=fluxline", "-addext", "subjectAltName=IP:127.0.0.1"])
         .args(["-keyout", &here("key.pem"), "-out", &here("certificate.pem")])
         .output()
@@ -299,10 +384,18 @@ fn tls_is_spoken_where_a_certificate_is_given() {
     let mut stdin = client.stdin.take().expect("its stdin");
     stdin.write_all(request.as_bytes()).expect("a request");
     let mut answer = String::new();
-    client.stdout.take().expect("its stdout").read_to_string(&mut answer).expect("an answer");
+    client
+        .stdout
+        .take()
+        .expect("its stdout")
+        .read_to_string(&mut answer)
+        .expect("an answer");
     drop(stdin);
     let _ = client.wait();
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"role\":\"operator\""), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("\"role\":\"operator\""),
+        "{answer}"
+    );
     // Without TLS there is no answer; without its key it does not start.
     let mut plain = TcpStream::connect(server.address()).expect("a connection");
     plain.write_all(request.as_bytes()).expect("a request");
@@ -346,28 +439,54 @@ fn slow_clients_keep_nobody_out() {
     }
     let sent = Instant::now();
     for stream in &mut slow {
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("a timeout");
         let mut rest = Vec::new();
         let ended = stream.read_to_end(&mut rest);
-        let timed_out = ended.is_err_and(|error| matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut));
+        let timed_out = ended.is_err_and(|error| {
+            matches!(
+                error.kind(),
+                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+            )
+        });
         assert!(!timed_out, "a slow connection is still open after {:?}", sent.elapsed());
         assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
     }
     let mut rest = String::new();
     body.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
-    body.read_to_string(&mut rest).expect("the end of the one with half a body");
+    body.read_to_string(&mut rest)
+        .expect("the end of the one with half a body");
     assert!(rest.starts_with("HTTP/1.1 4"), "{rest:?}");
     // Too large, and too often.
     let mut large = TcpStream::connect(server.address()).expect("a connection");
-    let _ = large.write_all(format!("GET /healthz HTTP/1.1\r\nhost: {}\r\nx: {}\r\n\r\n", server.address(), "y".repeat(40_000)).as_bytes());
+    let _ = large.write_all(
+        format!(
+            "GET /healthz HTTP/1.1\r\nhost: {}\r\nx: {}\r\n\r\n",
+            server.address(),
+            "y".repeat(40_000)
+        )
+        .as_bytes(),
+    );
     let mut said = vec![0; 64];
     let read = large.read(&mut said).unwrap_or(0);
-    assert!(String::from_utf8_lossy(&said[..read]).starts_with("HTTP/1.1 431"), "{}", String::from_utf8_lossy(&said[..read]));
-    assert_eq!(server.call("POST", "/api/v1/runs", Some(&admin), &" ".repeat((1 << 20) + 1)).0, 413);
+    assert!(
+        String::from_utf8_lossy(&said[..read]).starts_with("HTTP/1.1 431"),
+        "{}",
+        String::from_utf8_lossy(&said[..read])
+    );
+    assert_eq!(
+        server
+            .call("POST", "/api/v1/runs", Some(&admin), &" ".repeat((1 << 20) + 1))
+            .0,
+        413
+    );
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let statuses: Vec<u16> = (0..2000)
         .map(|_| {
-            let request = agent.get(format!("{}/api/v1/status", server.url)).header("authorization", format!("Bearer {admin}"));
+            let request = agent
+                .get(format!("{}/api/v1/status", server.url))
+                .header("authorization", format!("Bearer {admin}"));
             let mut answer = request.call().expect("an answer");
             let _ = answer.body_mut().read_to_vec();
             answer.status().as_u16()
@@ -378,5 +497,9 @@ fn slow_clients_keep_nobody_out() {
     // None of it has touched the run.
     std::thread::sleep(Duration::from_millis(1100));
     let (status, run) = server.call("GET", "/api/v1/runs/watched", Some(&admin), "");
-    assert_eq!((status, &run["frames"]["lost"], &run["state"]), (200, &object!(0), &object!("recording")), "{run}");
+    assert_eq!(
+        (status, &run["frames"]["lost"], &run["state"]),
+        (200, &object!(0), &object!("recording")),
+        "{run}"
+    );
 }

@@ -1,6 +1,6 @@
 //! Results to consumers by their own policy: all of them, again from a number, the newest, at a rate; and one that does not read.
 
-use fluxline_tests::{Server, folder};
+use fluxline_tests::{Server, check, fluxline, folder, json, python};
 use serde_json::{Value, json as object};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -42,7 +42,10 @@ fn rest(socket: &mut Socket) -> Vec<Value> {
 }
 
 fn sequences(results: &[Value]) -> Vec<u64> {
-    results.iter().map(|result| result["sequence"].as_u64().expect("a number")).collect()
+    results
+        .iter()
+        .map(|result| result["sequence"].as_u64().expect("a number"))
+        .collect()
 }
 
 #[test]
@@ -52,7 +55,9 @@ fn a_consumer_that_does_not_read_costs_nobody_anything_and_is_told_what_it_lost(
     let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "live" }));
     assert_eq!(status, 201, "{armed}");
     // The stuck ones ask for 40 kB a result: more than all buffers between here and there.
-    let mut stuck: Vec<Socket> = (0..4).map(|_| listen(&server, "policy=lossless&curves=true&from=0")).collect();
+    let mut stuck: Vec<Socket> = (0..4)
+        .map(|_| listen(&server, "policy=lossless&curves=true&from=0"))
+        .collect();
     let mut good = listen(&server, "policy=lossless&from=0");
     let results = rest(&mut good);
     let run = server.wait("/api/v1/runs/live", |run| !run["summary"].is_null());
@@ -60,7 +65,10 @@ fn a_consumer_that_does_not_read_costs_nobody_anything_and_is_told_what_it_lost(
     assert_eq!(results.len() as u64 + lost, 600, "all of them, or told of");
     assert_eq!(run["outcomes"]["done"], 600, "the pipeline did not wait: {run}");
     assert_eq!(run["frames"]["complete"], 600, "{run}");
-    assert!(server.text("/metrics").contains("\nfluxline_results_missed_total 0\n"), "the hub did not wait");
+    assert!(
+        server.text("/metrics").contains("\nfluxline_results_missed_total 0\n"),
+        "the hub did not wait"
+    );
     // The stuck ones wake up: what they were sent, then a gap that is told exactly, then the last ones.
     let woken = rest(&mut stuck[0]);
     let mut next = 0;
@@ -69,10 +77,19 @@ fn a_consumer_that_does_not_read_costs_nobody_anything_and_is_told_what_it_lost(
         assert_eq!(sequence - next, result["lost"].as_u64().unwrap_or(0), "{next}");
         next = sequence + 1;
     }
-    assert!(woken.iter().any(|result| result["lost"].as_u64() > Some(0)), "it lost some: {}", woken.len());
+    assert!(
+        woken.iter().any(|result| result["lost"].as_u64() > Some(0)),
+        "it lost some: {}",
+        woken.len()
+    );
     let counted = server.text("/metrics");
-    let counted = counted.lines().find_map(|line| line.strip_prefix("fluxline_results_lost_total "));
-    assert!(counted.is_some_and(|count| count.parse::<f64>().is_ok_and(|count| count > 0.0)), "{counted:?}");
+    let counted = counted
+        .lines()
+        .find_map(|line| line.strip_prefix("fluxline_results_lost_total "));
+    assert!(
+        counted.is_some_and(|count| count.parse::<f64>().is_ok_and(|count| count > 0.0)),
+        "{counted:?}"
+    );
 }
 
 #[test]
@@ -93,21 +110,46 @@ fn results_are_resumed_sampled_and_marked_when_late() {
         }
     }
     drop(first);
-    assert!(had.iter().all(|result| result["late"] == false && result["lost"].is_null()), "{}", had[0]);
+    assert!(
+        had.iter()
+            .all(|result| result["late"] == false && result["lost"].is_null()),
+        "{}",
+        had[0]
+    );
     let mut again = listen(&server, "policy=lossless&from=50&deadline_ms=0.001");
     let resumed = rest(&mut again);
     assert_eq!(sequences(&had), (0..50).collect::<Vec<u64>>());
     assert_eq!(sequences(&resumed), (50..400).collect::<Vec<u64>>(), "where it was");
     assert!(resumed.iter().all(|result| result["late"] == true));
-    assert!(resumed.iter().all(|result| result["sent_age_us"].as_u64() >= result["age_us"].as_u64()));
+    assert!(
+        resumed
+            .iter()
+            .all(|result| result["sent_age_us"].as_u64() >= result["age_us"].as_u64())
+    );
     let newest = sequences(&newest.join().expect("the latest"));
-    assert!(newest.windows(2).all(|pair| pair[0] < pair[1]) && newest.last() == Some(&399), "{newest:?}");
+    assert!(
+        newest.windows(2).all(|pair| pair[0] < pair[1]) && newest.last() == Some(&399),
+        "{newest:?}"
+    );
     let sampled = sequences(&sampling.join().expect("the sampled"));
-    assert!(sampled.windows(2).all(|pair| pair[0] < pair[1]) && sampled.last() == Some(&399), "{sampled:?}");
-    assert!((2..=40).contains(&sampled.len()), "{} in two seconds at 5 Hz", sampled.len());
+    assert!(
+        sampled.windows(2).all(|pair| pair[0] < pair[1]) && sampled.last() == Some(&399),
+        "{sampled:?}"
+    );
+    assert!(
+        (2..=40).contains(&sampled.len()),
+        "{} in two seconds at 5 Hz",
+        sampled.len()
+    );
     // The same over server-sent events, when the run has ended, and again from the last one that came.
-    assert_eq!(events(&server, "policy=lossless&from=0", None), (0..400).collect::<Vec<u64>>());
-    assert_eq!(events(&server, "policy=lossless&from=0", Some(389)), (390..400).collect::<Vec<u64>>());
+    assert_eq!(
+        events(&server, "policy=lossless&from=0", None),
+        (0..400).collect::<Vec<u64>>()
+    );
+    assert_eq!(
+        events(&server, "policy=lossless&from=0", Some(389)),
+        (390..400).collect::<Vec<u64>>()
+    );
     assert_eq!(events(&server, "policy=latest", None), [399]);
     assert_eq!(events(&server, "policy=lossless", Some(399)), [0u64; 0]);
     for (query, said) in [
@@ -119,7 +161,10 @@ fn results_are_resumed_sampled_and_marked_when_late() {
         ("deadline=3", "deadline"),
     ] {
         let (status, error) = server.try_get(&format!("/api/v1/runs/live/results?{query}"));
-        assert!(status == 400 && error["message"].as_str().is_some_and(|m| m.contains(said)), "{query}: {error}");
+        assert!(
+            status == 400 && error["message"].as_str().is_some_and(|m| m.contains(said)),
+            "{query}: {error}"
+        );
     }
 }
 
@@ -127,11 +172,41 @@ fn results_are_resumed_sampled_and_marked_when_late() {
 fn events(server: &Server, query: &str, last: Option<u64>) -> Vec<u64> {
     let address = server.url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .expect("a timeout");
     let resume = last.map_or(String::new(), |last| format!("last-event-id: {last}\r\n"));
-    let request = format!("GET /api/v1/runs/live/results?{query} HTTP/1.1\r\nhost: {address}\r\n{resume}connection: close\r\n\r\n");
+    let request = format!(
+        "GET /api/v1/runs/live/results?{query} HTTP/1.1\r\nhost: {address}\r\n{resume}connection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).expect("a request");
-    let lines: Vec<String> = BufReader::new(stream).lines().map(|line| line.expect("a line")).collect();
+    let lines: Vec<String> = BufReader::new(stream)
+        .lines()
+        .map(|line| line.expect("a line"))
+        .collect();
     assert!(lines.iter().any(|line| line == "event: end"), "{lines:?}");
-    lines.iter().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect()
+    lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("id: ")?.parse().ok())
+        .collect()
+}
+
+#[test]
+fn the_python_client_arms_listens_and_gets_arrays() {
+    let Some(python) = python("the_python_client_arms_listens_and_gets_arrays") else {
+        return;
+    };
+    let folder = folder("delivery-python");
+    let config = configuration(&folder, 1024, 50, 200.0, 200);
+    let token = |role: &str| {
+        let config = config.display().to_string();
+        let made = json(&fluxline(&[
+            "token", "create", role, "--role", role, "--json", "--config", &config,
+        ]));
+        made["token"].as_str().expect("a token").to_string()
+    };
+    let (operator, viewer) = (token("operator"), token("viewer"));
+    let server = Server::start(&config);
+    let said = check(&python, "client.py", &[&server.url, &operator, &viewer]);
+    assert!(said.contains("200 results"), "{said}");
 }

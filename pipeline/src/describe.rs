@@ -3,7 +3,8 @@
 
 use crate::config::{
     AcceleratorConfig, AccessConfig, AnnounceConfig, AssemblySection, CalibrationsConfig, CoresConfig, EmitConfig,
-    FeedbackConfig, LimitsConfig, PlaceConfig, PushConfig, RecipeConfig, RetentionConfig, RingConfig, RunConfig, StoreConfig, TlsConfig,
+    FeedbackConfig, LimitsConfig, PlaceConfig, PushConfig, RecipeConfig, RetentionConfig, RingConfig, RunConfig,
+    StoreConfig, TlsConfig,
 };
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;

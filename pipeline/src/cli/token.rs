@@ -62,31 +62,54 @@ pub(crate) fn token(args: &TokenArgs) -> Result<(), Failure> {
             let (secret, token) = tokens::create(&path, name, *role, *days)?;
             note(&config, format!("token create {name} {}", role.name()));
             if args.json {
-                println!("{:#}", json!({ "token": secret, "name": name, "role": role, "expires": token.expires }));
+                println!(
+                    "{:#}",
+                    json!({ "token": secret, "name": name, "role": role, "expires": token.expires })
+                );
                 return Ok(());
             }
             println!("{secret}");
-            eprintln!("This is the token of {name} ({}). It is shown this once and kept nowhere.", role.name());
+            eprintln!(
+                "This is the token of {name} ({}). It is shown this once and kept nowhere.",
+                role.name()
+            );
             if first {
                 eprintln!("It is the first one: from now on nobody without a token is served.");
             }
         }
         What::List => {
-            let tokens = if path.exists() { tokens::read(&path)? } else { Vec::new() };
+            let tokens = if path.exists() {
+                tokens::read(&path)?
+            } else {
+                Vec::new()
+            };
             if args.json {
                 let list = tokens.iter().map(|token| {
                     json!({ "name": token.name, "role": token.role, "created": token.created, "expires": token.expires })
                 });
-                println!("{:#}", json!({ "in_use": path.exists(), "tokens": list.collect::<Vec<_>>() }));
+                println!(
+                    "{:#}",
+                    json!({ "in_use": path.exists(), "tokens": list.collect::<Vec<_>>() })
+                );
                 return Ok(());
             }
             for token in &tokens {
                 let end = token.expires.map_or("does not end".into(), |end| format!("ends {end}"));
-                println!("{:24} {:9} made {}  {end}", token.name, token.role.name(), token.created);
+                println!(
+                    "{:24} {:9} made {}  {end}",
+                    token.name,
+                    token.role.name(),
+                    token.created
+                );
             }
             match (path.exists(), tokens.is_empty()) {
-                (false, _) => eprintln!("No tokens are in use: the interface is open to this machine, and to no other."),
-                (true, true) => eprintln!("There is no token: nobody is served. Make one, or remove {}.", path.display()),
+                (false, _) => {
+                    eprintln!("No tokens are in use: the interface is open to this machine, and to no other.")
+                }
+                (true, true) => eprintln!(
+                    "There is no token: nobody is served. Make one, or remove {}.",
+                    path.display()
+                ),
                 _ => {}
             }
         }

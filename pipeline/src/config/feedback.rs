@@ -97,7 +97,12 @@ pub(super) fn check(feedback: &FeedbackConfig) -> Result<(), ConfigError> {
     within("feedback.results_kept", feedback.results_kept, 16, 65536)?;
     let limits = &feedback.limits;
     within("feedback.limits.connections", limits.connections, 16, 65536)?;
-    within("feedback.limits.connections_per_client", limits.connections_per_client, 4, 65536)?;
+    within(
+        "feedback.limits.connections_per_client",
+        limits.connections_per_client,
+        4,
+        65536,
+    )?;
     within("feedback.limits.requests_per_s", limits.requests_per_s, 1.0, 1e6)?;
     within("feedback.limits.header_timeout_s", limits.header_timeout_s, 0.1, 300.0)?;
     within("feedback.limits.header_bytes", limits.header_bytes, 8192, 1 << 20)?;
@@ -105,7 +110,11 @@ pub(super) fn check(feedback: &FeedbackConfig) -> Result<(), ConfigError> {
     within("feedback.limits.write_timeout_s", limits.write_timeout_s, 0.1, 3600.0)?;
     if feedback.listen.parse::<SocketAddr>().is_err() {
         let expected = "an address and a port, for example \"127.0.0.1:8080\"";
-        return Err(ConfigError::value("feedback.listen", format!("{:?}", feedback.listen), expected));
+        return Err(ConfigError::value(
+            "feedback.listen",
+            format!("{:?}", feedback.listen),
+            expected,
+        ));
     }
     Ok(())
 }

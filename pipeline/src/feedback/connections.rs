@@ -37,9 +37,8 @@ impl All {
 
     /// Asks the oldest connection that is not trusted to leave, of one client or of all.
     fn make_room(&mut self, client: Option<IpAddr>) -> Option<()> {
-        let strange = |entry: &Entry| {
-            !entry.trusted.load(Relaxed) && client.is_none_or(|client| client == entry.client)
-        };
+        let strange =
+            |entry: &Entry| !entry.trusted.load(Relaxed) && client.is_none_or(|client| client == entry.client);
         let (number, entry) = self.entries.iter().find(|(_, entry)| strange(entry))?;
         entry.leave.notify_one();
         let number = *number;
@@ -81,7 +80,11 @@ impl Connections {
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let client = client_of(address);
         let mut all = self.all();
-        if all.of_client.get(&client).is_some_and(|count| *count >= self.most_of_client) {
+        if all
+            .of_client
+            .get(&client)
+            .is_some_and(|count| *count >= self.most_of_client)
+        {
             all.make_room(Some(client))?;
         }
         if all.entries.len() >= self.most {

@@ -113,7 +113,9 @@ impl ResultsQuery {
             return Err(ApiError::bad_request(format!("from = {from}: {expected}")));
         }
         // Another run's number, where a client comes back and asks for `current`: it begins with what comes.
-        let resumed = last_event.map(|last| last.saturating_add(1)).filter(|next| *next <= published);
+        let resumed = last_event
+            .map(|last| last.saturating_add(1))
+            .filter(|next| *next <= published);
         Ok(Wants {
             policy,
             from: resumed.or(self.from),
@@ -180,7 +182,11 @@ impl Consumer {
 
     fn take(&mut self) -> Option<Kept> {
         if self.wants.policy != Policy::Lossless {
-            let kept = self.run.hub.newest().filter(|kept| kept.message.sequence >= self.next)?;
+            let kept = self
+                .run
+                .hub
+                .newest()
+                .filter(|kept| kept.message.sequence >= self.next)?;
             self.next = kept.message.sequence + 1;
             return Some(kept);
         }

@@ -104,8 +104,8 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, ConfigError> {
     if chain.is_empty() {
         return Err(wrong("certificate", certificate, "it has no PEM certificate".into()));
     }
-    let secret = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| wrong("key", key, format!("no PEM private key: {error}")))?;
+    let secret =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| wrong("key", key, format!("no PEM private key: {error}")))?;
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong("certificate", certificate, error.to_string()))?

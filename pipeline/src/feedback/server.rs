@@ -233,7 +233,11 @@ impl Server {
             router: router(shared.clone()),
             limits: shared.appliance.config().feedback.limits.clone(),
             tls: tls.clone(),
-            refused: shared.appliance.metrics().http_refused.with_label_values(&["connections"]),
+            refused: shared
+                .appliance
+                .metrics()
+                .http_refused
+                .with_label_values(&["connections"]),
         };
         runtime.spawn(door.serve(listener));
         let scheme = if tls.is_some() { "https" } else { "http" };

@@ -18,10 +18,24 @@ const TOKEN_SUBPROTOCOL: &str = "fluxline.token.";
 /// Longest path of a line in the audit log.
 const PATH_CHARS: usize = 256;
 
+/// Why a request does not come in.
 struct Refused {
     reason: &'static str,
     error: ApiError,
     wait_s: Option<u64>,
+    /// who is known and may not
+    caller: Option<Caller>,
+}
+
+impl Refused {
+    fn new(status: StatusCode, reason: &'static str, words: impl Into<String>) -> Self {
+        Self {
+            reason,
+            error: ApiError::new(status, reason, words),
+            wait_s: None,
+            caller: None,
+        }
+    }
 }
 
 /// Lets a request in whose token has the role that its route needs, and takes note of changing calls.
@@ -30,22 +44,7 @@ pub async fn enter(State(shared): State<Shared>, mut request: Request, next: Nex
     let access = shared.access.clone();
     let caller = match admit(&access, &request, peer.as_ref()) {
         Ok(caller) => caller,
-        Err((refused, caller)) => {
-            let reason = shared.appliance.metrics().http_refused.with_label_values(&[refused.reason]);
-            reason.inc();
-            let mut response = refused.error.into_response();
-            let headers = response.headers_mut();
-            if response_needs_token(refused.reason) {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"fluxline\""));
-            }
-            if let Some(seconds) = refused.wait_s {
-                headers.insert(header::RETRY_AFTER, seconds.into());
-            }
-            if let Some(caller) = caller {
-                take_note(&access, &caller, peer.as_ref(), &request_line(&request), response.status());
-            }
-            return response;
-        }
+        Err(refused) => return refusal(&shared, *refused, peer.as_ref(), &request),
     };
     let Some(caller) = caller else {
         return next.run(request).await;
@@ -60,21 +59,32 @@ pub async fn enter(State(shared): State<Shared>, mut request: Request, next: Nex
     response
 }
 
-fn response_needs_token(reason: &str) -> bool {
-    reason == "token"
+/// The answer to somebody who may not.
+fn refusal(shared: &Shared, refused: Refused, peer: Option<&Peer>, request: &Request) -> Response {
+    let counter = &shared.appliance.metrics().http_refused;
+    counter.with_label_values(&[refused.reason]).inc();
+    let mut response = refused.error.into_response();
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let how = HeaderValue::from_static("Bearer realm=\"fluxline\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, how);
+    }
+    if let Some(seconds) = refused.wait_s {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    if let Some(caller) = refused.caller {
+        take_note(&shared.access, &caller, peer, &request_line(request), response.status());
+    }
+    response
 }
 
-/// Who asks; none where nobody needs to be known. What is refused names whoever is known and may not.
-fn admit(access: &Access, request: &Request, peer: Option<&Peer>) -> Result<Option<Caller>, (Refused, Option<Caller>)> {
+/// Who asks; none where nobody needs to be known.
+fn admit(access: &Access, request: &Request, peer: Option<&Peer>) -> Result<Option<Caller>, Box<Refused>> {
     let client = peer.map(|peer| peer.address.ip());
     if let Some(Err(seconds)) = client.map(|client| access.request_from(client)) {
-        let error = ApiError::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "rate",
-            "too many requests from this address: see feedback.limits.requests_per_s",
-        );
-        let refused = Refused { reason: "rate", error, wait_s: Some(seconds) };
-        return Err((refused, None));
+        let words = "too many requests from this address: see feedback.limits.requests_per_s";
+        let mut refused = Refused::new(StatusCode::TOO_MANY_REQUESTS, "rate", words);
+        refused.wait_s = Some(seconds);
+        return Err(Box::new(refused));
     }
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let role = match need(request.method(), route, request.uri().path()) {
@@ -84,52 +94,53 @@ fn admit(access: &Access, request: &Request, peer: Option<&Peer>) -> Result<Opti
         Need::Role(role) => role,
     };
     if access.is_open() {
-        let caller = Caller { name: OPEN.into(), role: Role::Operator, digest: None };
-        return allowed(caller, role, "while no tokens are in use the first one is made on the machine itself: \
-                                      `fluxline token create NAME --role admin`");
+        let caller = Caller {
+            name: OPEN.into(),
+            role: Role::Operator,
+            digest: None,
+        };
+        let words = "while no tokens are in use the first one is made on the machine itself: \
+                     `fluxline token create NAME --role admin`";
+        return allowed(caller, role, words);
     }
     let shown = presented(request.headers());
-    let Some(caller) = shown.and_then(|token| access.holder(token)) else {
-        let words = match shown {
-            None => "this needs a token: send it as `Authorization: Bearer TOKEN`",
-            Some(_) => "this token does not hold: it is wrong, revoked or has ended",
-        };
-        let wait = match (shown, client) {
-            (Some(_), Some(client)) => access.wrong_from(client).err(),
-            _ => None,
-        };
-        let refused = match wait {
-            Some(seconds) => Refused {
-                reason: "throttled",
-                error: ApiError::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "throttled",
-                    "too many wrong tokens from this address",
-                ),
-                wait_s: Some(seconds),
-            },
-            None => Refused {
-                reason: "token",
-                error: ApiError::new(StatusCode::UNAUTHORIZED, "token", words),
-                wait_s: None,
-            },
-        };
-        return Err((refused, None));
+    if let Some(caller) = shown.and_then(|token| access.holder(token)) {
+        let (needed, name, has) = (role.name(), caller.name.clone(), caller.role.name());
+        return allowed(
+            caller,
+            role,
+            &format!("this needs the role {needed}, token {name} has {has}"),
+        );
+    }
+    let wait_s = match (shown, client) {
+        (Some(_), Some(client)) => access.wrong_from(client).err(),
+        _ => None,
     };
-    let words = format!("this needs the role {}, token {} has {}", role.name(), caller.name, caller.role.name());
-    allowed(caller, role, &words)
+    let mut refused = match (shown, wait_s) {
+        (_, Some(_)) => {
+            let words = "too many wrong tokens from this address";
+            Refused::new(StatusCode::TOO_MANY_REQUESTS, "throttled", words)
+        }
+        (Some(_), None) => {
+            let words = "this token does not hold: it is wrong, revoked or has ended";
+            Refused::new(StatusCode::UNAUTHORIZED, "token", words)
+        }
+        (None, None) => {
+            let words = "this needs a token: send it as `Authorization: Bearer TOKEN`";
+            Refused::new(StatusCode::UNAUTHORIZED, "token", words)
+        }
+    };
+    refused.wait_s = wait_s;
+    Err(Box::new(refused))
 }
 
-fn allowed(caller: Caller, role: Role, words: &str) -> Result<Option<Caller>, (Refused, Option<Caller>)> {
+fn allowed(caller: Caller, role: Role, words: &str) -> Result<Option<Caller>, Box<Refused>> {
     if caller.role >= role {
         return Ok(Some(caller));
     }
-    let refused = Refused {
-        reason: "role",
-        error: ApiError::new(StatusCode::FORBIDDEN, "role", words),
-        wait_s: None,
-    };
-    Err((refused, Some(caller)))
+    let mut refused = Refused::new(StatusCode::FORBIDDEN, "role", words);
+    refused.caller = Some(caller);
+    Err(Box::new(refused))
 }
 
 /// The token that a request shows.
@@ -183,7 +194,10 @@ mod tests {
         assert_eq!(shown(&[(header::AUTHORIZATION, "Basic abc")]), None);
         assert_eq!(shown(&[(header::AUTHORIZATION, "abc")]), None);
         let offered = (header::SEC_WEBSOCKET_PROTOCOL, "fluxline, fluxline.token.abc");
-        assert_eq!(shown(&[(header::UPGRADE, "websocket"), offered.clone()]).as_deref(), Some("abc"));
+        assert_eq!(
+            shown(&[(header::UPGRADE, "websocket"), offered.clone()]).as_deref(),
+            Some("abc")
+        );
         assert_eq!(shown(&[offered]), None, "of no WebSocket");
         assert_eq!(shown(&[]), None);
     }

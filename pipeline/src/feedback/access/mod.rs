@@ -77,9 +77,8 @@ impl Access {
         let (known, seen) = match Stamp::of(&path) {
             None => (Known::Open, None),
             Some(stamp) => {
-                let tokens = tokens::read(&path).map_err(|error| {
-                    ConfigError::value("feedback.tokens", path.display(), error.to_string())
-                })?;
+                let tokens = tokens::read(&path)
+                    .map_err(|error| ConfigError::value("feedback.tokens", path.display(), error.to_string()))?;
                 (Known::Tokens(Arc::new(tokens)), Some(stamp))
             }
         };
@@ -145,7 +144,12 @@ impl Access {
         let digest = tokens::digest(token);
         let now = jiff::Timestamp::now();
         // Every token is looked at, each comparison takes the same time.
-        let found = tokens.iter().filter(|token| token.digest() == Some(digest)).last();
+        let found = tokens
+            .iter()
+            .fold(None, |found, token| match token.digest() == Some(digest) {
+                true => Some(token),
+                false => found,
+            });
         found.filter(|token| token.holds_at(now)).map(|token| Caller {
             name: token.name.as_str().into(),
             role: token.role,

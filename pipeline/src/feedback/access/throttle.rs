@@ -120,7 +120,11 @@ mod tests {
             assert_eq!(throttle.wrong(here, after(n)), Ok(()), "{n}");
         }
         assert_eq!(throttle.wrong(here, after(100)), Err(60));
-        assert_eq!(throttle.wrong("10.0.0.2".parse().unwrap(), after(100)), Ok(()), "another client");
+        assert_eq!(
+            throttle.wrong("10.0.0.2".parse().unwrap(), after(100)),
+            Ok(()),
+            "another client"
+        );
         assert_eq!(throttle.wrong(here, after(50_000)), Err(60), "which begins anew");
         assert_eq!(throttle.wrong(here, after(109_000)), Err(60));
         assert_eq!(throttle.wrong(here, after(170_000)), Ok(()));
@@ -133,7 +137,9 @@ mod tests {
         let taken = (0..100).filter(|_| throttle.request(here, start).is_ok()).count();
         assert_eq!(taken, 20, "two seconds' worth at once");
         let later = start + Duration::from_secs(1);
-        let taken = (0..100).filter(|_| throttle.request("10.0.0.1".parse().unwrap(), later).is_ok()).count();
+        let taken = (0..100)
+            .filter(|_| throttle.request("10.0.0.1".parse().unwrap(), later).is_ok())
+            .count();
         assert_eq!(taken, 10, "the same client by its other name");
         for n in 0..20_000u32 {
             assert!(throttle.request(IpAddr::from(n.to_be_bytes()), later).is_ok() || n == 0x0a00_0001);

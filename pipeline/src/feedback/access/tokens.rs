@@ -129,7 +129,9 @@ pub fn create(path: &Path, name: &str, role: Role, days: Option<u32>) -> Result<
             return Err(TokenError::Taken(name.into()));
         }
         if tokens.len() >= TOKENS_MAX {
-            return Err(TokenError::Request(format!("there are {TOKENS_MAX} tokens: revoke some first")));
+            return Err(TokenError::Request(format!(
+                "there are {TOKENS_MAX} tokens: revoke some first"
+            )));
         }
         tokens.push(token.clone());
         Ok(())
