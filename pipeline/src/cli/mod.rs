@@ -64,7 +64,7 @@ enum Command {
     Token(token::TokenArgs),
     /// Checks a configuration without starting anything
     Validate(ValidateArgs),
-    /// Checks what the machine has: huge pages, locked memory, OpenCL, RDMA, cores, disk
+    /// Checks what the machine has: huge pages, locked memory, OpenCL, RDMA, network, cores, disk, clock
     Doctor(doctor::DoctorArgs),
     /// Prints a file that is generated from the code
     #[command(hide = true)]
