@@ -261,6 +261,7 @@ fn tokens_come_and_go_while_the_appliance_runs_and_leave_no_trace() {
         events.starts_with("HTTP/1.1 200") && events.contains("event: armed"),
         "{events}"
     );
+    println!("revoked, and its streams ended, after {:?}", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     assert_eq!(server.get("/api/v1/status", Some(&viewer)), 401);
     // Guessing is held up, whoever knows is not.
@@ -434,9 +435,18 @@ fn slow_clients_keep_nobody_out() {
     );
     body.write_all(half.as_bytes()).expect("half a request");
     // Each call is a connection of its own, in the middle of the others.
-    for _ in 0..20 {
-        assert_eq!(server.get("/api/v1/status", Some(&admin)), 200);
-    }
+    let mut took: Vec<Duration> = (0..100)
+        .map(|_| {
+            let start = Instant::now();
+            assert_eq!(server.get("/api/v1/status", Some(&admin)), 200);
+            start.elapsed()
+        })
+        .collect();
+    took.sort();
+    println!(
+        "calls beside 500 slow connections: median {:?}, p99 {:?}",
+        took[50], took[98]
+    );
     let sent = Instant::now();
     for stream in &mut slow {
         stream
