@@ -55,12 +55,13 @@ impl Throttle {
         if self.clients.len() >= CLIENTS_MAX && !self.clients.contains_key(&key) {
             self.clients
                 .retain(|_, client| now.saturating_duration_since(client.last) < FORGET);
-            // Many at once: the oldest goes, so that the map stays bounded whatever comes.
+            // Many at once: the older half goes, so that the map stays bounded and a new client costs little on average.
             if self.clients.len() >= CLIENTS_MAX {
-                let oldest = self.clients.iter().min_by_key(|(_, client)| client.last);
-                if let Some(oldest) = oldest.map(|(key, _)| *key) {
-                    self.clients.remove(&oldest);
-                }
+                let mut times: Vec<Instant> = self.clients.values().map(|client| client.last).collect();
+                let middle = times.len() / 2;
+                let (_, middle, _) = times.select_nth_unstable(middle);
+                let middle = *middle;
+                self.clients.retain(|_, client| client.last > middle);
             }
         }
         let most = 2.0 * self.requests_per_s;
