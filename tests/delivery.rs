@@ -151,7 +151,7 @@ fn results_are_resumed_sampled_and_marked_when_late() {
     );
     assert_eq!(
         events(&server, "policy=lossless&from=0", Some(189)),
-        (390..200).collect::<Vec<u64>>()
+        (190..200).collect::<Vec<u64>>()
     );
     assert_eq!(events(&server, "policy=latest", None), [199]);
     assert_eq!(events(&server, "policy=lossless", Some(199)), [0u64; 0]);
