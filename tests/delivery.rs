@@ -1,6 +1,6 @@
 //! Results to consumers by their own policy: all of them, again from a number, the newest, at a rate; and one that does not read.
 
-use fluxline_tests::{Server, check, fluxline, folder, json, python};
+use fluxline_tests::{Server, folder};
 use serde_json::{Value, json as object};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -192,24 +192,4 @@ fn events(server: &Server, query: &str, last: Option<u64>) -> Vec<u64> {
         .iter()
         .filter_map(|line| line.strip_prefix("id: ")?.parse().ok())
         .collect()
-}
-
-#[test]
-fn the_python_client_arms_listens_and_gets_arrays() {
-    let Some(python) = python("the_python_client_arms_listens_and_gets_arrays") else {
-        return;
-    };
-    let folder = folder("delivery-python");
-    let config = configuration(&folder, 1024, 50, 200.0, 200);
-    let token = |role: &str| {
-        let config = config.display().to_string();
-        let made = json(&fluxline(&[
-            "token", "create", role, "--role", role, "--json", "--config", &config,
-        ]));
-        made["token"].as_str().expect("a token").to_string()
-    };
-    let (operator, viewer) = (token("operator"), token("viewer"));
-    let server = Server::start(&config);
-    let said = check(&python, "client.py", &[&server.url, &operator, &viewer]);
-    assert!(said.contains("200 results"), "{said}");
 }
