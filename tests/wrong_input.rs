@@ -82,7 +82,7 @@ fn a_value_out_of_range_is_named_with_its_range() {
         "listen",
         |t| t.replace("127.0.0.1:0", "0.0.0.0:0"),
         2,
-        &["feedback.listen", "open_to_network"],
+        &["feedback.listen", "there are no tokens"],
     );
     run_says(
         "technique",

@@ -3,6 +3,7 @@
 
 mod assembly;
 mod calibrations;
+mod feedback;
 
 use crate::decisions::{RuleConfig, Rules};
 pub use crate::keep::{AccessConfig, AnnounceConfig, PushConfig, RetentionConfig};
@@ -10,6 +11,7 @@ pub use assembly::{AlignBy, AssemblySection, PlaceConfig};
 pub use calibrations::CalibrationsConfig;
 use driver::memory::PageSize;
 use driver::source::WhenFull;
+pub use feedback::{FeedbackConfig, LimitsConfig, TlsConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -460,29 +462,6 @@ fn thousand() -> u64 {
     1000
 }
 
-/// `[feedback]`
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct FeedbackConfig {
-    /// Address and port of the HTTP interface and the page. Port 0 takes a free one.
-    /// The interface has no access control yet: anything but loopback is refused unless `open_to_network` is set.
-    pub listen: String,
-    /// Listen on an address that other machines reach, without access control.
-    pub open_to_network: bool,
-    /// Results kept for consumers that fall behind (16 to 65536).
-    pub results_kept: usize,
-}
-
-impl Default for FeedbackConfig {
-    fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:8080".into(),
-            open_to_network: false,
-            results_kept: 1024,
-        }
-    }
-}
-
 /// `[emit]`
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -607,7 +586,6 @@ impl Config {
         within("accelerator.batch_limit", self.accelerator.batch_limit, 1, 64)?;
         within("store.frames_per_file", self.store.frames_per_file, 1, 1_000_000)?;
         within("store.threads", self.store.threads, 0, 64)?;
-        within("feedback.results_kept", self.feedback.results_kept, 16, 65536)?;
         assembly::check(self)?;
         crate::keep::check_config(self)?;
         calibrations::check(&self.calibrations)?;
@@ -631,7 +609,7 @@ impl Config {
             crate::recipes::check(name, recipe)?;
         }
         self.check_cores()?;
-        self.check_listen()
+        feedback::check(&self.feedback)
     }
 
     fn check_cores(&self) -> Result<(), ConfigError> {
@@ -655,22 +633,6 @@ impl Config {
         if self.cores.mode == CoreMode::Dedicated && incomplete {
             let expected = "needs cores.receive, cores.workers and cores.writer";
             return Err(ConfigError::value("cores.mode", "\"dedicated\"", expected));
-        }
-        Ok(())
-    }
-
-    fn check_listen(&self) -> Result<(), ConfigError> {
-        let address: std::net::SocketAddr = self.feedback.listen.parse().map_err(|_| {
-            let expected = "an address and a port, for example \"127.0.0.1:8080\"";
-            ConfigError::value("feedback.listen", format!("{:?}", self.feedback.listen), expected)
-        })?;
-        if !address.ip().is_loopback() && !self.feedback.open_to_network {
-            return Err(ConfigError::value(
-                "feedback.listen",
-                format!("{:?}", self.feedback.listen),
-                "other machines reach this address and there is no access control: \
-                 listen on 127.0.0.1, or set feedback.open_to_network = true",
-            ));
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 
 use crate::config::{
     AcceleratorConfig, AccessConfig, AnnounceConfig, AssemblySection, CalibrationsConfig, CoresConfig, EmitConfig,
-    FeedbackConfig, PlaceConfig, PushConfig, RecipeConfig, RetentionConfig, RingConfig, RunConfig, StoreConfig,
+    FeedbackConfig, LimitsConfig, PlaceConfig, PushConfig, RecipeConfig, RetentionConfig, RingConfig, RunConfig,
+    StoreConfig, TlsConfig,
 };
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -117,6 +118,8 @@ pub fn configuration() -> String {
     section::<AccessConfig>(&mut out, "[access]");
     section::<AnnounceConfig>(&mut out, "[announce]");
     section::<FeedbackConfig>(&mut out, "[feedback]");
+    section::<TlsConfig>(&mut out, "[feedback.tls]");
+    section::<LimitsConfig>(&mut out, "[feedback.limits]");
     section::<EmitConfig>(&mut out, "[emit]");
     section::<CalibrationsConfig>(&mut out, "[calibrations]");
     section::<RecipeConfig>(&mut out, "[recipe.NAME]");

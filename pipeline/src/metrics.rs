@@ -59,6 +59,10 @@ pub struct Metrics {
     pub acknowledged: IntCounterVec,
     /// results that the feedback hub was too slow for
     pub results_missed: IntCounter,
+    /// results that consumers who wanted all of them lost, being slow
+    pub results_lost: IntCounter,
+    /// requests and connections that were refused, by reason
+    pub http_refused: IntCounterVec,
     /// 1 for the device in use, by name and memory
     pub device_info: GaugeVec,
     /// 1 for the state that the appliance is in
@@ -385,6 +389,16 @@ impl Metrics {
                 "fluxline_results_missed_total",
                 "Results that the feedback hub was too slow to take; they are in the files",
             ))?,
+            results_lost: m.add(IntCounter::new(
+                "fluxline_results_lost_total",
+                "Results that consumers with policy=lossless lost, each for itself, being slower than feedback.results_kept lasts",
+            ))?,
+            http_refused: m.counters(
+                "fluxline_http_refused_total",
+                "Requests and connections that were refused: without a token that holds, by a role that may not, too often, or past the limit of connections",
+                "reason",
+                &["token", "role", "throttled", "rate", "connections"],
+            )?,
             device_info: m.add(GaugeVec::new(
                 Opts::new("fluxline_device_info", "1 for the device that computes"),
                 &["device", "memory"],

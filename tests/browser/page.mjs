@@ -1,11 +1,12 @@
-// The page in a real browser on a running demo: node page.mjs URL PICTURES
+// The page in a real browser on a running demo: node page.mjs URL PICTURES BINARY STORE
 // Both techniques come round by themselves; every wait is bounded.
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
-const [url, pictures] = process.argv.slice(2);
+const [url, pictures, binary, store] = process.argv.slice(2);
 mkdirSync(pictures, { recursive: true });
 const profile = mkdtempSync(join(tmpdir(), 'fluxline-browser-'));
 let passed = 0;
@@ -38,7 +39,7 @@ page.setDefaultTimeout(60000);
 const errors = [];
 const foreign = [];
 // 'Not there yet' and 'no longer in memory' are answers, and browsers log every one that is not 2xx.
-const answer = /^Failed to load resource|Unexpected response code: 404/;
+const answer = /^Failed to load resource|Unexpected response code: 40[14]/;
 page.on('console', (message) => message.type() === 'error' && !answer.test(message.text()) && errors.push(message.text()));
 page.on('pageerror', (error) => errors.push(String(error)));
 page.on('request', (request) => {
@@ -112,6 +113,28 @@ await check('tomography: slices appear and say on how many projections they rest
       Number(document.querySelector(`[data-testid=slice-${name}]`)?.dataset.projections ?? 0) > 100));
 });
 await page.screenshot({ path: join(pictures, 'tomography.png'), timeout: 60000 }).catch(() => {});
+await check('a token is asked for once there is one; with it the page is as before, and a viewer may not stop', async () => {
+  const config = join(profile, 'tokens.toml');
+  writeFileSync(config, `[[source]]\nkind = "simulate"\nscene = "pattern"\n[store]\npath = "${store}"\n` +
+    '[recipe.look]\ntechnique = "diffraction"\noperations = ["statistics"]\n');
+  const create = (name, role) =>
+    execFileSync(binary, ['token', 'create', name, '--role', role, '--config', config], { stdio: ['ignore', 'pipe', 'ignore'] }).toString().trim();
+  const viewer = create('control-room', 'viewer');
+  await page.waitForSelector('[data-testid=login]');
+  expect((await page.locator('.picture').count()) === 0, 'pictures stay on a page that is logged out');
+  await page.fill('#token', 'fluxline_wrong');
+  await page.click('[data-testid=login] button');
+  await page.waitForFunction(() => /does not hold/.test(document.querySelector('[data-testid=login-problem]')?.textContent ?? ''));
+  await page.fill('#token', viewer);
+  await page.click('[data-testid=login] button');
+  await page.waitForSelector('[data-testid=state-badge][data-state=recording]');
+  await page.waitForSelector('.picture canvas');
+  await page.waitForFunction(() => /\d/.test(document.querySelector('.trend-value')?.textContent ?? '') || document.querySelector('[data-testid=slice-xy]'));
+  expect(await page.isDisabled('[data-testid=stop]'), 'a viewer may stop');
+  expect(!page.url().includes(viewer), 'the token is in the address');
+  await page.click('[data-testid=logout]');
+  await page.waitForSelector('[data-testid=login]');
+});
 await check('no error on the console', async () => expect(errors.length === 0, errors[0]));
 await check('no request to any other host', async () => expect(foreign.length === 0, foreign[0]));
 

@@ -4,7 +4,7 @@ use super::Failure;
 use crate::active_run::Summary;
 use crate::appliance::{Appliance, RunRequest};
 use crate::config::{Config, SourceConfig};
-use crate::feedback::server::Server;
+use crate::feedback::server::{Guarded, Server};
 use clap::Args;
 use driver::simulate::Simulate;
 use std::path::{Path, PathBuf};
@@ -64,9 +64,10 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     // One appliance serves both: it takes the recipes of all turns, and each turn brings its own source.
     let mut merged = configs[0].clone();
     merged.recipe = configs.iter().flat_map(|config| config.recipe.clone()).collect();
+    let door = Guarded::open(&merged)?;
     let appliance = Appliance::start(merged)?;
-    let server = Server::start(appliance.clone()).map_err(Failure::Work)?;
-    eprintln!("Fluxline's demo: look at http://{} (Ctrl-C ends it)", server.address);
+    let server = Server::start(appliance.clone(), door).map_err(Failure::Work)?;
+    eprintln!("Fluxline's demo: look at {} (Ctrl-C ends it)", server.url());
     let scenes = scenes(&configs)?;
     let ended = ends_at(args.seconds, super::signals::ended());
     let mut summaries = Vec::new();

@@ -16,6 +16,7 @@ mod run;
 mod signals;
 mod store;
 mod summary;
+mod token;
 
 use crate::appliance::ApplianceError;
 use crate::config::{Config, ConfigError};
@@ -59,6 +60,8 @@ enum Command {
     /// Checks rules, or tries them on a stored run
     #[command(subcommand)]
     Rules(rules::RulesCommand),
+    /// Who may use the HTTP interface: makes, lists and revokes tokens
+    Token(token::TokenArgs),
     /// Checks a configuration without starting anything
     Validate(ValidateArgs),
     /// Checks what the machine has: huge pages, locked memory, OpenCL, RDMA, network, cores, disk, clock
@@ -134,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Store(args) => store::store(&args),
         Command::Rules(command) => rules::rules(&command),
+        Command::Token(args) => token::token(&args),
         Command::Validate(args) => validate(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Describe { what } => describe(&what),

@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::appliance::{Appliance, RunRequest};
 use crate::config::Config;
-use crate::feedback::server::Server;
+use crate::feedback::server::{Guarded, Server};
 use crate::watchdog::{self, Watchdog};
 use clap::Args;
 use sd_notify::NotifyState;
@@ -30,14 +30,13 @@ pub(crate) struct RunArgs {
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config)?;
     let autostart = config.run.autostart;
+    let door = Guarded::open(&config)?;
+    let sentence = door.access.sentence();
     let appliance = Appliance::start(config)?;
     appliance.connect()?;
-    let server = Server::start(appliance.clone()).map_err(Failure::Work)?;
-    eprintln!(
-        "fluxline {} listens at http://{}",
-        env!("CARGO_PKG_VERSION"),
-        server.address
-    );
+    let server = Server::start(appliance.clone(), door).map_err(Failure::Work)?;
+    eprintln!("fluxline: {sentence}");
+    eprintln!("fluxline {} listens at {}", env!("CARGO_PKG_VERSION"), server.url());
     if args.once {
         server.shared.begin(&RunRequest::default())?;
         let summary = super::progress::follow(&server, &appliance, args.json)

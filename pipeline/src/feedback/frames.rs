@@ -377,8 +377,8 @@ pub async fn profile(
         let errors = Some(curve.errors.clone()).filter(|errors| !errors.is_empty());
         return Ok(Json(profile(None, curve.values.clone(), errors, curve.frames_used)));
     }
-    let message = run.hub.latest().borrow().clone();
-    let newest = message.ok_or_else(|| ApiError::not_yet("no frame has been analysed yet"))?;
+    let newest = run.hub.newest().map(|kept| kept.message);
+    let newest = newest.ok_or_else(|| ApiError::not_yet("no frame has been analysed yet"))?;
     if which != "latest" && which != newest.frame_number.to_string() {
         let number: u64 = which
             .parse()

@@ -5,11 +5,11 @@ use crate::frame_metadata::{FrameMetadata, Value};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use frame::{FrameResult, ResultLayout};
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 /// One result as consumers get it.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -38,11 +38,40 @@ pub struct ResultMessage {
     pub metadata: BTreeMap<String, Value>,
 }
 
-/// Serves the results of one run.
+/// A result, and when its frame arrived.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// what consumers get
+    pub message: Arc<ResultMessage>,
+    /// arrival of its frame, ns of the monotonic clock
+    pub arrival_ns: u64,
+}
+
+/// Why there is no result of a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// it comes later, if at all
+    NotYet,
+    /// it was let go; this is the oldest that is kept
+    Gone(u64),
+}
+
+/// What consumers are told when something has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told {
+    /// results so far
+    pub published: u64,
+    /// whether nothing more comes
+    pub ended: bool,
+}
+
+/// Serves the results of one run. They are kept once for all consumers, each of which knows how far it has come: one that
+/// stands still costs nothing, and one that comes back goes on where it was.
 pub struct FeedbackHub {
     layout: ResultLayout,
-    all: broadcast::Sender<Arc<ResultMessage>>,
-    latest: watch::Sender<Option<Arc<ResultMessage>>>,
+    capacity: usize,
+    kept: RwLock<VecDeque<Kept>>,
+    told: watch::Sender<Told>,
     published: AtomicU64,
     missed: AtomicU64,
     metadata: Arc<FrameMetadata>,
@@ -53,22 +82,32 @@ impl FeedbackHub {
     pub fn new(layout: ResultLayout, kept: usize, metadata: Arc<FrameMetadata>) -> Self {
         Self {
             layout,
-            all: broadcast::channel(kept).0,
-            latest: watch::channel(None).0,
+            capacity: kept.max(1),
+            kept: RwLock::new(VecDeque::with_capacity(kept.max(1))),
+            told: watch::channel(Told::default()).0,
             published: AtomicU64::new(0),
             missed: AtomicU64::new(0),
             metadata,
         }
     }
 
-    /// Every result in order, for a consumer that wants all of them.
-    pub fn all(&self) -> broadcast::Receiver<Arc<ResultMessage>> {
-        self.all.subscribe()
+    /// What tells that something has come.
+    pub fn told(&self) -> watch::Receiver<Told> {
+        self.told.subscribe()
     }
 
-    /// The newest result, for a consumer that wants only that.
-    pub fn latest(&self) -> watch::Receiver<Option<Arc<ResultMessage>>> {
-        self.latest.subscribe()
+    /// The result of this number.
+    pub fn get(&self, sequence: u64) -> Result<Kept, Missing> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        let oldest = kept.front().map_or(0, |kept| kept.message.sequence);
+        let index = sequence.checked_sub(oldest).ok_or(Missing::Gone(oldest))?;
+        kept.get(index as usize).cloned().ok_or(Missing::NotYet)
+    }
+
+    /// The newest result.
+    pub fn newest(&self) -> Option<Kept> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        kept.back().cloned()
     }
 
     /// Results handed over so far.
@@ -93,7 +132,10 @@ impl FeedbackHub {
             match results.recv_timeout(Duration::from_millis(200)) {
                 Ok(result) => each(Some((&self.publish(&result), result.arrival_time_ns))),
                 Err(RecvTimeoutError::Timeout) => each(None),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.told.send_modify(|told| told.ended = true);
+                    return;
+                }
             }
         }
     }
@@ -124,9 +166,17 @@ impl FeedbackHub {
             curves: curves.collect(),
             metadata: self.metadata.of(result.frame_number),
         });
-        self.latest.send_replace(Some(message.clone()));
-        // A send without consumers is no fault.
-        let _ = self.all.send(message.clone());
+        {
+            let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() == self.capacity {
+                kept.pop_front();
+            }
+            kept.push_back(Kept {
+                message: message.clone(),
+                arrival_ns: result.arrival_time_ns,
+            });
+        }
+        self.told.send_modify(|told| told.published = sequence + 1);
         message
     }
 }

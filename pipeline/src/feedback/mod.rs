@@ -1,15 +1,20 @@
 //! Feedback: results, state and pictures for the experiment's control and for people. Control plane only:
 //! whatever happens here, the data plane goes on.
 
+pub mod access;
 pub mod calibrations;
+mod connections;
 pub mod decisions;
+pub mod delivery;
 pub mod error;
 pub mod events;
 mod extract;
 pub mod frames;
 mod guard;
 pub mod hub;
+pub mod listen;
 pub mod metadata;
+mod paced;
 pub mod page;
 pub mod parameters;
 pub mod pictures;
@@ -17,3 +22,4 @@ pub mod runs;
 pub mod server;
 pub mod status;
 pub mod stored;
+pub mod tokens;

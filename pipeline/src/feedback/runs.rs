@@ -1,9 +1,10 @@
 //! Runs over HTTP: arm, list, show, end, ledger, events, results.
 
+use super::access::Caller;
+use super::delivery::{guarded, last_event};
 use super::error::ApiError;
 use super::events::Event;
 use super::extract::{Body, Query};
-use super::hub::ResultMessage;
 use super::server::Shared;
 use super::stored;
 use crate::active_run::{ActiveRun, RunState, Summary};
@@ -12,20 +13,15 @@ use crate::frame_metadata::Value;
 use crate::keep::{Found, Life, Query as RunQuery, State};
 use crate::ledger::{Entry, Outcomes};
 use crate::storage::DatasetInfo;
-use axum::Json;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, State as Extract};
-use axum::http::StatusCode;
-use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
+use axum::response::sse::Event as SseEvent;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, watch};
 use tokio_stream::{Stream, StreamExt};
 
 /// Most runs or ledger lines in one answer.
@@ -171,18 +167,6 @@ pub struct LedgerPage {
     /// where the next page begins; absent at the end
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
-}
-
-/// How a consumer wants its results.
-#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-pub struct ResultsQuery {
-    /// lossless (every result while the consumer keeps up), latest, or sampled
-    policy: Option<String>,
-    /// most messages per second for sampled, 10 unless given
-    max_rate_hz: Option<f64>,
-    /// whether messages carry curves, not only scalars
-    curves: Option<bool>,
 }
 
 /// The run in memory if it has this id (or `current`), unless its data were deleted meanwhile.
@@ -377,12 +361,15 @@ pub async fn ledger(
     }))
 }
 
-/// The events of a run from its beginning, as server-sent events; of a stored run those that its record still tells.
+/// The events of a run from its beginning, or from behind `Last-Event-ID`, as server-sent events; of a stored run those that
+/// its record still tells.
 #[utoipa::path(get, path = "/runs/{id}/events", responses((status = 200, body = Event, content_type = "text/event-stream"), (status = 404, body = ApiError)))]
 pub async fn events(
     Extract(shared): Extract<Shared>,
     Path(id): Path<String>,
-) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, ApiError> {
     let derived = shared
         .appliance
         .afterwards()
@@ -399,7 +386,9 @@ pub async fn events(
         }
         (None, None) => (stored::with(&shared, &id, |run| Ok(stored::events(run))).await?, None),
     };
-    let past = tokio_stream::iter(past);
+    let had = last_event(&headers);
+    let new = move |event: &Event| had.is_none_or(|had| event.sequence > had);
+    let past = tokio_stream::iter(past).filter(new);
     let coming = match coming {
         // A listener that falls behind loses events and sees it in their numbers.
         Some(receiver) => tokio_stream::wrappers::BroadcastStream::new(receiver)
@@ -415,9 +404,9 @@ pub async fn events(
     });
     let stream = all.map(|event| {
         let sse = SseEvent::default().id(event.sequence.to_string()).event(event.event);
-        Ok(sse.json_data(&event).unwrap_or_default())
+        sse.json_data(&event).unwrap_or_default()
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(10))))
+    Ok(guarded(stream, shared.access.clone(), caller))
 }
 
 trait BoxedStream<T>: Stream<Item = T> + Send + Sized + 'static {
@@ -427,137 +416,3 @@ trait BoxedStream<T>: Stream<Item = T> + Send + Sized + 'static {
 }
 
 impl<T, S: Stream<Item = T> + Send + 'static> BoxedStream<T> for S {}
-
-enum Policy {
-    Lossless,
-    Latest,
-    Sampled(Duration),
-}
-
-/// Results of the run in memory over a WebSocket, one JSON message per frame.
-#[utoipa::path(get, path = "/runs/{id}/results", params(ResultsQuery), responses((status = 101, body = ResultMessage), (status = 400, body = ApiError), (status = 404, body = ApiError)))]
-pub async fn results(
-    Extract(shared): Extract<Shared>,
-    Path(id): Path<String>,
-    Query(query): Query<ResultsQuery>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Response, ApiError> {
-    let run = match active(&shared, &id) {
-        Some(run) => run,
-        None => return Err(stored::with(&shared, &id, |run| Ok(results_on_disk(run))).await?),
-    };
-    let rate = query.max_rate_hz.unwrap_or(10.0);
-    if !(0.01..=1000.0).contains(&rate) {
-        return Err(ApiError::bad_request(format!("max_rate_hz = {rate}: 0.01 to 1000")));
-    }
-    let policy = match query.policy.as_deref() {
-        None | Some("lossless") => Policy::Lossless,
-        Some("latest") => Policy::Latest,
-        Some("sampled") => Policy::Sampled(Duration::from_secs_f64(1.0 / rate)),
-        Some(other) => {
-            return Err(ApiError::bad_request(format!(
-                "policy = {other:?}: lossless, latest or sampled"
-            )));
-        }
-    };
-    let curves = query.curves.unwrap_or(false);
-    let upgrade =
-        upgrade.map_err(|rejection| ApiError::bad_request(format!("results come over a WebSocket: {rejection}")))?;
-    Ok(upgrade
-        .on_upgrade(move |socket| serve(socket, run, policy, curves))
-        .into_response())
-}
-
-fn results_on_disk(run: &stored::StoredRun) -> ApiError {
-    let message = format!(
-        "run {} has ended and sends no more results; its master file has them at /entry/results, and \
-         /runs/{{id}}/profiles/{{n}} answers curves",
-        run.record.id
-    );
-    ApiError::new(StatusCode::CONFLICT, "on_disk", message)
-}
-
-/// Longest time that a consumer may take to accept a message.
-const SEND_S: Duration = Duration::from_secs(10);
-
-async fn serve(mut socket: WebSocket, run: Arc<ActiveRun>, policy: Policy, curves: bool) {
-    let mut all = run.hub.all();
-    let mut latest = run.hub.latest();
-    loop {
-        let message = tokio::select! {
-            message = next(&run, &policy, &mut all, &mut latest) => message,
-            () = left(&mut socket) => return,
-        };
-        let Some(message) = message else { break };
-        let sent = tokio::time::timeout(SEND_S, socket.send(text(&message, curves))).await;
-        if !matches!(sent, Ok(Ok(()))) {
-            return;
-        }
-        if let Policy::Sampled(pause) = policy {
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = left(&mut socket) => return,
-            }
-        }
-    }
-    // The consumer may be gone already.
-    let _ = tokio::time::timeout(SEND_S, socket.send(Message::Close(None))).await;
-}
-
-/// The next result for a consumer; `None` when the run has ended.
-async fn next(
-    run: &ActiveRun,
-    policy: &Policy,
-    all: &mut broadcast::Receiver<Arc<ResultMessage>>,
-    latest: &mut watch::Receiver<Option<Arc<ResultMessage>>>,
-) -> Option<Arc<ResultMessage>> {
-    loop {
-        let ended = run.state().ended();
-        match policy {
-            Policy::Lossless => tokio::select! {
-                message = all.recv() => match message {
-                    Ok(message) => return Some(message),
-                    // The consumer was too slow; it sees the gap in the numbers.
-                    Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return None,
-                },
-                () = quiet() => {}
-            },
-            Policy::Latest | Policy::Sampled(_) => tokio::select! {
-                changed = latest.changed() => match changed {
-                    Ok(()) => return latest.borrow_and_update().clone(),
-                    Err(_) => return None,
-                },
-                () = quiet() => {}
-            },
-        }
-        // Ended already before the last quiet time: nothing more comes.
-        if ended {
-            return None;
-        }
-    }
-}
-
-/// Returns when the consumer has left. What it says meanwhile is answered by the socket (pings) or of no interest.
-async fn left(socket: &mut WebSocket) {
-    while let Some(Ok(message)) = socket.recv().await {
-        if matches!(message, Message::Close(_)) {
-            return;
-        }
-    }
-}
-
-async fn quiet() {
-    tokio::time::sleep(Duration::from_millis(500)).await;
-}
-
-fn text(message: &ResultMessage, curves: bool) -> Message {
-    let json = if curves {
-        serde_json::to_string(message)
-    } else {
-        let mut light = message.clone();
-        light.curves.clear();
-        serde_json::to_string(&light)
-    };
-    Message::Text(json.unwrap_or_default().into())
-}

@@ -1,8 +1,11 @@
 //! The HTTP server: routes, their description, and where it listens.
 
-use super::{calibrations, decisions, frames, guard, metadata, page, parameters, runs, status};
+use super::access::{Access, enter, roles};
+use super::listen::{self, Door, Tls};
+use super::{calibrations, decisions, delivery, frames, guard, metadata, page, parameters, runs, status, tokens};
 use crate::active_run::Summary;
 use crate::appliance::{Appliance, ApplianceError, RunRequest};
+use crate::config::{Config, ConfigError};
 use crate::feedback::error::ApiError;
 use crate::run::Run;
 use axum::Router;
@@ -33,6 +36,8 @@ pub struct Shared {
     pub recorder: Arc<Recorder>,
     /// the newest frame that somebody looked at
     pub newest: Arc<Mutex<Option<frames::Seen>>>,
+    /// tokens in force, and what was changed by whom
+    pub access: Arc<Access>,
     /// beats of the control plane, one a second while it lives
     pub beats: Arc<AtomicU64>,
 }
@@ -95,7 +100,7 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(decisions::rules))
             .routes(routes!(decisions::put_rule, decisions::delete_rule))
             .routes(routes!(runs::events))
-            .routes(routes!(runs::results))
+            .routes(routes!(delivery::results))
             .routes(routes!(frames::frame))
             .routes(routes!(frames::mask))
             .routes(routes!(frames::profile))
@@ -103,6 +108,9 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(frames::slice))
             .routes(routes!(calibrations::list))
             .routes(routes!(calibrations::add))
+            .routes(routes!(tokens::session))
+            .routes(routes!(tokens::list, tokens::create))
+            .routes(routes!(tokens::revoke))
             .routes(routes!(metrics))
             .routes(routes!(healthz)),
     )
@@ -110,7 +118,9 @@ fn routes() -> OpenApiRouter<Shared> {
 
 /// `openapi.json`, generated from the routes.
 pub fn openapi() -> String {
-    let mut text = routes().into_openapi().to_pretty_json().unwrap_or_default();
+    let mut document = serde_json::to_value(routes().into_openapi()).unwrap_or_default();
+    roles::describe(&mut document);
+    let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
     text.push('\n');
     text
 }
@@ -148,8 +158,27 @@ pub fn router(shared: Shared) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), enter::enter))
         .layer(axum::middleware::from_fn_with_state(shared.clone(), guard::same_site))
         .with_state(shared)
+}
+
+/// Who may ask, and under which certificate: known before anything is started.
+pub struct Guarded {
+    /// tokens
+    pub access: Access,
+    tls: Option<Tls>,
+}
+
+impl Guarded {
+    /// Reads tokens and certificate. Refused where others than this machine could ask without a token.
+    pub fn open(config: &Config) -> Result<Guarded, ConfigError> {
+        let tls = config.feedback.tls.as_ref().map(|tls| Tls::load(config, tls));
+        Ok(Guarded {
+            access: Access::open(config)?,
+            tls: tls.transpose()?,
+        })
+    }
 }
 
 /// A server that listens.
@@ -158,13 +187,19 @@ pub struct Server {
     pub address: SocketAddr,
     /// what the routes share
     pub shared: Shared,
+    scheme: &'static str,
     // Held: dropping it ends the control plane.
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Server {
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
+    }
+
     /// Listens and serves on a runtime of its own.
-    pub fn start(appliance: Arc<Appliance>) -> Result<Server, String> {
+    pub fn start(appliance: Arc<Appliance>, guarded: Guarded) -> Result<Server, String> {
         let listen = appliance.config().feedback.listen.clone();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -190,14 +225,23 @@ impl Server {
             rate: Arc::default(),
             recorder: Arc::default(),
             newest: Arc::default(),
+            access: Arc::new(guarded.access),
             beats: Arc::default(),
         };
-        let service = router(shared.clone());
-        runtime.spawn(async move {
-            if let Err(error) = axum::serve(listener, service).await {
-                tracing::error!("the HTTP server ended: {error}");
-            }
-        });
+        let tls = guarded.tls.map(Arc::new);
+        let door = Door {
+            router: router(shared.clone()),
+            limits: shared.appliance.config().feedback.limits.clone(),
+            tls: tls.clone(),
+            refused: shared
+                .appliance
+                .metrics()
+                .http_refused
+                .with_label_values(&["connections"]),
+        };
+        runtime.spawn(door.serve(listener));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        runtime.spawn(listen::watch(shared.access.clone(), tls));
         let beats = shared.beats.clone();
         runtime.spawn(async move {
             loop {
@@ -208,6 +252,7 @@ impl Server {
         Ok(Server {
             address,
             shared,
+            scheme,
             _runtime: runtime,
         })
     }

@@ -1,9 +1,10 @@
 import { useEffect, useState } from 'react';
-import { lineOf, useEvents, useRuns, useStatus } from './api/hooks';
+import { lineOf, useEvents, useRuns, useSession, useStatus } from './api/hooks';
 import { useTheme } from './lib/theme';
 import { techniqueOf } from './techniques';
 import { Footer } from './view/Footer';
 import { Header } from './view/Header';
+import { Login } from './view/Login';
 import { RunSide } from './view/RunSide';
 import { StoredRun } from './view/StoredRun';
 
@@ -25,10 +26,12 @@ function useSelectedRun(): [string | null, (id: string | null) => void] {
 export function App() {
   const connection = useStatus();
   const { status, connected } = connection;
+  const session = useSession(connected);
   const { choice, theme, next } = useTheme();
   const [selected, select] = useSelectedRun();
   const current = status?.run?.id ?? null;
-  const list = useRuns(connected, `${current} ${status?.state}`);
+  const known = useRuns(connected, `${current} ${status?.state}`);
+  const list = connection.refused ? null : known;
   const events = useEvents(current, connected);
 
   const stored = selected !== null && selected !== current ? selected : null;
@@ -41,10 +44,14 @@ export function App() {
 
   return (
     <div className="page">
-      <Header connection={connection} line={current ? lineOf(list, current) : null} themeChoice={choice} onTheme={next} />
+      <Header connection={connection} session={session} line={current ? lineOf(list, current) : null} themeChoice={choice} onTheme={next} />
       <RunSide list={list} current={current} shown={stored ?? current} onShow={select} />
-      <main className={connected ? '' : 'stale'} data-testid="main" data-technique={stored ? '' : (status?.run?.technique ?? '')}>
-        {stored !== null ? (
+      <main className={connected || connection.refused ? '' : 'stale'} data-testid="main" data-technique={stored ? '' : (status?.run?.technique ?? '')}>
+        {connection.refused ? (
+          <div className="panel nothing">
+            <Login />
+          </div>
+        ) : stored !== null ? (
           <StoredRun id={stored} line={lineOf(list, stored)} connected={connected} onBack={() => select(null)} />
         ) : status && current !== null ? (
           <technique.Panel key={technique.name} run={current} status={status} connected={connected} theme={theme} />

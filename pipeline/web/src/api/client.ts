@@ -2,6 +2,7 @@
 
 import type { ErrorBody } from './types';
 import { parseNpy, type NpyArray } from './npy';
+import { authorization, currentToken, setToken } from './session';
 
 const ROOT = new URL('api/v1', document.baseURI).href;
 
@@ -18,6 +19,11 @@ export class RequestError extends Error {
     super(message);
   }
 
+  /** The appliance wants to know first who asks. */
+  get needsToken(): boolean {
+    return this.code === 'token' || this.code === 'throttled';
+  }
+
   /** Asking again later helps: nothing is wrong. */
   get notYet(): boolean {
     return this.status === 425;
@@ -29,10 +35,14 @@ async function request(path: string, signal: AbortSignal | undefined, init: Requ
   const abort = () => controller.abort();
   const timer = setTimeout(abort, TIMEOUT_MS);
   signal?.addEventListener('abort', abort);
+  const shown = currentToken();
   try {
-    const response = await fetch(`${ROOT}${path}`, { ...init, signal: controller.signal });
+    const response = await fetch(`${ROOT}${path}`, { ...init, headers: authorization(), signal: controller.signal });
     if (response.ok) return response;
     const body = (await response.json().catch(() => null)) as ErrorBody | null;
+    // A token that does not hold is not shown again: every time would count as a guess.
+    const wrong = body?.error === 'token' || body?.error === 'throttled';
+    if (wrong && shown !== null && shown === currentToken()) setToken(null, body.message);
     throw new RequestError(response.status, body?.error ?? 'http', body?.message ?? `the server answered ${response.status}`);
   } catch (error) {
     if (error instanceof RequestError) throw error;

@@ -5,7 +5,9 @@ import { Trend } from '../lib/trend';
 import { makeMask, makePicture, type Mask, type Picture } from '../lib/picture';
 import { eventsUrl, getArray, getJson, RequestError, resultsUrl, runPath } from './client';
 import { usePoll, useVisible } from './poll';
-import type { FrameInfo, Profile, ResultMessage, RunEvent, RunLine, RunList, SliceInfo, SliceList, Status } from './types';
+import { authorization, protocols, useLogin } from './session';
+import { listen } from './sse';
+import type { FrameInfo, Profile, ResultMessage, RunEvent, RunLine, RunList, Session, SliceInfo, SliceList, Status } from './types';
 
 const STATUS_INTERVAL_MS = 500;
 const RUNS_INTERVAL_MS = 5_000;
@@ -23,20 +25,38 @@ export interface Connection {
   connected: boolean;
   /** when the server answered last, ms since the epoch; null before the first answer */
   answered: number | null;
+  /** whether the appliance asks for a token */
+  refused: boolean;
 }
 
 export function useStatus(): Connection {
-  const [connection, setConnection] = useState<Connection>({ status: null, connected: false, answered: null });
-  usePoll('status', STATUS_INTERVAL_MS, async (signal) => {
+  const [connection, setConnection] = useState<Connection>({ status: null, connected: false, answered: null, refused: false });
+  const { token } = useLogin();
+  usePoll(`status ${token !== null}`, STATUS_INTERVAL_MS, async (signal) => {
     try {
       const status = await getJson<Status>('/status', signal);
-      setConnection({ status, connected: true, answered: Date.now() });
+      setConnection({ status, connected: true, answered: Date.now(), refused: false });
     } catch (error) {
-      if (!signal.aborted) setConnection((last) => ({ ...last, connected: false }));
+      const refused = error instanceof RequestError && error.needsToken;
+      if (!signal.aborted) {
+        // Whoever has no token sees nothing of what was there before.
+        setConnection((last) => (refused ? { status: null, connected: false, answered: null, refused } : { ...last, connected: false }));
+      }
       throw error;
     }
   });
   return connection;
+}
+
+/** Who this page asks for; null until it is known. */
+export function useSession(connected: boolean): Session | null {
+  const { token } = useLogin();
+  const [session, setSession] = useState<Session | null>(null);
+  usePoll(connected ? `session ${token !== null}` : null, RUNS_INTERVAL_MS, async (signal) => {
+    const next = await getJson<Session>('/session', signal);
+    setSession((last) => (JSON.stringify(last) === JSON.stringify(next) ? last : next));
+  });
+  return connected ? session : null;
 }
 
 /** The list of runs; `change` is anything that makes a fresh list worthwhile at once. */
@@ -181,7 +201,7 @@ export function useResults(run: string, enabled: boolean): Results {
     let fresh = false;
     let over = false;
     const connect = () => {
-      socket = new WebSocket(resultsUrl(run, RESULTS_RATE_HZ));
+      socket = new WebSocket(resultsUrl(run, RESULTS_RATE_HZ), protocols());
       socket.onmessage = (event: MessageEvent<string>) => {
         const message = JSON.parse(event.data) as ResultMessage;
         trend.push(message.frame_number, message.scalars);
@@ -209,7 +229,6 @@ export function useResults(run: string, enabled: boolean): Results {
   return { trend, last: last.current, version };
 }
 
-const EVENT_NAMES = ['armed', 'first_frame', 'progress', 'file_closed', 'degraded', 'decision', 'end'] as const;
 const EVENTS_KEPT = 50;
 
 /** What happened to the run in memory, newest last; progress is left out, the counters show it. */
@@ -219,18 +238,17 @@ export function useEvents(run: string | null, enabled: boolean): RunEvent[] {
   useEffect(() => {
     // A browser allows six connections to a server: hidden pages hold none.
     if (run === null || !enabled || !visible) return;
-    const source = new EventSource(eventsUrl(run));
-    const take = (message: MessageEvent<string>) => {
-      const event = JSON.parse(message.data) as RunEvent;
-      if (event.event === 'end') source.close();
-      if (event.event === 'progress') return;
+    const controller = new AbortController();
+    void listen(eventsUrl(run), authorization, controller.signal, ({ event: name, data }) => {
+      if (name === 'progress') return true;
+      const event = JSON.parse(data) as RunEvent;
       setEvents((last) => {
         const list = last.run === run ? last.list.filter((old) => old.sequence < event.sequence) : [];
         return { run, list: [...list, event].slice(-EVENTS_KEPT) };
       });
-    };
-    for (const name of EVENT_NAMES) source.addEventListener(name, take);
-    return () => source.close();
+      return name !== 'end';
+    });
+    return () => controller.abort();
   }, [run, enabled, visible]);
   return events.run === run ? events.list : [];
 }

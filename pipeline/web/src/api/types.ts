@@ -115,6 +115,14 @@ export interface RunEvent {
   data: Record<string, unknown>;
 }
 
+/** Who asks, and what they may do. */
+export interface Session {
+  /** whether no tokens are in use */
+  open: boolean;
+  name: string;
+  role: 'viewer' | 'operator' | 'admin';
+}
+
 export interface ErrorBody {
   error: string;
   message: string;

@@ -3,20 +3,22 @@
 import { useEffect, useState, type ReactNode } from 'react';
 import { post, runPath } from '../api/client';
 import type { Connection } from '../api/hooks';
-import type { RunLine, Status } from '../api/types';
+import { setToken } from '../api/session';
+import type { RunLine, Session, Status } from '../api/types';
 import { bytes, bytesPerSecond, count, duration, latency, moment, rate, share } from '../lib/format';
 import type { ThemeChoice } from '../lib/theme';
 import { titleOf } from '../techniques';
 
 export interface HeaderProps {
   connection: Connection;
+  session: Session | null;
   /** the run in memory as the list has it: how it ended */
   line: RunLine | null;
   themeChoice: ThemeChoice;
   onTheme: () => void;
 }
 
-export function Header({ connection, line, themeChoice, onTheme }: HeaderProps) {
+export function Header({ connection, session, line, themeChoice, onTheme }: HeaderProps) {
   const { status, connected } = connection;
   const badge = badgeOf(connection, line);
   const run = status?.run ?? null;
@@ -45,7 +47,12 @@ export function Header({ connection, line, themeChoice, onTheme }: HeaderProps) 
           <Fact name="Proposal" value={run?.proposal} />
           <Fact name="Started" value={run ? moment(run.started) : undefined} />
         </dl>
-        <StopButton run={run?.id ?? null} allowed={connected && (status?.state === 'armed' || status?.state === 'recording')} />
+        <StopButton run={run?.id ?? null} allowed={connected && session !== null && session.role !== 'viewer' && (status?.state === 'armed' || status?.state === 'recording')} />
+        {session !== null && !session.open && (
+          <button type="button" className="toggle" data-testid="logout" onClick={() => setToken(null)} title={`${session.name}: ${session.role}. Log out.`}>
+            {session.name} ⏏
+          </button>
+        )}
         <button type="button" className="toggle theme" onClick={onTheme} title={`Colours: ${themeChoice}. Change them.`}>
           {themeChoice === 'auto' ? '◐ Auto' : themeChoice === 'dark' ? '● Dark' : '○ Light'}
         </button>
@@ -92,7 +99,8 @@ interface Badge {
   bad: boolean;
 }
 
-function badgeOf({ status, connected, answered }: Connection, line: RunLine | null): Badge {
+function badgeOf({ status, connected, answered, refused }: Connection, line: RunLine | null): Badge {
+  if (refused) return { state: 'log in', text: 'Log in', tone: 'grey', message: 'This appliance asks for a token', bad: false };
   if (!connected) {
     const silence = answered === null ? '' : ` for ${duration((Date.now() - answered) / 1000)}`;
     const message = answered === null && !status ? 'Asking the server' : `No answer from the server${silence}; trying again`;

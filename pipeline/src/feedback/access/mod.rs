@@ -1,0 +1,195 @@
+//! Who may do what over HTTP: a token is a role, a route needs one. Without a file of tokens the interface is open to this
+//! machine alone; with one, even an empty one, nothing but the page's own files is served to somebody who has none.
+
+pub mod audit;
+pub mod enter;
+pub mod roles;
+pub mod throttle;
+pub mod tokens;
+
+use crate::config::{Config, ConfigError};
+use audit::Audit;
+pub use roles::Role;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use throttle::Throttle;
+use tokens::{Stamp, Token};
+use tokio::sync::watch;
+
+/// Time between two looks at the file of tokens; a revoked token holds no longer than this.
+pub const LOOK: Duration = Duration::from_millis(200);
+/// Name of whoever asks while no tokens are in use.
+pub const OPEN: &str = "open";
+
+/// The file of tokens that a configuration has.
+pub fn tokens_path(config: &Config) -> PathBuf {
+    match &config.feedback.tokens {
+        Some(path) => config.resolve(path),
+        None => state_folder(config).join("tokens.json"),
+    }
+}
+
+/// Where the audit log is.
+pub fn audit_path(config: &Config) -> PathBuf {
+    state_folder(config).join("audit.jsonl")
+}
+
+fn state_folder(config: &Config) -> PathBuf {
+    config.resolve(&config.store.path).join(crate::keep::KEEP_FOLDER)
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// the token's name
+    pub name: Arc<str>,
+    /// what it may do
+    pub role: Role,
+    /// hash of the token; none while no tokens are in use
+    digest: Option<blake3::Hash>,
+}
+
+/// What is known of tokens.
+#[derive(Clone, Debug)]
+enum Known {
+    /// there is no file of tokens
+    Open,
+    /// these hold
+    Tokens(Arc<Vec<Token>>),
+}
+
+/// The tokens in force, and who has tried wrong ones.
+pub struct Access {
+    path: PathBuf,
+    known: watch::Sender<Known>,
+    seen: Mutex<Option<Stamp>>,
+    throttle: Mutex<Throttle>,
+    /// the log of what was changed by whom
+    pub audit: Audit,
+    metrics_without_token: bool,
+}
+
+impl Access {
+    /// Reads the tokens. Refused where others than this machine could ask and there are none.
+    pub fn open(config: &Config) -> Result<Access, ConfigError> {
+        let path = tokens_path(config);
+        let (known, seen) = match Stamp::of(&path) {
+            None => (Known::Open, None),
+            Some(stamp) => {
+                let tokens = tokens::read(&path)
+                    .map_err(|error| ConfigError::value("feedback.tokens", path.display(), error.to_string()))?;
+                (Known::Tokens(Arc::new(tokens)), Some(stamp))
+            }
+        };
+        if matches!(known, Known::Open) && !config.feedback.is_loopback() {
+            return Err(ConfigError::value(
+                "feedback.listen",
+                format!("{:?}", config.feedback.listen),
+                "other machines reach this address and there are no tokens: make the first one with \
+                 `fluxline token create NAME --role admin`, or listen on 127.0.0.1",
+            ));
+        }
+        Ok(Access {
+            path,
+            known: watch::channel(known).0,
+            seen: Mutex::new(seen),
+            throttle: Mutex::new(Throttle::new(config.feedback.limits.requests_per_s)),
+            audit: Audit::open(&audit_path(config)),
+            metrics_without_token: config.feedback.metrics_without_token,
+        })
+    }
+
+    /// The file of tokens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether no tokens are in use.
+    pub fn is_open(&self) -> bool {
+        matches!(*self.known.borrow(), Known::Open)
+    }
+
+    /// What to say at start.
+    pub fn sentence(&self) -> String {
+        match &*self.known.borrow() {
+            Known::Open => "no tokens are in use: every program and person of this machine may arm, stop and change; \
+                            `fluxline token create NAME --role admin` ends that"
+                .into(),
+            Known::Tokens(tokens) => format!("{} tokens are in use ({})", tokens.len(), self.path.display()),
+        }
+    }
+
+    /// Looks whether the file of tokens has changed. What was closed stays closed: a file that is gone or cannot be read
+    /// holds no token.
+    pub fn refresh(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = Stamp::of(&self.path);
+        if stamp == *seen {
+            return;
+        }
+        let tokens = tokens::read(&self.path).unwrap_or_else(|error| {
+            tracing::error!(target: "fluxline", "{}: {error}; no token holds", self.path.display());
+            Vec::new()
+        });
+        self.known.send_replace(Known::Tokens(Arc::new(tokens)));
+        *seen = stamp;
+    }
+
+    /// Who has this token.
+    fn holder(&self, token: &str) -> Option<Caller> {
+        let Known::Tokens(tokens) = self.known.borrow().clone() else {
+            return None;
+        };
+        let digest = tokens::digest(token);
+        let now = jiff::Timestamp::now();
+        // Every token is looked at, each comparison takes the same time.
+        let found = tokens
+            .iter()
+            .fold(None, |found, token| match token.digest() == Some(digest) {
+                true => Some(token),
+                false => found,
+            });
+        found.filter(|token| token.holds_at(now)).map(|token| Caller {
+            name: token.name.as_str().into(),
+            role: token.role,
+            digest: Some(digest),
+        })
+    }
+
+    /// Whether whoever asked then may still.
+    pub fn holds(&self, caller: &Caller) -> bool {
+        match (&*self.known.borrow(), caller.digest) {
+            (Known::Open, None) => true,
+            (Known::Tokens(tokens), Some(digest)) => {
+                let now = jiff::Timestamp::now();
+                let same = |token: &&Token| token.digest() == Some(digest) && token.role == caller.role;
+                tokens.iter().find(same).is_some_and(|token| token.holds_at(now))
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns when the caller may no longer ask: what goes on for long waits for this beside its work.
+    pub async fn revoked(&self, caller: &Caller) {
+        let mut known = self.known.subscribe();
+        while self.holds(caller) {
+            // The pause is for tokens that end by the clock.
+            let _ = tokio::time::timeout(Duration::from_secs(1), known.changed()).await;
+        }
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of a request; the seconds to wait where there were too many.
+    fn request_from(&self, client: std::net::IpAddr) -> Result<(), u64> {
+        self.throttle().request(client, Instant::now())
+    }
+
+    /// Takes note of a wrong token; the seconds to wait where there were too many.
+    fn wrong_from(&self, client: std::net::IpAddr) -> Result<(), u64> {
+        self.throttle().wrong(client, Instant::now())
+    }
+}
