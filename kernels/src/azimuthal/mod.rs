@@ -19,7 +19,7 @@ use crate::host_memory::{Arg, Buffer, Kernel, Queue};
 use crate::limits;
 use crate::stager::DeviceBatch;
 use frame::{PixelMask, PixelType, Shape};
-use lookup::Lookup;
+pub(crate) use lookup::Lookup;
 pub use lookup::{AzimuthalGeometry, Bins};
 use serde::{Deserialize, Serialize};
 

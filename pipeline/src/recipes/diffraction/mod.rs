@@ -5,11 +5,12 @@ mod convert;
 mod correct;
 mod geometry;
 mod hits;
+mod host;
 mod spots;
 mod statistics;
 mod stored;
 
-use super::{Operation, Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
+use super::{HostOperation, Operation, Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
 use crate::calibrations::CalibrationRecord;
 use crate::config::{ConfigError, RecipeConfig};
 use azimuthal::{Azimuthal, AzimuthalParameters};
@@ -17,6 +18,7 @@ use convert::{CountRateParameters, GainParameters};
 use correct::CorrectParameters;
 use frame::{PixelMask, PixelType, ResultLayout, Shape};
 use hits::{HitParameters, Hits};
+use host::Host;
 use spots::{SpotParameters, Spots};
 use statistics::{StatisticsOperation, StatisticsParameters};
 
@@ -132,6 +134,7 @@ impl Technique for Diffraction {
             layout: ResultLayout::default(),
             axes: Vec::new(),
             operations: Vec::new(),
+            host: Vec::new(),
             snapshot: Snapshot::default(),
             geometry: None,
             counters: Vec::new(),
@@ -220,7 +223,29 @@ impl Technique for Diffraction {
         } else {
             None
         };
+        // Without spots, and where the counts are taken as they came, nobody needs pixels: the host can reduce a frame while it
+        // decodes it, or take a failing device's place.
+        let plain = conversion.is_none() && spots_of.is_none();
+        let reducible = plain && (statistics_of.is_some() || azimuthal_of.is_some());
+        let fused = reducible && setup.fused();
         for worker in 0..workers {
+            if reducible {
+                let share = (worker, workers);
+                let host = Host::new(
+                    setup,
+                    statistics_of.as_ref(),
+                    azimuthal_of.as_ref(),
+                    &corrections,
+                    share,
+                )?;
+                prepared
+                    .host
+                    .push(host.map(|host| Box::new(host) as Box<dyn HostOperation>));
+            }
+            if fused {
+                prepared.operations.push(Vec::new());
+                continue;
+            }
             let mut operations: Vec<Box<dyn Operation>> = Vec::new();
             if let Some(plan) = &conversion {
                 operations.push(convert::operation(raw, plan)?);

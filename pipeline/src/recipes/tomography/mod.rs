@@ -129,6 +129,7 @@ impl Technique for Tomography {
             "rotation_axis_px": backproject.rotation_axis_px(),
         });
         Ok(Prepared {
+            host: Vec::new(),
             layout,
             axes: Vec::new(),
             operations: vec![vec![Box::new(correct), Box::new(backproject)]],
