@@ -314,6 +314,14 @@ impl ActiveRun {
         ));
     }
 
+    /// The device takes none of the recipe; the host does it all.
+    pub(crate) fn device_refused(&self, reason: &str) {
+        self.way.store(Way::Host as u8, SeqCst);
+        self.degraded(format!(
+            "the device cannot be used ({reason}): the host analyses in its place, and the next run tries the device again"
+        ));
+    }
+
     /// The device works again.
     pub(crate) fn device_back(&self) {
         self.way.store(Way::Kernels as u8, SeqCst);

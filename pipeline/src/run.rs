@@ -147,6 +147,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         axes,
         operations,
         host,
+        device_refused,
         snapshot,
         mask,
         counters,
@@ -212,6 +213,9 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
     let go = Arc::new(Barrier::new(worker_count + 3));
     let mut workers = Vec::with_capacity(worker_count);
     let mut host = host.into_iter();
+    if let Some(reason) = &device_refused {
+        active.device_refused(reason);
+    }
     for (index, operations) in operations.into_iter().enumerate() {
         let host = host.next().flatten();
         let mut worker = Worker::new(WorkerParts {

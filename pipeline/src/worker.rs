@@ -22,8 +22,9 @@ use std::time::Duration;
 
 /// Least time between two snapshots for the page.
 const SNAPSHOT_NS: u64 = 100_000_000;
-/// What the device may take for any batch.
+/// What the device may take for any batch, where the host can take its place, and where it cannot.
 const LIMIT_NS: u64 = 1_000_000_000;
+const LIMIT_ALONE_NS: u64 = 30_000_000_000;
 
 /// What a worker is given.
 pub enum Work {
@@ -124,6 +125,8 @@ pub struct Worker {
     run: Arc<ActiveRun>,
     operations: Vec<Box<dyn Operation>>,
     host: Option<Box<dyn HostOperation>>,
+    /// whether the device takes none of the operations
+    refused: bool,
     /// the batch, as the host's threads share it
     leased: Vec<Leased>,
     /// frames of the batch that the host could not decode
@@ -146,7 +149,7 @@ pub struct Worker {
     pool: VecDeque<Arc<FrameResult>>,
     scratch: codec::Scratch,
     latency: Histogram<u64>,
-    /// how long batches took
+    /// how long the device took for batches
     batch_ns: Histogram<u64>,
     copies_seen: u64,
     next_snapshot_ns: u64,
@@ -159,7 +162,8 @@ impl Worker {
         let stream = &parts.run.stream;
         // Who reduces while decoding needs no place for decoded frames.
         let decoded = stream.compression != Compression::None && !parts.operations.is_empty();
-        if parts.operations.is_empty() && parts.host.is_some() {
+        let refused = parts.run.way() == Way::Host;
+        if parts.operations.is_empty() && parts.host.is_some() && !refused {
             parts.run.way.store(Way::Fused as u8, SeqCst);
         }
         let region = parts.ring.region();
@@ -175,6 +179,7 @@ impl Worker {
             run: parts.run.clone(),
             operations: parts.operations,
             host: parts.host,
+            refused,
             leased: Vec::with_capacity(parts.batch_limit),
             broken: Vec::with_capacity(parts.batch_limit),
             device_again_ns: None,
@@ -237,11 +242,12 @@ impl Worker {
     }
 
     /// How long the device may take for this batch: a second, and time for its pixels however busy the machine is, and not
-    /// less than five times what batches have taken.
+    /// less than five times what batches have taken. Longer where giving it up loses the batch.
     fn time_limit(&self) -> Duration {
         let pixels = (self.run.stream.shape.pixels() * self.batch.len()) as u64;
         let usual = 5 * self.batch_ns.value_at_quantile(0.99);
-        Duration::from_nanos((LIMIT_NS + 20 * pixels).max(usual))
+        let least = if self.host.is_some() { LIMIT_NS } else { LIMIT_ALONE_NS };
+        Duration::from_nanos((least + 20 * pixels).max(usual))
     }
 
     /// Fills the batch with frames of one kind: waits for the first, takes what else is there. False at the end.
@@ -304,6 +310,7 @@ impl Worker {
         self.take_results();
         self.broken.clear();
         let mut analysed = staged.and_then(|()| self.analyse(on_device));
+        let by_device = on_device && analysed.is_ok();
         if on_device {
             analysed = self.after_device(analysed);
         }
@@ -335,7 +342,9 @@ impl Worker {
             }
             let _ = self.to_writer.send(ToWriter::Result(result));
         }
-        self.batch_ns.saturating_record(now - started);
+        if by_device {
+            self.batch_ns.saturating_record(now - started);
+        }
         let copies = self.stager.copies();
         self.run.copies.fetch_add(copies - self.copies_seen, Relaxed);
         self.copies_seen = copies;
@@ -351,10 +360,11 @@ impl Worker {
             }
             return Ok(());
         };
-        self.device_again_ns = Some(monotonic_ns() + self.device_retry.as_nanos() as u64);
         if self.host.is_none() {
+            // Nobody else analyses: the next batch is tried again at once.
             return Err(reason);
         }
+        self.device_again_ns = Some(monotonic_ns() + self.device_retry.as_nanos() as u64);
         self.run.device_failed(&reason, self.device_retry);
         self.analyse(false)
     }
@@ -362,13 +372,10 @@ impl Worker {
     /// Runs the recipe on the host.
     fn on_host(&mut self) -> Result<(), String> {
         let Some(host) = &mut self.host else {
-            // Nothing to compute, or a device that has failed and nobody to take its place.
-            return match self.operations.is_empty() {
-                true => Ok(()),
-                false => Err("the device has failed, and this recipe cannot go on without it".into()),
-            };
+            // Nothing to compute.
+            return Ok(());
         };
-        if !self.operations.is_empty() {
+        if self.refused || !self.operations.is_empty() {
             for lease in &self.batch {
                 self.run.ledger.device_failed(lease.header().frame_number.get());
             }

@@ -229,6 +229,16 @@ impl AzimuthalIntegrator {
         Ok(integrator)
     }
 
+    /// The bin centres that an integrator with this configuration has, without a device.
+    pub fn centers(
+        config: &AzimuthalConfig,
+        shape: Shape,
+        pixel_type: PixelType,
+        mask: &PixelMask,
+    ) -> Result<Vec<f64>, AcceleratorError> {
+        Ok(Lookup::new(config, shape, pixel_type, mask)?.bins.centers())
+    }
+
     /// Runs every kernel over no pixel: some drivers finish compiling at the first launch.
     fn warm_up(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
         // Nothing is read from these two.

@@ -170,7 +170,10 @@ impl Tables {
         // Negative pixels are odd anyhow; a dummy interval of negative values makes no other pixel odd.
         let dummy_from = dummy.filter(|(_, high)| *high >= 0).map(|(low, _)| low.max(0));
         let invalid_from = invalid.filter(|value| *value >= 0);
-        let odd_from = [bright, saturation, dummy_from, invalid_from].into_iter().flatten().min();
+        let odd_from = [bright, saturation, dummy_from, invalid_from]
+            .into_iter()
+            .flatten()
+            .min();
         let norm_scale = lookup.as_ref().map_or(1.0, |lookup| lookup.norm_scale);
         Ok(Self {
             pixels,

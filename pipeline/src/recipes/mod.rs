@@ -56,6 +56,18 @@ impl RecipeError {
     pub fn device(operation: &'static str) -> impl Fn(AcceleratorError) -> RecipeError {
         move |reason| RecipeError::Device { operation, reason }
     }
+
+    /// Whether the device is at fault, and not what was asked of it.
+    pub fn of_device(&self) -> bool {
+        use AcceleratorError::{Build, Call, Hung, Kernel};
+        matches!(
+            self,
+            Self::Device {
+                reason: Build { .. } | Call { .. } | Hung { .. } | Kernel { .. },
+                ..
+            }
+        )
+    }
 }
 
 /// What an operation needs to know before the first frame.
@@ -120,6 +132,8 @@ pub struct Prepared {
     /// the same on the host, one per worker, where there is such a way; with a worker's `operations` empty it is the only
     /// one, else it takes the place of a device that fails
     pub host: Vec<Option<Box<dyn HostOperation>>>,
+    /// why the device takes none of the operations, so that the host does them all in its place
+    pub device_refused: Option<String>,
     /// pictures and curves that build up over the run, as they are before the first frame
     pub snapshot: Snapshot,
     /// mask of the run: the source's and the recipe's

@@ -217,7 +217,9 @@ pub(super) fn plan(
             parameters.bins,
         )
     };
-    let integrator = integrator(setup, &config, corrections)?;
+    // Without the device: where that cannot integrate, the host does.
+    let centers = AzimuthalIntegrator::centers(&config, shape, setup.stream.pixel_type, &corrections.mask)
+        .map_err(RecipeError::device(NAME))?;
     let layout = &mut prepared.layout;
     let first = layout.curve(CURVE, "counts", parameters.bins);
     layout.curve(&format!("{CURVE}_errors"), "counts", parameters.bins);
@@ -227,7 +229,7 @@ pub(super) fn plan(
             curve: format!("{CURVE}{suffix}"),
             name: parameters.unit.quantity().into(),
             unit: parameters.unit.nexus().into(),
-            values: integrator.radial().to_vec(),
+            values: centers.clone(),
         });
     }
     prepared.snapshot.curves.push(RunningCurve {

@@ -130,6 +130,7 @@ impl Technique for Tomography {
         });
         Ok(Prepared {
             host: Vec::new(),
+            device_refused: None,
             layout,
             axes: Vec::new(),
             operations: vec![vec![Box::new(correct), Box::new(backproject)]],
