@@ -215,6 +215,14 @@ def backprojection(ours, rounds, large):
                 peers, 3 if columns > 1500 else rounds)
 
 
+def fused(ours, rounds, _):
+    """Compressed frames to statistics and curve: decoded into memory and then reduced, and both at once."""
+    for batch in (16, 1):
+        compare(f"compressed Eiger 4M u16 to statistics and curve with errors, 2000 bins, {batch} at once",
+                lambda: ours("fused", *EIGER_4M, batch, os.cpu_count()),
+                {"decoding, then the kernels": lambda: ours("decoded", *EIGER_4M, batch, os.cpu_count())}, 3 * rounds)
+
+
 def codec(ours, rounds, _):
     """One core each: a call of every program codes one Eiger 4M frame."""
     from threadpoolctl import threadpool_limits
@@ -518,7 +526,7 @@ def udp(_, rounds, __):
                   f"({min(ratios):.2f} to {max(ratios):.2f}) of its rate |", flush=True)
 
 
-PARTS = {"stream": stream, "udp": udp, "azimuthal": azimuthal, "spots": spots, "backprojection": backprojection, "volumes": volumes, "codec": codec, "writer": writer, "latency": latency}
+PARTS = {"stream": stream, "udp": udp, "azimuthal": azimuthal, "spots": spots, "backprojection": backprojection, "volumes": volumes, "fused": fused, "codec": codec, "writer": writer, "latency": latency}
 
 
 def main():

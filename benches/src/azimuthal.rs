@@ -10,14 +10,14 @@ use std::f64::consts::PI;
 use std::sync::Arc;
 use std::time::Instant;
 
-const BINS: usize = 2000;
+pub(crate) const BINS: usize = 2000;
 const PIXEL_M: f64 = 75e-6;
 const DISTANCE_M: f64 = 0.15;
 const WAVELENGTH_M: f64 = 1e-10;
 const POLARIZATION: f64 = 0.9;
 
 /// q, solid angle and polarisation of a flat detector; `peers.py` gives pyFAI the same geometry.
-fn geometry(shape: Shape) -> AzimuthalGeometry {
+pub(crate) fn geometry(shape: Shape) -> AzimuthalGeometry {
     let at = |index: usize| {
         let y = ((index / shape.columns) as f64 + 0.5 - shape.rows as f64 * 0.49) * PIXEL_M;
         let x = ((index % shape.columns) as f64 + 0.5 - shape.columns as f64 * 0.52) * PIXEL_M;
@@ -38,7 +38,7 @@ fn geometry(shape: Shape) -> AzimuthalGeometry {
 }
 
 /// Gaps as on an EIGER: 37 rows every 551, 10 columns every 1040.
-fn mask(shape: Shape) -> Result<PixelMask> {
+pub(crate) fn mask(shape: Shape) -> Result<PixelMask> {
     let gap = |index: usize| (index / shape.columns) % 551 >= 514 || (index % shape.columns) % 1040 >= 1030;
     Ok(PixelMask::from_nonzero(shape, (0..shape.pixels()).map(gap))?)
 }

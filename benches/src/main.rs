@@ -13,6 +13,7 @@
 //! write FOLDER ROWS COLUMNS FRAMES PERCENT     NeXus writer, chunks compressed to PERCENT passed through, on disk
 //! pwrite FOLDER ROWS COLUMNS FRAMES PERCENT    the same bytes by `pwrite` into one file, on disk
 //! compress|decompress FILE BYTES               bitshuffle-LZ4 of the file's elements of so many bytes, one core
+//! decoded|fused ROWS COLUMNS BATCH THREADS   per frame: compressed u16 frames, decoded and then statistics and curve, or both at once
 //! bare ROWS COLUMNS                            one frame: statistics and azimuthal curve, no pipeline
 //! spots FILE ROWS COLUMNS dispersion|extended BATCH  per frame: strong pixels and spots of an i32 frame
 //! ```
@@ -20,6 +21,7 @@
 mod azimuthal;
 mod backproject;
 mod codec;
+mod fused;
 mod spots;
 mod writer;
 
@@ -55,6 +57,9 @@ fn prepare(line: &str) -> Result<Measurement> {
     };
     match words.first().copied() {
         Some("azimuthal") => azimuthal::integrate(number(1)?, number(2)?, number(3)?, words.get(4) == Some(&"poisson")),
+        Some(kind @ ("decoded" | "fused")) => {
+            fused::reduce(kind == "fused", number(1)?, number(2)?, number(3)?, number(4)?)
+        }
         Some("bare") => azimuthal::bare(number(1)?, number(2)?),
         Some("spots") => {
             let file = words.get(1).copied().unwrap_or_default();

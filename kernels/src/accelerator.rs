@@ -113,6 +113,12 @@ pub enum AcceleratorError {
         /// what it answered
         status: String,
     },
+    /// the device does not end what it was given
+    #[error("the device has not ended its work within {waited_ms} ms; it is not waited for any more")]
+    Hung {
+        /// how long it was waited for
+        waited_ms: u64,
+    },
     /// a program does not build
     #[error("the OpenCL program `{name}` does not build for {device}: {log}")]
     Build {

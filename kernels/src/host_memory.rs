@@ -17,6 +17,7 @@
 #![allow(unsafe_code)]
 
 use crate::accelerator::AcceleratorError;
+use crate::deadline;
 use crate::status::{check, failed};
 use frame::HostRegion;
 use ocl::core::{self, ArgVal, CommandQueue, Context, Event, Mem, MemFlags, OclPrm, PlatformId, Program as RawProgram};
@@ -25,10 +26,14 @@ use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Bytes that page-aligned host memory is rounded to.
 pub const PAGE_BYTES: usize = 4096;
+/// How long a queue that goes waits for its device.
+const DROP_LIMIT: Duration = Duration::from_secs(1);
 const PLATFORM_NOT_FOUND_KHR: i32 = -1001;
 const NO_EVENTS: Option<&[Event]> = None;
 const NO_EVENT: Option<&mut Event> = None;
@@ -232,16 +237,90 @@ impl Drop for Pinned {
     }
 }
 
+/// Counts the markers of a queue that the device has reached.
+#[derive(Default)]
+struct Reached {
+    markers: Mutex<u64>,
+    more: Condvar,
+}
+
+/// Called by the driver when the device reaches a marker, or when it never will.
+extern "C" fn marker_reached(_event: ffi::cl_event, _status: i32, user_data: *mut c_void) {
+    // SAFETY: `user_data` is the handle that `Queue::settle` leaked for this one call.
+    let reached = unsafe { Arc::from_raw(user_data.cast::<Reached>()) };
+    *reached.markers.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    reached.more.notify_all();
+}
+
 struct QueueInner {
     raw: CommandQueue,
+    /// markers that were set, and those that were reached
+    set: AtomicU64,
+    reached: Arc<Reached>,
+    /// whether a marker was not reached in time: nobody waits for this queue until it is
+    hung: AtomicBool,
     /// Sources of transfers in flight.
     sources: Mutex<Vec<Arc<dyn HostRegion>>>,
 }
 
 impl Drop for QueueInner {
     fn drop(&mut self) {
-        // Nothing that the commands use may go before they end; an error has nobody left to report to.
+        // Nothing that the commands use may go before they end; an error has nobody left to report to. OpenCL holds its own
+        // objects as long as a hung device may use them; what it does not know of stays with it for good.
+        if self.settle(Some(DROP_LIMIT)).is_err() {
+            std::mem::take(&mut *self.sources.lock().unwrap_or_else(PoisonError::into_inner))
+                .into_iter()
+                .for_each(std::mem::forget);
+            return;
+        }
         let _ = core::finish(&self.raw);
+    }
+}
+
+impl QueueInner {
+    /// Waits until the device has done all that was asked of it, `limit` at most; for ever where there is none.
+    fn settle(&self, limit: Option<Duration>) -> Result<(), AcceleratorError> {
+        let hung = |waited: Duration| AcceleratorError::Hung {
+            waited_ms: waited.as_millis() as u64,
+        };
+        if self.hung.load(Relaxed) {
+            // Where the device has come back by itself, it has reached what it was asked for since.
+            let markers = *self.reached.markers.lock().unwrap_or_else(PoisonError::into_inner);
+            if markers < self.set.load(Relaxed) {
+                return Err(hung(Duration::ZERO));
+            }
+            self.hung.store(false, Relaxed);
+        }
+        let Some(limit) = limit else { return Ok(()) };
+        let mut event = ptr::null_mut();
+        // SAFETY: the queue is valid; `event` outlives the call.
+        let code = unsafe { ffi::clEnqueueMarkerWithWaitList(self.raw.as_ptr(), 0, ptr::null(), &mut event) };
+        check("clEnqueueMarkerWithWaitList", code)?;
+        let wanted = self.set.fetch_add(1, Relaxed) + 1;
+        let handle = Arc::into_raw(self.reached.clone()).cast_mut().cast::<c_void>();
+        // SAFETY: `event` was just made; `handle` is owned by the callback, which OpenCL calls once. The queue's own
+        // reference is all that is needed afterwards.
+        let code = unsafe {
+            let code = ffi::clSetEventCallback(event, ffi::CL_COMPLETE, Some(marker_reached), handle);
+            ffi::clReleaseEvent(event);
+            code
+        };
+        if code != 0 {
+            // SAFETY: the callback was refused, so the handle is still ours.
+            drop(unsafe { Arc::from_raw(handle.cast::<Reached>()) });
+            self.set.fetch_sub(1, Relaxed);
+            check("clSetEventCallback", code)?;
+        }
+        core::flush(&self.raw).map_err(failed("clFlush"))?;
+        let markers = self.reached.markers.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = |markers: &mut u64| *markers < wanted;
+        let waited = self.reached.more.wait_timeout_while(markers, limit, waiting);
+        let timeout = waited.unwrap_or_else(PoisonError::into_inner).1;
+        if timeout.timed_out() {
+            self.hung.store(true, Relaxed);
+            return Err(hung(limit));
+        }
+        Ok(())
     }
 }
 
@@ -253,6 +332,9 @@ impl Queue {
     pub(crate) fn new(raw: CommandQueue) -> Self {
         Self(Arc::new(QueueInner {
             raw,
+            set: AtomicU64::new(0),
+            reached: Arc::default(),
+            hung: AtomicBool::new(false),
             sources: Mutex::new(Vec::with_capacity(8)),
         }))
     }
@@ -264,6 +346,7 @@ impl Queue {
 
     /// Waits until every command has ended.
     pub fn finish(&self) -> Result<(), AcceleratorError> {
+        self.0.settle(deadline::left())?;
         core::finish(&self.0.raw).map_err(failed("clFinish"))?;
         self.0.sources.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
@@ -301,6 +384,7 @@ impl Queue {
         if data.is_empty() {
             return Ok(());
         }
+        self.0.settle(deadline::left())?;
         // SAFETY: checked range; the call blocks until `data` has been read.
         let done =
             unsafe { core::enqueue_write_buffer(&self.0.raw, &buffer.mem, true, offset, data, NO_EVENTS, NO_EVENT) };
@@ -313,6 +397,8 @@ impl Queue {
         if data.is_empty() {
             return Ok(());
         }
+        // With a limit on it: a transfer that has begun cannot be called back.
+        self.0.settle(deadline::left())?;
         // SAFETY: checked range; the call blocks until `data` has been written; every bit pattern is a valid `T`
         // (`OclPrm` types are plain numbers).
         let done =
@@ -391,6 +477,9 @@ impl Queue {
         bytes: usize,
     ) -> Result<*mut u8, AcceleratorError> {
         buffer.check_range(offset, bytes)?;
+        if block {
+            self.0.settle(deadline::left())?;
+        }
         let mut code = 0;
         // SAFETY: checked range; nothing is read through the pointer in here.
         let start = unsafe {

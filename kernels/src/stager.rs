@@ -15,7 +15,10 @@ use crate::host_memory::{Buffer, PAGE_BYTES, Pinned, Queue};
 use frame::HostRegion;
 use ocl::core::MemFlags;
 use std::sync::Arc;
+use std::time::Duration;
 
+/// How long a stager that goes waits for the device.
+const DROP_LIMIT: Duration = Duration::from_secs(1);
 /// Frames in the ring start at multiples of this many bytes, so that a device may read vectors.
 pub const FRAME_ALIGNMENT_BYTES: usize = 64;
 
@@ -395,8 +398,8 @@ impl Stager {
 
 impl Drop for Stager {
     fn drop(&mut self) {
-        // An error has nobody left to report to; the memory waits for the commands either way.
-        let _ = self.begin();
+        // An error has nobody left to report to; OpenCL keeps the memory as long as its commands may use it.
+        let _ = crate::within(DROP_LIMIT, || self.begin());
     }
 }
 

@@ -20,6 +20,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// State of a run while it is in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -70,6 +71,19 @@ impl RunState {
     pub fn ended(self) -> bool {
         self as u8 >= RunState::Complete as u8
     }
+}
+
+/// Which way frames are analysed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Way {
+    /// by the device's kernels
+    Kernels = 0,
+    /// decoded and reduced at once, by the host
+    Fused = 1,
+    /// by the host, because the device has failed
+    Host = 2,
 }
 
 /// Latency quantiles, microseconds.
@@ -247,6 +261,7 @@ pub struct ActiveRun {
     /// payload-sized copies between ring and device
     pub copies: AtomicU64,
     pub(crate) state: AtomicU8,
+    pub(crate) way: AtomicU8,
     pub(crate) stop: AtomicBool,
     pub(crate) abort: AtomicBool,
     pub(crate) first_ns: AtomicU64,
@@ -279,6 +294,38 @@ impl ActiveRun {
     pub fn abort(&self) {
         self.abort.store(true, SeqCst);
         self.stop.store(true, SeqCst);
+    }
+
+    /// Which way frames are analysed now.
+    pub fn way(&self) -> Way {
+        match self.way.load(SeqCst) {
+            0 => Way::Kernels,
+            1 => Way::Fused,
+            _ => Way::Host,
+        }
+    }
+
+    /// The device has failed; the host goes on in its place.
+    pub(crate) fn device_failed(&self, reason: &str, retry: Duration) {
+        self.way.store(Way::Host as u8, SeqCst);
+        self.degraded(format!(
+            "the device failed ({reason}): the host analyses in its place, and the device is tried again every {} s",
+            retry.as_secs_f64()
+        ));
+    }
+
+    /// The device takes none of the recipe; the host does it all.
+    pub(crate) fn device_refused(&self, reason: &str) {
+        self.way.store(Way::Host as u8, SeqCst);
+        self.degraded(format!(
+            "the device cannot be used ({reason}): the host analyses in its place, and the next run tries the device again"
+        ));
+    }
+
+    /// The device works again.
+    pub(crate) fn device_back(&self) {
+        self.way.store(Way::Kernels as u8, SeqCst);
+        self.events.add("device_back", json!({}));
     }
 
     /// Whether somebody asked for the end.

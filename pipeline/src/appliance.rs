@@ -160,6 +160,20 @@ pub struct Appliance {
     afterwards: AfterwardsThread,
 }
 
+/// Where compiled kernels are kept: what is configured, else the user's folder for such things.
+fn cache_dir(config: &Config) -> Option<std::path::PathBuf> {
+    match &config.accelerator.cache_dir {
+        Some(path) if path.as_os_str().is_empty() => None,
+        Some(path) => Some(config.resolve(path)),
+        None => {
+            let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+            let home = || folder("HOME").map(|home| std::path::Path::new(&home).join(".cache"));
+            let caches = folder("XDG_CACHE_HOME").map(std::path::PathBuf::from).or_else(home)?;
+            Some(caches.join("fluxline"))
+        }
+    }
+}
+
 impl Appliance {
     /// Opens the device and the store. The device comes first: a CPU device starts threads of its own, which
     /// must not inherit the affinity of a pinned one.
@@ -167,7 +181,7 @@ impl Appliance {
         let accelerator = Accelerator::open(&kernels::AcceleratorConfig {
             device: config.accelerator.device.clone(),
             memory: config.accelerator.memory,
-            cache_dir: config.accelerator.cache_dir.as_ref().map(|path| config.resolve(path)),
+            cache_dir: cache_dir(&config),
             binary_dir: config.accelerator.binary_dir.as_ref().map(|path| config.resolve(path)),
         })?;
         let available = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -465,6 +479,7 @@ impl Appliance {
             technique,
             recipe: prepared,
             batch_limit: self.config.accelerator.batch_limit,
+            device_retry: Duration::from_secs_f64(self.config.accelerator.retry_s),
             files,
             cores: self.cores.clone(),
             results_kept: self.config.feedback.results_kept,

@@ -382,10 +382,13 @@ pub struct AcceleratorConfig {
     pub memory: kernels::MemoryMode,
     /// Most frames per kernel call (1 to 64).
     pub batch_limit: usize,
-    /// Folder where compiled kernels are kept between starts.
+    /// Folder where compiled kernels are kept between starts; `fluxline` in $XDG_CACHE_HOME or ~/.cache unless given, none
+    /// where it is "".
     pub cache_dir: Option<PathBuf>,
     /// Folder of prebuilt device binaries (`NAME.xclbin`, `NAME.aocx`, `NAME.poclbin`).
     pub binary_dir: Option<PathBuf>,
+    /// Seconds after which a device that failed is tried again (0.1 to 3600).
+    pub retry_s: f64,
 }
 
 impl Default for AcceleratorConfig {
@@ -396,6 +399,7 @@ impl Default for AcceleratorConfig {
             batch_limit: 32,
             cache_dir: None,
             binary_dir: None,
+            retry_s: 30.0,
         }
     }
 }
@@ -584,6 +588,7 @@ impl Config {
         within("run.metadata_wait_s", self.run.metadata_wait_s, 0.0, 3600.0)?;
         within("ring.slots", self.ring.slots, 16, 65536)?;
         within("accelerator.batch_limit", self.accelerator.batch_limit, 1, 64)?;
+        within("accelerator.retry_s", self.accelerator.retry_s, 0.1, 3600.0)?;
         within("store.frames_per_file", self.store.frames_per_file, 1, 1_000_000)?;
         within("store.threads", self.store.threads, 0, 64)?;
         assembly::check(self)?;

@@ -6,7 +6,7 @@
 
 use driver::tracker::FrameState;
 use serde::Serialize;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// What analysis made of a received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -102,6 +102,9 @@ pub struct Entry {
     pub storage: Storage,
     /// the level that it has reached; none before it is received, and none where it is neither analysed nor stored
     pub acknowledged: Option<Acknowledged>,
+    /// whether the host analysed it because the device had failed; absent where the run is read from its file
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_failed: Option<bool>,
     /// arrival after the start of the run, µs
     pub arrival_us: Option<u64>,
     /// arrival to result, µs
@@ -140,6 +143,7 @@ pub struct Ledger {
     storage: Box<[AtomicU8]>,
     arrival_ns: Box<[AtomicU64]>,
     latency_ns: Box<[AtomicU32]>,
+    device_failed: Box<[AtomicBool]>,
     parts_missing: Box<[AtomicU32]>,
     missing_bytes: Box<[AtomicU32]>,
     received: AtomicU64,
@@ -161,12 +165,18 @@ impl Ledger {
             storage: column(expected, || AtomicU8::new(0)),
             arrival_ns: column(expected, || AtomicU64::new(0)),
             latency_ns: column(expected, || AtomicU32::new(0)),
+            device_failed: column(expected, || AtomicBool::new(false)),
             parts_missing: column(expected, || AtomicU32::new(0)),
             missing_bytes: column(expected, || AtomicU32::new(0)),
             received: AtomicU64::new(0),
             analysed: Default::default(),
             stored: Default::default(),
         }
+    }
+
+    /// The host analyses a frame because the device has failed.
+    pub fn device_failed(&self, frame: u64) {
+        self.device_failed[frame as usize].store(true, Relaxed);
     }
 
     /// Number of frames expected.
@@ -246,6 +256,7 @@ impl Ledger {
             analysis,
             storage,
             acknowledged: Acknowledged::of(storage, analysis, arrival_ns > 0),
+            device_failed: Some(self.device_failed[index].load(Relaxed)),
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
             parts_missing: self.parts_missing[index].load(Relaxed),
@@ -315,6 +326,7 @@ impl Columns {
             analysis,
             storage,
             acknowledged: Acknowledged::of(storage, analysis, arrival_ns > 0),
+            device_failed: None,
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
             parts_missing: newer(&self.parts_missing),

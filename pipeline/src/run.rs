@@ -74,6 +74,8 @@ pub struct RunParts {
     pub recipe: Prepared,
     /// most frames per batch
     pub batch_limit: usize,
+    /// time after which a device that failed is tried again
+    pub device_retry: Duration,
     /// files, created
     pub files: RunWriter,
     /// folder of the run
@@ -144,6 +146,8 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         layout,
         axes,
         operations,
+        host,
+        device_refused,
         snapshot,
         mask,
         counters,
@@ -183,6 +187,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         state: AtomicU8::new(RunState::Armed as u8),
         stop: AtomicBool::new(false),
         abort: AtomicBool::new(false),
+        way: AtomicU8::default(),
         first_ns: AtomicU64::new(0),
         last_ns: AtomicU64::new(0),
         latency: Mutex::new(LatencyUs::default()),
@@ -207,15 +212,22 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
     }
     let go = Arc::new(Barrier::new(worker_count + 3));
     let mut workers = Vec::with_capacity(worker_count);
+    let mut host = host.into_iter();
+    if let Some(reason) = &device_refused {
+        active.device_refused(reason);
+    }
     for (index, operations) in operations.into_iter().enumerate() {
+        let host = host.next().flatten();
         let mut worker = Worker::new(WorkerParts {
             run: &active,
             accelerator: &accelerator,
             ring: &ring,
             operations,
+            host,
             layout: &layout,
             results: results_per_worker,
             batch_limit: parts.batch_limit,
+            device_retry: parts.device_retry,
             ordered,
             work: to_work.clone(),
             to_hub: to_hub.clone(),

@@ -2,11 +2,11 @@
 //! hands the results on. An idle pipeline so has the latency of one frame and a loaded one the throughput of
 //! a batch.
 
-use crate::active_run::ActiveRun;
+use crate::active_run::{ActiveRun, Way};
 use crate::data_plane;
 use crate::ledger::Analysis;
 use crate::metrics::Metrics;
-use crate::recipes::{Batch, Operation};
+use crate::recipes::{Batch, HostOperation, Leased, Operation};
 use crate::run::REORDER_WINDOW;
 use crate::writer::ToWriter;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
@@ -14,13 +14,17 @@ use driver::clock::monotonic_ns;
 use driver::memory::{FrameLease, FrameRing};
 use frame::{Compression, FrameKind, FrameResult, ResultLayout, codec};
 use hdrhistogram::Histogram;
-use kernels::{Accelerator, Queue, Stager};
+use kernels::{Accelerator, AddError, Queue, Stager};
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 /// Least time between two snapshots for the page.
 const SNAPSHOT_NS: u64 = 100_000_000;
+/// What the device may take for any batch, where the host can take its place, and where it cannot.
+const LIMIT_NS: u64 = 1_000_000_000;
+const LIMIT_ALONE_NS: u64 = 30_000_000_000;
 
 /// What a worker is given.
 pub enum Work {
@@ -94,12 +98,16 @@ pub struct WorkerParts<'a> {
     pub ring: &'a FrameRing,
     /// the recipe
     pub operations: Vec<Box<dyn Operation>>,
+    /// the recipe without the device
+    pub host: Option<Box<dyn HostOperation>>,
     /// layout of results
     pub layout: &'a ResultLayout,
     /// results in this worker's pool
     pub results: usize,
     /// most frames per batch
     pub batch_limit: usize,
+    /// time after which a device that failed is tried again
+    pub device_retry: Duration,
     /// whether the recipe needs frames in order
     pub ordered: bool,
     /// frames
@@ -116,6 +124,15 @@ pub struct WorkerParts<'a> {
 pub struct Worker {
     run: Arc<ActiveRun>,
     operations: Vec<Box<dyn Operation>>,
+    host: Option<Box<dyn HostOperation>>,
+    /// whether the device takes none of the operations
+    refused: bool,
+    /// the batch, as the host's threads share it
+    leased: Vec<Leased>,
+    /// frames of the batch that the host could not decode
+    broken: Vec<(usize, String)>,
+    /// when the device is tried again, after it has failed
+    device_again_ns: Option<u64>,
     queue: Queue,
     stager: Stager,
     in_order: Option<InOrder>,
@@ -124,6 +141,7 @@ pub struct Worker {
     to_writer: Sender<ToWriter>,
     metrics: Metrics,
     batch_limit: usize,
+    device_retry: Duration,
     waiting: VecDeque<FrameLease>,
     batch: Vec<FrameLease>,
     results: Vec<Arc<FrameResult>>,
@@ -131,6 +149,8 @@ pub struct Worker {
     pool: VecDeque<Arc<FrameResult>>,
     scratch: codec::Scratch,
     latency: Histogram<u64>,
+    /// how long the device took for batches
+    batch_ns: Histogram<u64>,
     copies_seen: u64,
     next_snapshot_ns: u64,
     ended: bool,
@@ -140,7 +160,12 @@ impl Worker {
     /// A worker with its own queue on the device.
     pub fn new(parts: WorkerParts<'_>) -> Result<Worker, String> {
         let stream = &parts.run.stream;
-        let decoded = stream.compression != Compression::None;
+        // Who reduces while decoding needs no place for decoded frames.
+        let decoded = stream.compression != Compression::None && !parts.operations.is_empty();
+        let refused = parts.run.way() == Way::Host;
+        if parts.operations.is_empty() && parts.host.is_some() && !refused {
+            parts.run.way.store(Way::Fused as u8, SeqCst);
+        }
         let region = parts.ring.region();
         let stager = Stager::new(
             parts.accelerator,
@@ -153,6 +178,11 @@ impl Worker {
         Ok(Worker {
             run: parts.run.clone(),
             operations: parts.operations,
+            host: parts.host,
+            refused,
+            leased: Vec::with_capacity(parts.batch_limit),
+            broken: Vec::with_capacity(parts.batch_limit),
+            device_again_ns: None,
             queue: parts.accelerator.queue().map_err(|e| e.to_string())?,
             stager,
             in_order: parts.ordered.then(InOrder::new),
@@ -161,6 +191,7 @@ impl Worker {
             to_writer: parts.to_writer,
             metrics: parts.metrics,
             batch_limit: parts.batch_limit,
+            device_retry: parts.device_retry,
             waiting: VecDeque::with_capacity(2 * REORDER_WINDOW as usize + parts.batch_limit),
             batch: Vec::with_capacity(parts.batch_limit),
             results: Vec::with_capacity(parts.batch_limit),
@@ -171,6 +202,7 @@ impl Worker {
             scratch: codec::Scratch::warmed(stream.compression),
             // 1 µs to 100 s with three digits.
             latency: Histogram::new_with_bounds(1_000, 100_000_000_000, 3).map_err(|e| e.to_string())?,
+            batch_ns: Histogram::new_with_bounds(1_000, 100_000_000_000, 2).map_err(|e| e.to_string())?,
             copies_seen: 0,
             next_snapshot_ns: 0,
             ended: false,
@@ -180,14 +212,18 @@ impl Worker {
     /// Touches what would otherwise be made at first use.
     pub fn warm(&mut self) {
         driver::memory::warm(&self.work);
+        if let Some(host) = &mut self.host {
+            host.warm();
+        }
     }
 
     /// Works until the source has ended; returns the latencies, ns.
     pub fn work(mut self) -> Histogram<u64> {
         let guard = data_plane::enter();
         while self.gather() {
-            self.one_batch();
-            self.snapshot_if_due();
+            let limit = self.time_limit();
+            kernels::within(limit, || self.one_batch());
+            kernels::within(limit, || self.snapshot_if_due());
         }
         let finished = self
             .operations
@@ -203,6 +239,15 @@ impl Worker {
         self.snapshot(true);
         let _ = self.to_writer.send(ToWriter::End);
         self.latency
+    }
+
+    /// How long the device may take for this batch: a second, and time for its pixels however busy the machine is, and not
+    /// less than five times what batches have taken. Longer where giving it up loses the batch.
+    fn time_limit(&self) -> Duration {
+        let pixels = (self.run.stream.shape.pixels() * self.batch.len()) as u64;
+        let usual = 5 * self.batch_ns.value_at_quantile(0.99);
+        let least = if self.host.is_some() { LIMIT_NS } else { LIMIT_ALONE_NS };
+        Duration::from_nanos((least + 20 * pixels).max(usual))
     }
 
     /// Fills the batch with frames of one kind: waits for the first, takes what else is there. False at the end.
@@ -250,24 +295,41 @@ impl Worker {
     fn one_batch(&mut self) {
         let started = monotonic_ns();
         // Without operations frames are recorded as they come: nobody needs their pixels.
-        let staged = match self.operations.is_empty() {
-            true => Ok(()),
-            false => self.stager.begin().map_err(|e| e.to_string()).map(|()| self.stage()),
+        let on_device = !self.operations.is_empty() && self.device_again_ns.is_none_or(|again| started >= again);
+        let staged = match on_device {
+            false => Ok(()),
+            true => self
+                .stager
+                .begin()
+                .map_err(|e| e.to_string())
+                .and_then(|()| self.stage()),
         };
         if self.batch.is_empty() {
             return;
         }
         self.take_results();
-        let analysed = staged.and_then(|()| self.analyse());
+        self.broken.clear();
+        let mut analysed = staged.and_then(|()| self.analyse(on_device));
+        let by_device = on_device && analysed.is_ok();
+        if on_device {
+            analysed = self.after_device(analysed);
+        }
+        // Back to the pool, to be taken again when everybody has let go.
+        self.pool.extend(self.results.iter().cloned());
         let now = monotonic_ns();
         if let Err(error) = &analysed {
             self.run.degraded(error.clone());
         }
-        for (lease, result) in self.batch.drain(..).zip(self.results.drain(..)) {
+        for (place, (lease, result)) in self.batch.drain(..).zip(self.results.drain(..)).enumerate() {
             let header = lease.header();
             let latency_ns = now.saturating_sub(header.arrival_time_ns.get());
             let number = header.frame_number.get();
-            if analysed.is_err() {
+            let broken = self.broken.iter().find(|(broken, _)| *broken == place);
+            if let Some((_, reason)) = broken {
+                self.run
+                    .degraded(format!("frame {number} could not be decoded: {reason}"));
+            }
+            if analysed.is_err() || broken.is_some() {
                 self.run.ledger.analysed(number, Analysis::Failed, latency_ns);
                 let _ = self.to_writer.send(ToWriter::Undecided(number));
                 continue;
@@ -280,27 +342,71 @@ impl Worker {
             }
             let _ = self.to_writer.send(ToWriter::Result(result));
         }
+        if by_device {
+            self.batch_ns.saturating_record(now - started);
+        }
         let copies = self.stager.copies();
         self.run.copies.fetch_add(copies - self.copies_seen, Relaxed);
         self.copies_seen = copies;
         self.metrics.batch_seconds.observe((now - started) as f64 / 1e9);
     }
 
+    /// Takes note of how the device did. Where it has failed and there is a way without it, the same batch goes that way,
+    /// and so do those that follow, until the device is tried again.
+    fn after_device(&mut self, analysed: Result<(), String>) -> Result<(), String> {
+        let Err(reason) = analysed else {
+            if self.device_again_ns.take().is_some() {
+                self.run.device_back();
+            }
+            return Ok(());
+        };
+        if self.host.is_none() {
+            // Nobody else analyses: the next batch is tried again at once.
+            return Err(reason);
+        }
+        self.device_again_ns = Some(monotonic_ns() + self.device_retry.as_nanos() as u64);
+        self.run.device_failed(&reason, self.device_retry);
+        self.analyse(false)
+    }
+
+    /// Runs the recipe on the host.
+    fn on_host(&mut self) -> Result<(), String> {
+        let Some(host) = &mut self.host else {
+            // Nothing to compute.
+            return Ok(());
+        };
+        if self.refused || !self.operations.is_empty() {
+            for lease in &self.batch {
+                self.run.ledger.device_failed(lease.header().frame_number.get());
+            }
+        }
+        self.leased.extend(self.batch.iter().cloned().map(Leased));
+        let done = host.push(&self.leased, &mut self.results, &mut self.broken);
+        self.leased.clear();
+        done.map_err(|e| e.to_string())
+    }
+
     /// Shows the batch's pixels to the device; a frame that cannot be decoded leaves the batch.
-    fn stage(&mut self) {
+    fn stage(&mut self) -> Result<(), String> {
+        let mut failed = Ok(());
         let (run, stager, scratch, to_writer) = (&self.run, &mut self.stager, &mut self.scratch, &self.to_writer);
         self.batch.retain(|lease| {
             let header = lease.header();
             let beneath = Compression::from_code(header.compression).and_then(codec::Beneath::of);
             let staged = match beneath {
-                None => stager.add_in_region(lease.payload_offset()).map_err(|e| e.to_string()),
+                None => stager
+                    .add_in_region(lease.payload_offset())
+                    .map_err(AddError::Accelerator),
                 Some(beneath) => {
                     let pixel_bytes = run.stream.pixel_type.bytes();
-                    stager
-                        .add_decoded(|out| codec::decompress(beneath, lease.payload(), pixel_bytes, out, scratch))
-                        .map_err(|e| e.to_string())
+                    stager.add_decoded(|out| codec::decompress(beneath, lease.payload(), pixel_bytes, out, scratch))
                 }
             };
+            if let Err(AddError::Accelerator(reason)) = &staged {
+                // The device's fault, not the frame's.
+                failed = Err(reason.to_string());
+                return true;
+            }
             if let Err(reason) = &staged {
                 let number = header.frame_number.get();
                 run.degraded(format!("frame {number} could not be decoded: {reason}"));
@@ -309,6 +415,7 @@ impl Worker {
             }
             staged.is_ok()
         });
+        failed
     }
 
     /// Takes a free result per frame and writes its heading. The pool covers every queue that results wait in.
@@ -341,23 +448,19 @@ impl Worker {
         }
     }
 
-    /// Runs the recipe; gives the results back to the pool, to be taken again when everybody has let go.
-    fn analyse(&mut self) -> Result<(), String> {
-        let outcome = self.operate();
+    /// Runs the recipe.
+    fn analyse(&mut self, on_device: bool) -> Result<(), String> {
+        let outcome = if on_device { self.operate() } else { self.on_host() };
         let now = monotonic_ns();
         for result in &mut self.results {
             if let Some(result) = Arc::get_mut(result) {
                 result.result_time_ns = now;
             }
-            self.pool.push_back(result.clone());
         }
         outcome
     }
 
     fn operate(&mut self) -> Result<(), String> {
-        if self.operations.is_empty() {
-            return Ok(());
-        }
         let frames = self.stager.finish(&self.queue).map_err(|e| e.to_string());
         frames.and_then(|frames| {
             let kind = self
@@ -399,6 +502,9 @@ impl Worker {
             run.snapshot.try_lock().ok()
         };
         let Some(mut snapshot) = locked else { return };
+        if let (true, Some(host)) = (self.operations.is_empty(), &mut self.host) {
+            host.snapshot(&mut snapshot);
+        }
         for operation in &mut self.operations {
             if let Err(error) = operation.snapshot(&self.queue, &mut snapshot) {
                 run.degraded(error.to_string());

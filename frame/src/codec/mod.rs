@@ -13,8 +13,13 @@
 #![allow(unsafe_code)]
 
 mod bitshuffle;
+mod cursor;
+mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub use cursor::{Block, Cursor};
+pub use lanes::{LANES, Vectorised, byte_of_elements, interleave, vectorised};
 
 use std::ffi::c_char;
 
@@ -353,14 +358,6 @@ pub fn plausible(beneath: Beneath, chunk: &[u8]) -> bool {
     declared <= most
 }
 
-/// A piece of a chunk.
-enum Block<'a> {
-    /// bit planes of a block
-    Planes(&'a [u8]),
-    /// the last pixels, as they are
-    Rest(&'a [u8]),
-}
-
 /// Walks through a chunk of `bytes` once decoded: every size is checked before anything is decoded into.
 fn blocks(
     beneath: Beneath,
@@ -370,63 +367,11 @@ fn blocks(
     scratch: &mut Scratch,
     mut each: impl FnMut(usize, Block<'_>),
 ) -> Result<(), CodecError> {
-    check(pixel_bytes, bytes)?;
-    let truncated = |needed| CodecError::Truncated {
-        bytes: chunk.len(),
-        needed,
-    };
-    let header = chunk.first_chunk::<HEADER_BYTES>().ok_or(truncated(HEADER_BYTES))?;
-    let declared = u64::from_be_bytes([
-        header[0], header[1], header[2], header[3], header[4], header[5], header[6], header[7],
-    ]);
-    if declared != bytes as u64 {
-        return Err(CodecError::Size {
-            declared,
-            expected: bytes as u64,
-        });
+    let mut cursor = Cursor::new(beneath, chunk, pixel_bytes, bytes)?;
+    while let Some((at, block)) = cursor.next(scratch)? {
+        each(at, block);
     }
-    let multiple = 8 * pixel_bytes;
-    let block_bytes = match u32::from_be_bytes([header[8], header[9], header[10], header[11]]) as usize {
-        0 => block_elements(pixel_bytes) * pixel_bytes,
-        bytes => bytes,
-    };
-    if !block_bytes.is_multiple_of(multiple) || block_bytes > BLOCK_BYTES_MAX {
-        return Err(CodecError::BlockSize {
-            declared: block_bytes as u64,
-            multiple,
-            limit: BLOCK_BYTES_MAX,
-        });
-    }
-    let whole = bytes / multiple * multiple;
-    let (mut at, mut done, mut number) = (HEADER_BYTES, 0, 0);
-    while done < whole {
-        let expected = block_bytes.min(whole - done);
-        let length = chunk
-            .get(at..at + 4)
-            .and_then(|b| b.first_chunk::<4>())
-            .ok_or(truncated(at + 4))?;
-        let length = u32::from_be_bytes(*length) as usize;
-        let coded = chunk
-            .get(at + 4..)
-            .and_then(|rest| rest.get(..length))
-            .ok_or(truncated(at + 4 + length))?;
-        let (planes, zstd) = scratch.parts(expected);
-        match beneath {
-            Beneath::Lz4 => lz4_block(coded, planes, number, at)?,
-            Beneath::Zstd => zstd_block(coded, planes, zstd, number, at)?,
-        }
-        each(done, Block::Planes(planes));
-        at += 4 + length;
-        done += expected;
-        number += 1;
-    }
-    let rest = bytes - whole;
-    let tail = chunk.get(at..at + rest).ok_or(truncated(at + rest))?;
-    each(whole, Block::Rest(tail));
-    match chunk.len() - at - rest {
-        0 => Ok(()),
-        extra => Err(CodecError::Trailing { extra }),
-    }
+    Ok(())
 }
 
 /// Decodes one Zstandard frame into `out`, which has exactly the block's size. A frame that declares another size is

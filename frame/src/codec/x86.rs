@@ -6,6 +6,7 @@
 // An index here means the same place in several arrays.
 #![allow(clippy::needless_range_loop)]
 
+use super::lanes::Vectorised;
 use core::arch::x86_64::*;
 
 /// Elements that [`shuffle_avx512`] and its inverse take at a time.
@@ -17,12 +18,21 @@ const STRETCH_AVX2: usize = 256;
 
 /// What AVX-512 with byte permutation and Galois-field instructions needs (Intel from Ice Lake, AMD from Zen 4).
 pub(super) fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("gfni")
+    is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("avx512vpopcntdq")
+        && is_x86_feature_detected!("gfni")
+        && has_avx2()
 }
 
 /// Whether the processor has AVX2.
 pub(super) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("popcnt")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
 }
 
 /// 64 bytes that begin at `at`.
@@ -329,4 +339,75 @@ fn together_avx2<const S: usize>(m: [__m256i; S]) -> [__m256i; S] {
         _ => {}
     }
     to
+}
+
+/// Sixteen rows side by side ([`super::interleave`]), 64 columns at a time; returns how many columns that were.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,gfni")]
+pub(super) fn interleave_avx512(rows: &[u8], stride: usize, out: &mut [[u8; 16]]) -> usize {
+    let width = out.len();
+    let out = out.as_flattened_mut();
+    for column in (0..width / 64 * 64).step_by(64) {
+        let mut v = [_mm512_setzero_si512(); 16];
+        for (lane, v) in v.iter_mut().enumerate() {
+            *v = load(rows, lane * stride + column);
+        }
+        // Four rounds transpose the 16 by 16 bytes of each quarter.
+        for _ in 0..4 {
+            let mut next = v;
+            for i in 0..8 {
+                next[2 * i] = _mm512_unpacklo_epi8(v[i], v[i + 8]);
+                next[2 * i + 1] = _mm512_unpackhi_epi8(v[i], v[i + 8]);
+            }
+            v = next;
+        }
+        // Quarter q of vector i is column 16 q + i.
+        for group in 0..4 {
+            let m = [v[4 * group], v[4 * group + 1], v[4 * group + 2], v[4 * group + 3]];
+            for (quarter, columns) in transpose_lanes(m).into_iter().enumerate() {
+                store(out, (column + 16 * quarter + 4 * group) * 16, columns);
+            }
+        }
+    }
+    width / 64 * 64
+}
+
+/// As [`interleave_avx512`], 16 columns at a time.
+#[target_feature(enable = "avx2")]
+pub(super) fn interleave_avx2(rows: &[u8], stride: usize, out: &mut [[u8; 16]]) -> usize {
+    let width = out.len();
+    let out = out.as_flattened_mut();
+    for column in (0..width / 16 * 16).step_by(16) {
+        let mut v = [_mm_setzero_si128(); 16];
+        for (lane, v) in v.iter_mut().enumerate() {
+            let from = &rows[lane * stride + column..][..16];
+            // SAFETY: the slice has 16 bytes; the load needs no alignment.
+            *v = unsafe { _mm_loadu_si128(from.as_ptr().cast()) };
+        }
+        for _ in 0..4 {
+            let mut next = v;
+            for i in 0..8 {
+                next[2 * i] = _mm_unpacklo_epi8(v[i], v[i + 8]);
+                next[2 * i + 1] = _mm_unpackhi_epi8(v[i], v[i + 8]);
+            }
+            v = next;
+        }
+        for (i, v) in v.into_iter().enumerate() {
+            let to = &mut out[(column + i) * 16..][..16];
+            // SAFETY: the slice has 16 bytes; the store needs no alignment.
+            unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), v) };
+        }
+    }
+    width / 16 * 16
+}
+
+/// Calls `work` compiled with these instructions, and population counts.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vpopcntdq,gfni,popcnt,bmi1,bmi2")]
+pub(super) fn with_avx512<W: Vectorised>(work: W) -> W::Output {
+    work.run()
+}
+
+/// As [`with_avx512`].
+#[target_feature(enable = "avx2,popcnt,bmi1,bmi2")]
+pub(super) fn with_avx2<W: Vectorised>(work: W) -> W::Output {
+    work.run()
 }

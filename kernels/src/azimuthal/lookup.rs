@@ -71,21 +71,21 @@ impl Bins {
 }
 
 /// The tables that the kernels read.
-pub(super) struct Lookup {
-    pub(super) bins: Bins,
+pub(crate) struct Lookup {
+    pub(crate) bins: Bins,
     /// bin of each pixel, `bins` where masked; padded to whole vectors
-    pub(super) index: Vec<u16>,
-    pub(super) norm: Vec<f32>,
-    pub(super) dark: Vec<f32>,
-    pub(super) norm_scale: f32,
-    pub(super) dark_shift: u32,
-    pub(super) bin_count: Vec<u32>,
-    pub(super) bin_norm: Vec<u64>,
-    pub(super) bin_dark: Vec<i64>,
+    pub(crate) index: Vec<u16>,
+    pub(crate) norm: Vec<f32>,
+    pub(crate) dark: Vec<f32>,
+    pub(crate) norm_scale: f32,
+    pub(crate) dark_shift: u32,
+    pub(crate) bin_count: Vec<u32>,
+    pub(crate) bin_norm: Vec<u64>,
+    pub(crate) bin_dark: Vec<i64>,
 }
 
 impl Lookup {
-    pub(super) fn new(
+    pub(crate) fn new(
         config: &AzimuthalConfig,
         shape: Shape,
         pixel_type: PixelType,
@@ -149,7 +149,7 @@ impl Lookup {
     }
 
     /// The largest number of pixels that one bin has within one of the chunks.
-    pub(super) fn crowd(&self, chunk: usize) -> usize {
+    pub(crate) fn crowd(&self, chunk: usize) -> usize {
         let bins = self.bin_count.len();
         let mut count = vec![0usize; bins + 1];
         let mut crowd = 0;

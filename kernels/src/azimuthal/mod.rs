@@ -19,7 +19,7 @@ use crate::host_memory::{Arg, Buffer, Kernel, Queue};
 use crate::limits;
 use crate::stager::DeviceBatch;
 use frame::{PixelMask, PixelType, Shape};
-use lookup::Lookup;
+pub(crate) use lookup::Lookup;
 pub use lookup::{AzimuthalGeometry, Bins};
 use serde::{Deserialize, Serialize};
 
@@ -227,6 +227,16 @@ impl AzimuthalIntegrator {
         };
         integrator.warm_up(&accelerator.queue()?)?;
         Ok(integrator)
+    }
+
+    /// The bin centres that an integrator with this configuration has, without a device.
+    pub fn centers(
+        config: &AzimuthalConfig,
+        shape: Shape,
+        pixel_type: PixelType,
+        mask: &PixelMask,
+    ) -> Result<Vec<f64>, AcceleratorError> {
+        Ok(Lookup::new(config, shape, pixel_type, mask)?.bins.centers())
     }
 
     /// Runs every kernel over no pixel: some drivers finish compiling at the first launch.

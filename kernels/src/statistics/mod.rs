@@ -285,7 +285,7 @@ impl Statistics {
     }
 }
 
-fn check_regions(regions: &[Region], shape: Shape) -> Result<(), AcceleratorError> {
+pub(crate) fn check_regions(regions: &[Region], shape: Shape) -> Result<(), AcceleratorError> {
     if regions.len() > REGIONS_MAX {
         let value = regions.len().to_string();
         return Err(AcceleratorError::Value {

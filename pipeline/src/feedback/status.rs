@@ -1,7 +1,7 @@
 //! `GET /status`: one look at the whole appliance.
 
 use super::server::Shared;
-use crate::active_run::{ActiveRun, LatencyUs, RunState, Throughput};
+use crate::active_run::{ActiveRun, LatencyUs, RunState, Throughput, Way};
 use crate::afterwards::DerivedStatus;
 use crate::appliance::{memory_name, page_kind};
 use crate::keep::{KeepStatus, Keeper};
@@ -93,6 +93,9 @@ pub struct StatusDevice {
     pub name: String,
     /// zero_copy or copy
     pub memory: &'static str,
+    /// which way the frames of the run in memory are analysed: by the device's kernels, fused with decoding on the host, or
+    /// by the host because the device has failed
+    pub analysis: Option<Way>,
 }
 
 /// How roles share cores.
@@ -259,6 +262,7 @@ pub async fn status(State(shared): State<Shared>) -> Json<Status> {
         device: StatusDevice {
             name: appliance.accelerator().info().name.clone(),
             memory: memory_name(appliance.accelerator().memory()),
+            analysis: run.map(ActiveRun::way),
         },
         cores: StatusCores {
             mode: if appliance.cores().shared {

@@ -12,8 +12,12 @@ use crate::afterwards::Afterwards;
 use crate::calibrations::Calibrations;
 use crate::config::{ConfigError, RecipeConfig};
 use crate::storage::CurveAxis;
-use frame::{FrameKind, FrameResult, Geometry, Image, PixelMask, ResultLayout, StreamDescription};
-use kernels::{Accelerator, AcceleratorError, CorrectedBatch, DeviceBatch, Queue};
+use driver::memory::FrameLease;
+use frame::codec::Beneath;
+use frame::{
+    Compression, FrameKind, FrameResult, Geometry, Image, PixelMask, PixelType, ResultLayout, StreamDescription,
+};
+use kernels::{Accelerator, AcceleratorError, CorrectedBatch, DeviceBatch, DeviceKind, MemoryMode, Payload, Queue};
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,6 +56,18 @@ impl RecipeError {
     pub fn device(operation: &'static str) -> impl Fn(AcceleratorError) -> RecipeError {
         move |reason| RecipeError::Device { operation, reason }
     }
+
+    /// Whether the device is at fault, and not what was asked of it.
+    pub fn of_device(&self) -> bool {
+        use AcceleratorError::{Build, Call, Hung, Kernel};
+        matches!(
+            self,
+            Self::Device {
+                reason: Build { .. } | Call { .. } | Hung { .. } | Kernel { .. },
+                ..
+            }
+        )
+    }
 }
 
 /// What an operation needs to know before the first frame.
@@ -75,6 +91,14 @@ pub struct Setup<'a> {
 }
 
 impl Setup<'_> {
+    /// Whether frames are reduced while they are decoded, on the host: they come compressed, and the device is the host's
+    /// own processor. A device of its own gets decoded frames.
+    pub fn fused(&self) -> bool {
+        let whole_numbers = self.stream.pixel_type != PixelType::F32;
+        let own = self.accelerator.info().kind == DeviceKind::Cpu && self.accelerator.memory() == MemoryMode::ZeroCopy;
+        self.stream.compression != Compression::None && own && whole_numbers
+    }
+
     /// The parameters of an operation, defaults where the recipe has no table for it.
     pub fn parameters<T: DeserializeOwned>(&self, operation: &str) -> Result<T, RecipeError> {
         Ok(parameters(self.recipe, self.config, operation)?)
@@ -105,6 +129,11 @@ pub struct Prepared {
     pub axes: Vec<CurveAxis>,
     /// what each worker runs, in order; one list per worker
     pub operations: Vec<Vec<Box<dyn Operation>>>,
+    /// the same on the host, one per worker, where there is such a way; with a worker's `operations` empty it is the only
+    /// one, else it takes the place of a device that fails
+    pub host: Vec<Option<Box<dyn HostOperation>>>,
+    /// why the device takes none of the operations, so that the host does them all in its place
+    pub device_refused: Option<String>,
     /// pictures and curves that build up over the run, as they are before the first frame
     pub snapshot: Snapshot,
     /// mask of the run: the source's and the recipe's
@@ -123,6 +152,36 @@ pub struct Prepared {
     pub warnings: Vec<String>,
     /// what is left to do when the run is closed
     pub afterwards: Option<Box<dyn Afterwards>>,
+}
+
+/// A frame that threads may share.
+#[derive(Clone)]
+pub struct Leased(pub FrameLease);
+
+impl Payload for Leased {
+    fn bytes(&self) -> &[u8] {
+        self.0.payload()
+    }
+
+    fn beneath(&self) -> Option<Beneath> {
+        Compression::from_code(self.0.header().compression).and_then(Beneath::of)
+    }
+}
+
+/// A recipe's operations without a device.
+pub trait HostOperation: Send {
+    /// takes a micro-batch as it came and fills its results; frames that cannot be decoded go into `broken`, by their
+    /// place in the batch, with the reason
+    fn push(
+        &mut self,
+        frames: &[Leased],
+        results: &mut [Arc<FrameResult>],
+        broken: &mut Vec<(usize, String)>,
+    ) -> Result<(), RecipeError>;
+    /// touches what this thread would otherwise make at the first frame
+    fn warm(&mut self);
+    /// as [`Operation::snapshot`]
+    fn snapshot(&mut self, snapshot: &mut Snapshot);
 }
 
 /// A number that operations of all workers count up.

@@ -5,6 +5,7 @@ use super::correct::Corrections;
 use super::geometry;
 use crate::config::ConfigError;
 use crate::storage::CurveAxis;
+use frame::FrameResult;
 use frame::geometry::Unit;
 use kernels::{AzimuthalConfig, AzimuthalGeometry, AzimuthalIntegrator, ErrorModel, Queue};
 use schemars::JsonSchema;
@@ -119,9 +120,62 @@ impl Running {
 
 /// What the operations of all workers share.
 pub(super) struct AzimuthalPlan {
-    config: AzimuthalConfig,
+    pub(super) config: AzimuthalConfig,
     first: usize,
     running: Arc<Vec<Mutex<Running>>>,
+}
+
+impl AzimuthalPlan {
+    /// Where a worker's curves go.
+    pub(super) fn place(&self, worker: usize) -> CurvePlace {
+        CurvePlace {
+            first: self.first,
+            worker,
+            running: self.running.clone(),
+        }
+    }
+}
+
+/// Where the curves of one worker go: into the frame's result and the run's sums.
+pub(super) struct CurvePlace {
+    first: usize,
+    worker: usize,
+    running: Arc<Vec<Mutex<Running>>>,
+}
+
+impl CurvePlace {
+    /// Intensity, errors and pixels of a frame.
+    pub(super) fn put(&self, result: &mut FrameResult, curves: [&[f32]; 3]) {
+        let [intensity, sigma, count] = curves;
+        // The worker's own sums: nobody else asks for them but a snapshot, ten times a second.
+        let mut running = self.running[self.worker].lock().unwrap_or_else(PoisonError::into_inner);
+        running.add(intensity, sigma, count);
+        for (place, curve) in curves.into_iter().enumerate() {
+            result.curves[self.first + place].copy_from_slice(curve);
+        }
+    }
+
+    /// The mean curve of the run so far, of all workers.
+    pub(super) fn snapshot(&self, snapshot: &mut Snapshot) {
+        let Some(curve) = snapshot.curves.iter_mut().find(|curve| curve.name == CURVE) else {
+            return;
+        };
+        for bin in 0..curve.values.len() {
+            let (mut weighted, mut variance, mut pixels) = (0i128, 0i128, 0u64);
+            for running in self.running.iter() {
+                let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+                weighted += running.weighted[bin];
+                variance += running.variance[bin];
+                pixels += running.pixels[bin];
+            }
+            let pixels = pixels as f64;
+            let mean = |sum: f64| if pixels > 0.0 { (sum / pixels) as f32 } else { 0.0 };
+            curve.values[bin] = mean(weighted as f64 / SCALE);
+            curve.errors[bin] = mean((variance as f64 / SCALE).sqrt());
+        }
+        let frames = |running: &Mutex<Running>| running.lock().unwrap_or_else(PoisonError::into_inner).frames;
+        curve.frames_used = self.running.iter().map(frames).sum();
+    }
 }
 
 /// Lays out the results.
@@ -163,7 +217,9 @@ pub(super) fn plan(
             parameters.bins,
         )
     };
-    let integrator = integrator(setup, &config, corrections)?;
+    // Without the device: where that cannot integrate, the host does.
+    let centers = AzimuthalIntegrator::centers(&config, shape, setup.stream.pixel_type, &corrections.mask)
+        .map_err(RecipeError::device(NAME))?;
     let layout = &mut prepared.layout;
     let first = layout.curve(CURVE, "counts", parameters.bins);
     layout.curve(&format!("{CURVE}_errors"), "counts", parameters.bins);
@@ -173,7 +229,7 @@ pub(super) fn plan(
             curve: format!("{CURVE}{suffix}"),
             name: parameters.unit.quantity().into(),
             unit: parameters.unit.nexus().into(),
-            values: integrator.radial().to_vec(),
+            values: centers.clone(),
         });
     }
     prepared.snapshot.curves.push(RunningCurve {
@@ -206,9 +262,7 @@ fn integrator(
 /// The operation.
 pub(super) struct Azimuthal {
     integrator: AzimuthalIntegrator,
-    first: usize,
-    worker: usize,
-    running: Arc<Vec<Mutex<Running>>>,
+    place: CurvePlace,
 }
 
 impl Azimuthal {
@@ -221,9 +275,7 @@ impl Azimuthal {
         let integrator = integrator(setup, &plan.config, corrections)?;
         Ok(Self {
             integrator,
-            first: plan.first,
-            worker,
-            running: plan.running.clone(),
+            place: plan.place(worker),
         })
     }
 }
@@ -234,15 +286,10 @@ impl Operation for Azimuthal {
     }
 
     fn push<'a>(&'a mut self, batch: &mut Batch<'a>) -> Result<(), RecipeError> {
-        let (first, queue, frames) = (self.first, batch.queue, batch.frames);
-        // The worker's own sums: nobody else asks for them but a snapshot, ten times a second.
-        let mut running = self.running[self.worker].lock().unwrap_or_else(PoisonError::into_inner);
+        let (queue, frames, place) = (batch.queue, batch.frames, &self.place);
         let put = |frame: usize, intensity: &[f32], sigma: &[f32], count: &[f32]| {
-            running.add(intensity, sigma, count);
             if let Some(result) = batch.result(frame) {
-                result.curves[first].copy_from_slice(intensity);
-                result.curves[first + 1].copy_from_slice(sigma);
-                result.curves[first + 2].copy_from_slice(count);
+                place.put(result, [intensity, sigma, count]);
             }
         };
         self.integrator
@@ -252,24 +299,7 @@ impl Operation for Azimuthal {
     }
 
     fn snapshot(&mut self, _queue: &Queue, snapshot: &mut Snapshot) -> Result<(), RecipeError> {
-        let Some(curve) = snapshot.curves.iter_mut().find(|curve| curve.name == CURVE) else {
-            return Ok(());
-        };
-        for bin in 0..curve.values.len() {
-            let (mut weighted, mut variance, mut pixels) = (0i128, 0i128, 0u64);
-            for running in self.running.iter() {
-                let running = running.lock().unwrap_or_else(PoisonError::into_inner);
-                weighted += running.weighted[bin];
-                variance += running.variance[bin];
-                pixels += running.pixels[bin];
-            }
-            let pixels = pixels as f64;
-            let mean = |sum: f64| if pixels > 0.0 { (sum / pixels) as f32 } else { 0.0 };
-            curve.values[bin] = mean(weighted as f64 / SCALE);
-            curve.errors[bin] = mean((variance as f64 / SCALE).sqrt());
-        }
-        let frames = |running: &Mutex<Running>| running.lock().unwrap_or_else(PoisonError::into_inner).frames;
-        curve.frames_used = self.running.iter().map(frames).sum();
+        self.place.snapshot(snapshot);
         Ok(())
     }
 

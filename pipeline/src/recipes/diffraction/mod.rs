@@ -5,11 +5,12 @@ mod convert;
 mod correct;
 mod geometry;
 mod hits;
+mod host;
 mod spots;
 mod statistics;
 mod stored;
 
-use super::{Operation, Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
+use super::{HostOperation, Operation, Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
 use crate::calibrations::CalibrationRecord;
 use crate::config::{ConfigError, RecipeConfig};
 use azimuthal::{Azimuthal, AzimuthalParameters};
@@ -17,6 +18,7 @@ use convert::{CountRateParameters, GainParameters};
 use correct::CorrectParameters;
 use frame::{PixelMask, PixelType, ResultLayout, Shape};
 use hits::{HitParameters, Hits};
+use host::Host;
 use spots::{SpotParameters, Spots};
 use statistics::{StatisticsOperation, StatisticsParameters};
 
@@ -132,6 +134,8 @@ impl Technique for Diffraction {
             layout: ResultLayout::default(),
             axes: Vec::new(),
             operations: Vec::new(),
+            host: Vec::new(),
+            device_refused: None,
             snapshot: Snapshot::default(),
             geometry: None,
             counters: Vec::new(),
@@ -220,24 +224,55 @@ impl Technique for Diffraction {
         } else {
             None
         };
+        // Without spots, and where the counts are taken as they came, nobody needs pixels: the host can reduce a frame while it
+        // decodes it, or take a failing device's place.
+        let plain = conversion.is_none() && spots_of.is_none();
+        let reducible = plain && (statistics_of.is_some() || azimuthal_of.is_some());
+        let fused = reducible && setup.fused();
+        for worker in (0..workers).filter(|_| reducible) {
+            let (statistics, azimuthal) = (statistics_of.as_ref(), azimuthal_of.as_ref());
+            let host = Host::new(setup, statistics, azimuthal, &corrections, (worker, workers))?;
+            prepared
+                .host
+                .push(host.map(|host| Box::new(host) as Box<dyn HostOperation>));
+        }
         for worker in 0..workers {
-            let mut operations: Vec<Box<dyn Operation>> = Vec::new();
-            if let Some(plan) = &conversion {
-                operations.push(convert::operation(raw, plan)?);
+            if fused {
+                prepared.operations.push(Vec::new());
+                continue;
             }
-            if let Some(plan) = &statistics_of {
-                operations.push(Box::new(StatisticsOperation::new(setup, plan, &corrections)?));
+            let made = || -> Result<_, RecipeError> {
+                let mut operations: Vec<Box<dyn Operation>> = Vec::new();
+                if let Some(plan) = &conversion {
+                    operations.push(convert::operation(raw, plan)?);
+                }
+                if let Some(plan) = &statistics_of {
+                    operations.push(Box::new(StatisticsOperation::new(setup, plan, &corrections)?));
+                }
+                if let Some(plan) = &spots_of {
+                    operations.push(Box::new(Spots::new(setup, plan)?));
+                }
+                if let Some(plan) = &hits_of {
+                    operations.push(Box::new(Hits(plan.clone())));
+                }
+                if let Some(plan) = &azimuthal_of {
+                    operations.push(Box::new(Azimuthal::new(setup, plan, &corrections, worker)?));
+                }
+                Ok(operations)
+            };
+            let on_host = prepared.host.last().is_some_and(Option::is_some);
+            match made() {
+                Ok(operations) => prepared.operations.push(operations),
+                // A program that does not build, or a device that is gone already.
+                Err(error) if on_host && error.of_device() => {
+                    prepared.device_refused = Some(error.to_string());
+                    break;
+                }
+                Err(error) => return Err(error),
             }
-            if let Some(plan) = &spots_of {
-                operations.push(Box::new(Spots::new(setup, plan)?));
-            }
-            if let Some(plan) = &hits_of {
-                operations.push(Box::new(Hits(plan.clone())));
-            }
-            if let Some(plan) = &azimuthal_of {
-                operations.push(Box::new(Azimuthal::new(setup, plan, &corrections, worker)?));
-            }
-            prepared.operations.push(operations);
+        }
+        if prepared.device_refused.is_some() {
+            prepared.operations = (0..workers).map(|_| Vec::new()).collect();
         }
         if !same_shape {
             // Its pixels are not those of the frames in the files.

@@ -2,7 +2,7 @@
 
 use super::super::{Batch, Operation, RecipeError, Setup, Snapshot};
 use super::correct::Corrections;
-use frame::ResultLayout;
+use frame::{FrameResult, ResultLayout};
 use kernels::{FrameStatistics, Queue, Region, Statistics, StatisticsConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,8 +35,8 @@ pub(super) struct StatisticsParameters {
 
 /// Where the results go.
 pub(super) struct StatisticsPlan {
-    config: StatisticsConfig,
-    first: usize,
+    pub(super) config: StatisticsConfig,
+    pub(super) first: usize,
 }
 
 /// The operation.
@@ -107,6 +107,20 @@ impl StatisticsOperation {
     }
 }
 
+/// Writes a frame's numbers into its result, from scalar `first` on.
+pub(super) fn fill(result: &mut FrameResult, first: usize, regions: usize, found: &FrameStatistics) {
+    let scalars = &mut result.scalars[first..];
+    scalars[0] = found.frame.sum;
+    scalars[1] = found.frame.max;
+    scalars[2] = found.frame.saturated as f64;
+    scalars[3] = found.frame.valid as f64;
+    scalars[4] = found.frame.invalid as f64;
+    for (region, pair) in found.regions[..regions].iter().zip(scalars[5..].chunks_exact_mut(2)) {
+        pair[0] = region.sum;
+        pair[1] = region.max;
+    }
+}
+
 impl Operation for StatisticsOperation {
     fn name(&self) -> &'static str {
         NAME
@@ -120,19 +134,7 @@ impl Operation for StatisticsOperation {
             .map_err(RecipeError::device(NAME))?;
         for (index, found) in found.iter().enumerate() {
             let Some(result) = batch.result(index) else { continue };
-            let scalars = &mut result.scalars[self.first..];
-            scalars[0] = found.frame.sum;
-            scalars[1] = found.frame.max;
-            scalars[2] = found.frame.saturated as f64;
-            scalars[3] = found.frame.valid as f64;
-            scalars[4] = found.frame.invalid as f64;
-            for (region, pair) in found.regions[..self.regions]
-                .iter()
-                .zip(scalars[5..].chunks_exact_mut(2))
-            {
-                pair[0] = region.sum;
-                pair[1] = region.max;
-            }
+            fill(result, self.first, self.regions, found);
         }
         Ok(())
     }

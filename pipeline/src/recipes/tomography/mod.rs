@@ -129,6 +129,8 @@ impl Technique for Tomography {
             "rotation_axis_px": backproject.rotation_axis_px(),
         });
         Ok(Prepared {
+            host: Vec::new(),
+            device_refused: None,
             layout,
             axes: Vec::new(),
             operations: vec![vec![Box::new(correct), Box::new(backproject)]],
