@@ -93,6 +93,36 @@ fn a_value_out_of_range_is_named_with_its_range() {
 }
 
 #[test]
+fn a_mode_of_the_azimuthal_integration_that_cannot_be_says_why() {
+    let cases: [(&str, &[&str]); 7] = [
+        ("splitting = \"some\"", &["some", "none", "bbox", "full"]),
+        ("error_model = \"guess\"", &["guess", "poisson", "azimuthal", "hybrid"]),
+        (
+            "unit = \"d_A\"",
+            &[
+                "unit = \"d_A\"",
+                "grows without bound towards the beam",
+                "range = [low, high]",
+            ],
+        ),
+        ("azimuthal_bins = 100000", &["azimuthal_bins = 100000", "1 to 65535"]),
+        (
+            "azimuthal_range = [-90.0, 270.0]",
+            &["azimuthal_range", "[-90, 270]", "from 0 to 360"],
+        ),
+        (
+            "sigma_clip = { cutoff = -1.0 }",
+            &["sigma_clip.cutoff = -1", "0 or more"],
+        ),
+        ("sigma_clip = { cycles = 0 }", &["sigma_clip.cycles = 0", "1 to 100"]),
+    ];
+    for (number, (keys, words)) in cases.into_iter().enumerate() {
+        let change = |text: String| text.replace("bins = 50", &format!("bins = 50\n{keys}"));
+        run_says(&format!("azimuthal-{number}"), change, 2, words);
+    }
+}
+
+#[test]
 fn a_poni_of_the_future_names_its_version() {
     let folder = folder("poni");
     std::fs::write(folder.join("new.poni"), "poni_version: 9\nDistance: 0.1\n").expect("a file");

@@ -34,6 +34,7 @@ pub(crate) fn geometry(shape: Shape) -> AzimuthalGeometry {
             let (cos2, azimuth) = (theta.cos().powi(2), y.atan2(x));
             0.5 * (1.0 + cos2 - POLARIZATION * (2.0 * azimuth).cos() * (1.0 - cos2))
         })),
+        ..Default::default()
     }
 }
 

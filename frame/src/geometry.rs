@@ -3,7 +3,9 @@
 //! in f64.
 
 use crate::pixel::Shape;
+use crate::pixel_corners::PixelCorners;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Planck's constant times the speed of light, keV·m, from the exact SI values.
 pub const HC_KEV_M: f64 = 12.398_419_843_320_026e-10;
@@ -23,19 +25,23 @@ pub enum Unit {
     /// scattering angle, radians
     #[serde(rename = "2th_rad")]
     TwoThetaRad,
-    /// distance from the beam centre, millimetres
+    /// distance from the beam, millimetres
     #[serde(rename = "r_mm")]
     RadiusMm,
+    /// lattice spacing λ / (2 sin θ), Å; grows without bound towards the beam, so a range belongs to it
+    #[serde(rename = "d_A")]
+    DAngstrom,
 }
 
 impl Unit {
     /// Every unit.
-    pub const ALL: [Unit; 5] = [
+    pub const ALL: [Unit; 6] = [
         Unit::QNmInv,
         Unit::QAngstromInv,
         Unit::TwoThetaDeg,
         Unit::TwoThetaRad,
         Unit::RadiusMm,
+        Unit::DAngstrom,
     ];
 
     /// The name that pyFAI uses.
@@ -46,15 +52,17 @@ impl Unit {
             Unit::TwoThetaDeg => "2th_deg",
             Unit::TwoThetaRad => "2th_rad",
             Unit::RadiusMm => "r_mm",
+            Unit::DAngstrom => "d_A",
         }
     }
 
-    /// Name of the quantity: q, 2theta or r.
+    /// Name of the quantity: q, 2theta, r or d.
     pub const fn quantity(self) -> &'static str {
         match self {
             Unit::QNmInv | Unit::QAngstromInv => "q",
             Unit::TwoThetaDeg | Unit::TwoThetaRad => "2theta",
             Unit::RadiusMm => "r",
+            Unit::DAngstrom => "d",
         }
     }
 
@@ -66,6 +74,7 @@ impl Unit {
             Unit::TwoThetaDeg => "deg",
             Unit::TwoThetaRad => "rad",
             Unit::RadiusMm => "mm",
+            Unit::DAngstrom => "angstrom",
         }
     }
 }
@@ -97,6 +106,43 @@ pub struct Geometry {
     pub shape: Option<Shape>,
     /// name of the detector
     pub detector: Option<String>,
+    /// corners of every pixel, where they do not lie on one plane grid: `orientation` and the pixel sizes then say
+    /// nothing, and distance and point of normal incidence are those of the corners' plane z = 0
+    #[serde(skip)]
+    pub pixel_corners: Option<Arc<PixelCorners>>,
+}
+
+/// Radius and azimuth of the corners of every pixel.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Corners {
+    /// (radius, azimuth in radians), of each vertex of the grid where there is one, else four per pixel
+    pub points: Vec<[f64; 2]>,
+    /// columns of pixels, where pixels share the vertices of a grid
+    pub grid_columns: Option<usize>,
+    /// whether going round a pixel's corners goes round the other way, as in orientations 2 and 4
+    pub mirrored: bool,
+}
+
+impl Corners {
+    /// The four corners of a pixel: (row, column), (row + 1, column), (row + 1, column + 1), (row, column + 1).
+    pub fn of(&self, pixel: usize) -> [[f64; 2]; 4] {
+        match self.grid_columns {
+            Some(columns) => {
+                let above = pixel / columns * (columns + 1) + pixel % columns;
+                let below = above + columns + 1;
+                [above, below, below + 1, above + 1].map(|vertex| self.points[vertex])
+            }
+            None => [0, 1, 2, 3].map(|corner| self.points[4 * pixel + corner]),
+        }
+    }
+
+    /// Number of pixels that the corners belong to.
+    pub fn pixels(&self) -> usize {
+        match self.grid_columns {
+            Some(columns) => (self.points.len() / (columns + 1)).saturating_sub(1) * columns,
+            None => self.points.len() / 4,
+        }
+    }
 }
 
 /// A unit needs the wavelength and nobody said it.
@@ -151,13 +197,24 @@ impl Geometry {
         )
     }
 
-    /// Laboratory position of the centre of a pixel, counted from 0, of a detector of `shape`.
+    /// Laboratory position of a place on a detector of `shape`; rows and columns count from the centre of the first pixel.
     pub fn position(&self, row: f64, column: f64, shape: Shape) -> Position {
+        if let Some(corners) = &self.pixel_corners {
+            return self.position_of(corners.at(row, column));
+        }
         let (p1, p2) = self.on_detector(row, column, shape);
+        self.turned(p1, p2, self.dist_m)
+    }
+
+    /// Laboratory position of a place (z, y, x) of the detector's own frame, metres.
+    fn position_of(&self, [z, y, x]: [f64; 3]) -> Position {
+        self.turned(y - self.poni1_m, x - self.poni2_m, self.dist_m + z)
+    }
+
+    fn turned(&self, p1: f64, p2: f64, l: f64) -> Position {
         let (s1, c1) = self.rot1_rad.sin_cos();
         let (s2, c2) = self.rot2_rad.sin_cos();
         let (s3, c3) = self.rot3_rad.sin_cos();
-        let l = self.dist_m;
         Position {
             t1: p1 * c2 * c3 + p2 * (c3 * s1 * s2 - c1 * s3) - l * (c1 * c3 * s2 + s1 * s3),
             t2: p1 * c2 * s3 + p2 * (c1 * c3 + s1 * s2 * s3) - l * (-(c3 * s1) + c1 * s2 * s3),
@@ -167,22 +224,49 @@ impl Geometry {
 
     /// A radial coordinate of every pixel centre, row by row.
     pub fn radial_map(&self, unit: Unit, shape: Shape) -> Result<Vec<f64>, NoWavelength> {
-        let q_nm_inv = |two_theta: f64| -> Result<f64, NoWavelength> {
+        self.pixels(shape)
+            .map(|(row, column)| self.radial(self.position(row, column, shape), unit))
+            .collect()
+    }
+
+    fn radial(&self, position: Position, unit: Unit) -> Result<f64, NoWavelength> {
+        let two_theta = position.two_theta();
+        let q_nm_inv = || -> Result<f64, NoWavelength> {
             let wavelength_m = self.wavelength_m.ok_or(NoWavelength { unit: unit.name() })?;
             Ok(4.0e-9 * std::f64::consts::PI * (two_theta / 2.0).sin() / wavelength_m)
         };
-        self.pixels(shape)
-            .map(|(row, column)| {
-                let position = self.position(row, column, shape);
-                Ok(match unit {
-                    Unit::QNmInv => q_nm_inv(position.two_theta())?,
-                    Unit::QAngstromInv => q_nm_inv(position.two_theta())? / 10.0,
-                    Unit::TwoThetaDeg => position.two_theta().to_degrees(),
-                    Unit::TwoThetaRad => position.two_theta(),
-                    Unit::RadiusMm => self.dist_m * position.two_theta().tan() * 1e3,
-                })
-            })
-            .collect()
+        Ok(match unit {
+            Unit::QNmInv => q_nm_inv()?,
+            Unit::QAngstromInv => q_nm_inv()? / 10.0,
+            Unit::TwoThetaDeg => two_theta.to_degrees(),
+            Unit::TwoThetaRad => two_theta,
+            // Where the pixel is, not where its ray would meet a detector that stands upright.
+            Unit::RadiusMm => position.t1.hypot(position.t2) * 1e3,
+            Unit::DAngstrom => 20.0 * std::f64::consts::PI / q_nm_inv()?,
+        })
+    }
+
+    /// Radius in a unit and azimuth of the corners of every pixel.
+    pub fn corners(&self, unit: Unit, shape: Shape) -> Result<Corners, NoWavelength> {
+        let place = |position: Position| Ok([self.radial(position, unit)?, position.chi()]);
+        if let Some(corners) = &self.pixel_corners {
+            let all = (0..shape.pixels()).flat_map(|pixel| corners.of(pixel));
+            return Ok(Corners {
+                points: all
+                    .map(|corner| place(self.position_of(corner)))
+                    .collect::<Result<_, _>>()?,
+                grid_columns: None,
+                mirrored: false,
+            });
+        }
+        let vertices =
+            (0..=shape.rows).flat_map(|row| (0..=shape.columns).map(move |column| (row as f64, column as f64)));
+        let points = vertices.map(|(row, column)| place(self.position(row - 0.5, column - 0.5, shape)));
+        Ok(Corners {
+            points: points.collect::<Result<_, _>>()?,
+            grid_columns: Some(shape.columns),
+            mirrored: matches!(self.orientation, 2 | 4),
+        })
     }
 
     /// Azimuth of every pixel centre, radians, row by row.
@@ -192,8 +276,24 @@ impl Geometry {
             .collect()
     }
 
-    /// Solid angle of every pixel relative to one at normal incidence, row by row: `(L / √(p1² + p2² + L²))³`.
+    /// Solid angle of every pixel relative to one at normal incidence, row by row: `(L / √(p1² + p2² + L²))³`. Where
+    /// corners are given `cos α (L / distance)²`, α between the ray and the pixel's normal; sizes belong in the flat.
     pub fn solid_angle_map(&self, shape: Shape) -> Vec<f64> {
+        if let Some(corners) = &self.pixel_corners {
+            let of = |pixel: usize, (row, column): (f64, f64)| {
+                let [z, y, x] = corners.at(row, column);
+                let ray = [self.dist_m + z, y - self.poni1_m, x - self.poni2_m];
+                let distance2: f64 = ray.iter().map(|part| part * part).sum();
+                let normal = corners.normal(pixel);
+                let along: f64 = ray.iter().zip(normal).map(|(ray, normal)| ray * normal).sum();
+                along.abs() / distance2.sqrt() * self.dist_m.powi(2) / distance2
+            };
+            return self
+                .pixels(shape)
+                .enumerate()
+                .map(|(pixel, at)| of(pixel, at))
+                .collect();
+        }
         self.pixels(shape)
             .map(|(row, column)| {
                 let (p1, p2) = self.on_detector(row, column, shape);
@@ -255,6 +355,7 @@ mod tests {
             orientation,
             shape: None,
             detector: None,
+            pixel_corners: None,
         }
     }
 
@@ -284,5 +385,36 @@ mod tests {
             ..geometry
         };
         assert!(blind.radial_map(Unit::QNmInv, shape).is_err() && blind.radial_map(Unit::TwoThetaDeg, shape).is_ok());
+    }
+
+    #[test]
+    fn a_flat_detector_by_its_corners_is_the_flat_detector() {
+        let (mut geometry, shape) = (tilted(3), Shape::new(5, 4));
+        let corner = |row: usize, column: usize| [0.0, row as f32 * 1e-4, column as f32 * 1.2e-4];
+        let pixel = |index: usize| {
+            let (row, column) = (index / shape.columns, index % shape.columns);
+            [
+                corner(row, column),
+                corner(row + 1, column),
+                corner(row + 1, column + 1),
+                corner(row, column + 1),
+            ]
+        };
+        let values: Vec<f32> = (0..shape.pixels()).flat_map(pixel).flatten().collect();
+        let all = |geometry: &Geometry| {
+            let corners = geometry.corners(Unit::QNmInv, shape).unwrap();
+            assert_eq!(corners.pixels(), shape.pixels());
+            let corners = (0..shape.pixels()).flat_map(|pixel| corners.of(pixel)).flatten();
+            let maps = [
+                geometry.radial_map(Unit::QNmInv, shape).unwrap(),
+                geometry.solid_angle_map(shape),
+            ];
+            maps.concat().into_iter().chain(corners).collect::<Vec<f64>>()
+        };
+        let flat = all(&geometry);
+        geometry.pixel_corners = Some(Arc::new(PixelCorners::new(shape, &values).unwrap()));
+        for (flat, corners) in flat.iter().zip(all(&geometry)) {
+            assert!((flat / corners - 1.0).abs() < 1e-6, "{flat} {corners}");
+        }
     }
 }

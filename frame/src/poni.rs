@@ -136,6 +136,7 @@ pub fn parse(text: &str) -> Result<Poni, PoniError> {
         orientation,
         shape: config.shape()?.or(model.map(|d| d.shape)),
         detector: name,
+        pixel_corners: None,
     };
     let parallax = entries
         .get("parallax")

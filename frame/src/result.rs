@@ -13,15 +13,17 @@ pub struct ScalarField {
     pub unit: String,
 }
 
-/// A named curve per frame.
+/// A named curve per frame, or a picture.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct CurveField {
     /// name, `snake_case`
     pub name: String,
     /// unit as NeXus writes it
     pub unit: String,
-    /// number of points
+    /// number of points, all of them
     pub length: usize,
+    /// rows of a picture, which lie behind each other; 1: a curve
+    pub rows: usize,
 }
 
 /// The layout of every [`FrameResult`] of a run.
@@ -49,8 +51,16 @@ impl ResultLayout {
             name: name.into(),
             unit: unit.into(),
             length,
+            rows: 1,
         });
         self.curves.len() - 1
+    }
+
+    /// Adds a picture among the curves, row by row, and returns its index.
+    pub fn picture(&mut self, name: &str, unit: &str, shape: Shape) -> usize {
+        let index = self.curve(name, unit, shape.pixels());
+        self.curves[index].rows = shape.rows;
+        index
     }
 
     /// Bytes of the values of one frame.

@@ -39,7 +39,10 @@ pub mod zingers;
 
 pub use accelerator::{Accelerator, AcceleratorConfig, AcceleratorError, DeviceInfo, DeviceKind, MemoryMode};
 pub use axis::{AxisEstimate, AxisFinder, AxisFinderConfig, AxisScan};
-pub use azimuthal::{AzimuthalConfig, AzimuthalGeometry, AzimuthalIntegrator, AzimuthalOutput, Bins, ErrorModel};
+pub use azimuthal::{
+    AzimuthalConfig, AzimuthalEngine, AzimuthalGeometry, AzimuthalIntegrator, AzimuthalOutput, Bins, ErrorModel,
+    SigmaClip, Splitting,
+};
 pub use backprojector::{
     BATCH_ANGLES, Backprojector, BackprojectorConfig, Filter, Plane, SlabConfig, SlabReconstructor, SlidingWindow,
     angular_weights,

@@ -6,86 +6,14 @@
 use frame::geometry::Unit;
 use frame::{HostRegion, PixelMask, PixelType, Shape, poni};
 use kernels::*;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
+
+mod pyfai_answers;
+use pyfai_answers::{answers, f32s, f64s, npy};
 
 const CASES: [&str; 6] = ["eiger", "saturated", "tilted", "signed", "floats", "empty"];
 const REAL_CASES: [&str; 2] = ["ceo2_0", "ceo2_1"];
-
-/// An array file of NumPy, format version 1: element type, shape, bytes.
-fn npy(path: &Path) -> Option<(String, Vec<usize>, Vec<u8>)> {
-    let bytes = std::fs::read(path).ok()?;
-    let header_bytes = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let header = std::str::from_utf8(&bytes[10..10 + header_bytes]).unwrap();
-    let after = |key: &str| header.split_once(key).unwrap().1;
-    let descr = after("'descr': '").split('\'').next().unwrap().to_owned();
-    assert!(header.contains("'fortran_order': False"), "{}", path.display());
-    let shape = after("'shape': (").split(')').next().unwrap();
-    let shape = shape.split(',').filter_map(|size| size.trim().parse().ok()).collect();
-    Some((descr, shape, bytes[10 + header_bytes..].to_vec()))
-}
-
-fn f64s(path: &Path) -> Vec<f64> {
-    let (descr, _, bytes) = npy(path).unwrap_or_else(|| panic!("{} is missing", path.display()));
-    assert_eq!(descr, "<f8", "{}", path.display());
-    bytes
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .map(|value| f64::from_le_bytes(*value))
-        .collect()
-}
-
-fn f32s(path: &Path) -> Option<Vec<f32>> {
-    let (descr, _, bytes) = npy(path)?;
-    assert_eq!(descr, "<f4", "{}", path.display());
-    Some(
-        bytes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|value| f32::from_le_bytes(*value))
-            .collect(),
-    )
-}
-
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// The script's answers, or why there are none.
-fn answers() -> Result<(Folder, bool), String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let python = std::env::var_os("FLUXLINE_PYTHON").map_or_else(|| root.join(".venv/bin/python"), PathBuf::from);
-    if !python.exists() {
-        return Err(format!(
-            "{} does not exist; run `make python` or set FLUXLINE_PYTHON",
-            python.display()
-        ));
-    }
-    let data = std::env::var_os("FLUXLINE_DATA").map_or_else(|| root.join("../shared/data"), PathBuf::from);
-    let folder = Folder(std::env::temp_dir().join(format!("fluxline-pyfai-{}", std::process::id())));
-    std::fs::create_dir_all(&folder.0).unwrap();
-    let script = root.join("tests/python/azimuthal_reference.py");
-    let output = Command::new(&python)
-        .arg(&script)
-        .arg(&folder.0)
-        .arg(&data)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}: {}",
-        script.display(),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok((folder, data.join("pw-ceo2-dioptas").is_dir()))
-}
 
 fn check(accelerator: &Accelerator, folder: &Path, name: &str) {
     let path = |key: &str| folder.join(format!("{name}{key}"));
@@ -112,6 +40,7 @@ fn check(accelerator: &Accelerator, folder: &Path, name: &str) {
             unit: unit.name().into(),
             solid_angle: Some(geometry.solid_angle_map(shape)),
             polarization: polarization.map(|factor| geometry.polarization_map(factor, 0.0, shape)),
+            ..Default::default()
         },
         bins,
     );
@@ -173,7 +102,7 @@ fn check(accelerator: &Accelerator, folder: &Path, name: &str) {
 
 #[test]
 fn agrees_with_pyfai() {
-    let (folder, real) = match answers() {
+    let (folder, data) = match answers("azimuthal_reference") {
         Ok(answers) => answers,
         Err(reason) => return eprintln!("SKIPPED agrees_with_pyfai: {reason}"),
     };
@@ -185,7 +114,7 @@ fn agrees_with_pyfai() {
     for name in CASES {
         check(&accelerator, &folder.0, name);
     }
-    if !real {
+    if !data.join("pw-ceo2-dioptas").is_dir() {
         return eprintln!("SKIPPED agrees_with_pyfai on the CeO2 frame: no pw-ceo2-dioptas; set FLUXLINE_DATA");
     }
     for name in REAL_CASES {

@@ -349,6 +349,7 @@ fn the_geometry_is_where_pyfai_puts_it() {
             orientation,
             shape: Some(stream.shape),
             detector: None,
+            pixel_corners: None,
         };
         let config = WriterConfig {
             geometry: Some(geometry),

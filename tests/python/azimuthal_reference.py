@@ -1,4 +1,5 @@
-"""Azimuthal integration by pyFAI's CSR engine, for the test of our own.
+"""Azimuthal integration by pyFAI's CSR engine, for the test of our own: 1-D without splitting at full size.
+The other modes are in azimuthal_modes.py.
 
     azimuthal_reference.py FOLDER DATA
 

@@ -68,6 +68,7 @@ pub(super) fn make(config: &SimulateConfig) -> Result<Scenery, SourceError> {
         orientation: 3,
         shape: Some(shape),
         detector: Some(name.clone()),
+        pixel_corners: None,
     };
     let mut mask = known.map_or_else(|| PixelMask::none(shape), Detector::gap_mask);
     let mut dead = random(config.seed, 1);

@@ -2,7 +2,9 @@
 
 use super::AzimuthalConfig;
 use crate::accelerator::AcceleratorError;
+use frame::geometry::Corners;
 use frame::{PixelMask, PixelType, Shape};
+use std::f64::consts::{PI, TAU};
 
 /// Where pixels lie and what they see; row by row, one value per pixel. The pipeline makes it from
 /// `frame::Geometry`, tests make it from anything.
@@ -18,6 +20,10 @@ pub struct AzimuthalGeometry {
     pub solid_angle: Option<Vec<f64>>,
     /// polarisation factor; `None`: 1
     pub polarization: Option<Vec<f64>>,
+    /// azimuth of pixel centres, radians; needed for azimuthal bins and ranges
+    pub chi: Option<Vec<f64>>,
+    /// corners of pixels, radii in the unit of `radial`; needed to split pixels
+    pub corners: Option<Corners>,
 }
 
 /// Equally wide bins, as pyFAI's CSR engine lays them out: from the smallest to just above the largest radius
@@ -48,8 +54,18 @@ impl Bins {
     /// The bin of a radius; `None` outside. Truncates towards zero, as the reference does: with a range that
     /// begins inside the detector the first bin also takes pixels up to one width below it.
     pub fn of(&self, radius: f64) -> Option<usize> {
-        let bin = ((radius - self.low) / self.width).trunc();
+        let bin = self.place(radius).trunc();
         (bin >= 0.0 && bin < self.count as f64).then_some(bin as usize)
+    }
+
+    /// A radius counted in bins.
+    pub(super) fn place(&self, radius: f64) -> f64 {
+        (radius - self.low) / self.width
+    }
+
+    /// Number of bins.
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     /// Bin centres in the unit of the configuration.
@@ -93,11 +109,18 @@ impl Lookup {
     ) -> Result<Self, AcceleratorError> {
         let pixels = shape.pixels();
         check(config, shape, mask)?;
-        let norm: Vec<f32> = (0..pixels).map(|index| config.norm(index) as f32).collect();
-        let dark: Vec<f32> = (0..pixels)
-            .map(|index| config.dark.as_ref().map_or(0.0, |dark| dark[index]))
-            .collect();
-        let valid = |index: usize| norm[index].is_finite() && norm[index] > 0.0 && dark[index].is_finite();
+        let (norm, dark) = fields(config, pixels);
+        let range = config
+            .azimuthal_range_deg
+            .map(|(low, high)| (low.to_radians(), high.to_radians()));
+        let around = |index: usize| {
+            let chi = config.geometry.chi.as_ref().map_or(0.0, |chi| chi[index]);
+            range.is_none_or(|(low, high)| {
+                let chi = if high > PI && chi < 0.0 { chi + TAU } else { chi };
+                (low..=high).contains(&chi)
+            })
+        };
+        let valid = |index: usize| usable(norm[index], dark[index]) && around(index);
         let bins = layout(config, mask, pixels)?;
         let mut index = vec![config.bins as u16; pixels.next_multiple_of(32)];
         for pixel in (0..pixels).filter(|pixel| !mask.rejects(*pixel) && valid(*pixel)) {
@@ -164,7 +187,21 @@ impl Lookup {
     }
 }
 
-fn check(config: &AzimuthalConfig, shape: Shape, mask: &PixelMask) -> Result<(), AcceleratorError> {
+/// Normalisation and dark of each pixel.
+pub(super) fn fields(config: &AzimuthalConfig, pixels: usize) -> (Vec<f32>, Vec<f32>) {
+    let dark = |index: usize| config.dark.as_ref().map_or(0.0, |dark| dark[index]);
+    (
+        (0..pixels).map(|index| config.norm(index) as f32).collect(),
+        (0..pixels).map(dark).collect(),
+    )
+}
+
+/// Whether a pixel of this normalisation and dark can take part.
+pub(super) fn usable(norm: f32, dark: f32) -> bool {
+    norm.is_finite() && norm > 0.0 && dark.is_finite()
+}
+
+pub(super) fn check(config: &AzimuthalConfig, shape: Shape, mask: &PixelMask) -> Result<(), AcceleratorError> {
     let pixels = shape.pixels();
     if mask.shape() != shape {
         let (found, expected) = (mask.shape().to_string(), shape.to_string());

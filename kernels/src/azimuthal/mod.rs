@@ -1,4 +1,5 @@
-//! Azimuthal integration without pixel splitting: a frame to a curve over q or 2theta.
+//! Azimuthal integration: a frame to a curve over q or 2theta, or to a cake over radius and azimuth. What follows is the
+//! 1-D integration without pixel splitting; `AzimuthalEngine` does that and everything else.
 //!
 //! `I = sum(raw - dark) / sum(flat * solid angle * polarisation * factor)` over the pixels of a bin, and with
 //! Poisson errors `sigma = sqrt(sum max(1, raw)) / sum(...)`, the standard error of that mean (Ashiotis et al.,
@@ -11,13 +12,17 @@
 //! Whole-number pixels are summed exactly, floats in compensated pairs, in an order that only the device's number
 //! of chunks changes: results repeat bit for bit on one device, alone or in a batch.
 
+mod engine;
 mod lookup;
+mod matrix;
 pub mod reference;
+mod rows;
 
 use crate::accelerator::{Accelerator, AcceleratorError, DeviceKind};
 use crate::host_memory::{Arg, Buffer, Kernel, Queue};
 use crate::limits;
 use crate::stager::DeviceBatch;
+pub use engine::AzimuthalEngine;
 use frame::{PixelMask, PixelType, Shape};
 pub(crate) use lookup::Lookup;
 pub use lookup::{AzimuthalGeometry, Bins};
@@ -40,6 +45,34 @@ pub enum ErrorModel {
     /// the variance of a pixel is its count, at least 1
     #[default]
     Poisson,
+    /// the variance of a pixel is how far its bin's pixels lie apart
+    Azimuthal,
+    /// outliers are found with the azimuthal one, errors are Poisson's
+    Hybrid,
+}
+
+/// How a pixel is shared between bins; see `matrix` for the definitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Splitting {
+    /// the whole pixel belongs to the bin of its centre
+    #[default]
+    #[serde(rename = "none", alias = "no")]
+    No,
+    /// by the box around its corners in radius and azimuth
+    Bbox,
+    /// by the polygon of its corners in radius and azimuth
+    Full,
+}
+
+/// Pixels that lie far from the mean of their bin are left out of it, again and again until none is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SigmaClip {
+    /// smallest distance from the mean that is far, in standard deviations; where `√(2 ln(n / √2π))` is more for the
+    /// bin's n pixels (Chauvenet's criterion), that counts
+    pub cutoff: f64,
+    /// most repetitions
+    pub cycles: u32,
 }
 
 /// What to integrate and how.
@@ -67,6 +100,14 @@ pub struct AzimuthalConfig {
     pub empty: f32,
     /// where errors come from
     pub error_model: ErrorModel,
+    /// how pixels are shared between bins
+    pub splitting: Splitting,
+    /// number of azimuthal bins: a 2-D integration, with the radius fastest in the outputs
+    pub azimuthal_bins: Option<usize>,
+    /// range of azimuths, degrees from -180 to 180 or from 0 to 360; `None`: all
+    pub azimuthal_range_deg: Option<(f64, f64)>,
+    /// leaves outliers out
+    pub sigma_clip: Option<SigmaClip>,
 }
 
 impl AzimuthalConfig {
@@ -84,7 +125,24 @@ impl AzimuthalConfig {
             delta_dummy: None,
             empty: 0.0,
             error_model: ErrorModel::Poisson,
+            splitting: Splitting::No,
+            azimuthal_bins: None,
+            azimuthal_range_deg: None,
+            sigma_clip: None,
         }
+    }
+
+    /// Number of bins of an output: radial times azimuthal.
+    pub fn outputs(&self) -> usize {
+        self.bins * self.azimuthal_bins.unwrap_or(1)
+    }
+
+    /// Whether [`AzimuthalIntegrator`] does it.
+    pub fn is_histogram(&self) -> bool {
+        self.splitting == Splitting::No
+            && self.azimuthal_bins.is_none()
+            && self.sigma_clip.is_none()
+            && !matches!(self.error_model, ErrorModel::Azimuthal)
     }
 
     /// Flat times solid angle times polarisation of a pixel.
@@ -173,6 +231,13 @@ impl AzimuthalIntegrator {
         mask: &PixelMask,
         batch_limit: usize,
     ) -> Result<AzimuthalIntegrator, AcceleratorError> {
+        if !config.is_histogram() {
+            return Err(AcceleratorError::Value {
+                name: "the azimuthal configuration",
+                value: format!("{:?} splitting, {:?} errors", config.splitting, config.error_model),
+                allowed: "1-D, no splitting, no or Poisson errors, no sigma clipping; AzimuthalEngine does the others",
+            });
+        }
         let lookup = Lookup::new(config, shape, pixel_type, mask)?;
         let pixels = shape.pixels();
         let wanted = match accelerator.info().kind {
@@ -415,7 +480,7 @@ fn options(pixel_type: PixelType, sum: &str, narrow: bool, limits: Limits, error
          -DHAS_SATURATION={} -DHAS_DUMMY={}",
         u8::from(pixel_type == PixelType::F32),
         u8::from(narrow),
-        u8::from(error_model == ErrorModel::Poisson),
+        u8::from(error_model != ErrorModel::None),
         u8::from(limits.saturation.is_some()),
         u8::from(limits.dummy.is_some()),
     )

@@ -22,6 +22,7 @@ fn geometry() -> AzimuthalGeometry {
         unit: "1/nm".into(),
         solid_angle: Some(map(&|y, x| 1.0 / (1.0 + 1e-5 * (y * y + x * x)).powf(1.5))),
         polarization: Some(map(&|y, x| 0.99 - 1e-5 * y * x)),
+        ..Default::default()
     }
 }
 

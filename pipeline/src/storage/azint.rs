@@ -1,4 +1,4 @@
-//! The azimuthal curve as NXazint1d, in a subentry beside the raw data's definition.
+//! The azimuthal curve as NXazint1d and its picture as NXazint2d, in subentries beside the raw data's definition.
 
 use super::facts::Facts;
 use super::nexus::{self, Nx};
@@ -10,27 +10,48 @@ use serde_json::Value;
 
 type Result<T> = std::result::Result<T, hdf5::Error>;
 
-/// Curve that NXazint1d calls `I`.
-const INTENSITY: &str = "intensity";
-/// Curves that NXazint1d calls `I_errors`, the first that the layout has.
-const ERRORS: [&str; 2] = ["intensity_errors", "sigma"];
+/// Subentry, definition, what it calls `I`, and what it calls `I_errors`: the first that the layout has.
+const CURVE: Kind = ("azint", "NXazint1d", "intensity", &["intensity_errors", "sigma"]);
+const PICTURE: Kind = ("azint_2d", "NXazint2d", "intensity_2d", &["intensity_2d_errors"]);
 
-/// Adds `/entry/azint` where the layout has a curve `intensity` over q or 2theta.
+type Kind = (&'static str, &'static str, &'static str, &'static [&'static str]);
+
+/// Adds `/entry/azint` where the layout has a curve `intensity` over q or 2theta, and `/entry/azint_2d` where it has a
+/// picture `intensity_2d` over azimuth and one of these.
 pub(super) fn write(
     entry: &Nx,
     info: &RunInfo,
     layout: &ResultLayout,
     axes: &[CurveAxis],
     facts: &Facts,
-) -> Result<bool> {
-    let axis = axes
-        .iter()
-        .find(|a| a.curve == INTENSITY && matches!(a.name.as_str(), "q" | "2theta"));
-    let (Some(axis), Some(field)) = (axis, layout.curves.iter().find(|c| c.name == INTENSITY)) else {
-        return Ok(false);
+) -> Result<()> {
+    for kind in [CURVE, PICTURE] {
+        let of: Vec<&CurveAxis> = axes.iter().filter(|axis| axis.curve == kind.2).collect();
+        let (azimuth, radial) = match of[..] {
+            [radial] => (None, radial),
+            [azimuth, radial] => (Some(azimuth), radial),
+            _ => continue,
+        };
+        if matches!(radial.name.as_str(), "q" | "2theta") && azimuth.is_some() == (kind == PICTURE) {
+            subentry(entry, kind, info, layout, (azimuth, radial), facts)?;
+        }
+    }
+    Ok(())
+}
+
+fn subentry(
+    entry: &Nx,
+    (name, definition, intensity_name, errors_names): Kind,
+    info: &RunInfo,
+    layout: &ResultLayout,
+    (azimuth, radial): (Option<&CurveAxis>, &CurveAxis),
+    facts: &Facts,
+) -> Result<()> {
+    let Some(field) = layout.curves.iter().find(|c| c.name == intensity_name) else {
+        return Ok(());
     };
-    let subentry = entry.group("azint", "NXsubentry")?;
-    subentry.text("definition", "NXazint1d")?;
+    let subentry = entry.group(name, "NXsubentry")?;
+    subentry.text("definition", definition)?;
     subentry.text("title", &info.title)?;
     subentry.value("solid_angle_applied", applied(&info.parameters, "solid_angle"))?;
     subentry.value("polarization_applied", applied(&info.parameters, "polarization"))?;
@@ -67,15 +88,19 @@ pub(super) fn write(
 
     let data = subentry.group("data", "NXdata")?;
     nexus::attr_text(data.group_ref(), "signal", "I")?;
-    nexus::attr_texts(data.group_ref(), "axes", &[".", "radial_axis"])?;
-    nexus::attr_text(data.group_ref(), "interpretation", "spectrum")?;
-    data.link(&curve_path(INTENSITY), "I")?;
+    let (listed, interpretation): (&[&str], _) = match azimuth {
+        None => (&[".", "radial_axis"], "spectrum"),
+        Some(_) => (&[".", "azimuthal_axis", "radial_axis"], "image"),
+    };
+    nexus::attr_texts(data.group_ref(), "axes", listed)?;
+    nexus::attr_text(data.group_ref(), "interpretation", interpretation)?;
+    data.link(&curve_path(intensity_name), "I")?;
     let intensity = data.group_ref().dataset("I")?;
     nexus::attr_text(&intensity, "long_name", "intensity")?;
     if field.unit.is_empty() {
         nexus::attr_text(&intensity, "units", "arbitrary units")?;
     }
-    let errors = ERRORS.iter().find(|name| {
+    let errors = errors_names.iter().find(|name| {
         layout
             .curves
             .iter()
@@ -86,10 +111,13 @@ pub(super) fn write(
         let errors = data.group_ref().dataset("I_errors")?;
         nexus::attr_text(&errors, "long_name", "estimated intensity error")?;
     }
-    let radial = data.quantities("radial_axis", &axis.values, &axis.unit)?;
-    nexus::attr_text(&radial, "long_name", &axis.name)?;
-    nexus::attr_text(subentry.group_ref(), "default", "data")?;
-    Ok(true)
+    let values = data.quantities("radial_axis", &radial.values, &radial.unit)?;
+    nexus::attr_text(&values, "long_name", &radial.name)?;
+    if let Some(azimuth) = azimuth {
+        let values = data.quantities("azimuthal_axis", &azimuth.values, &azimuth.unit)?;
+        nexus::attr_text(&values, "long_name", "azimuthal bin center")?;
+    }
+    nexus::attr_text(subentry.group_ref(), "default", "data")
 }
 
 /// Whether the parameters have a key of this name, at any depth, that switches the correction on: a number

@@ -145,6 +145,7 @@ mod tests {
                 orientation,
                 shape: None,
                 detector: None,
+                pixel_corners: None,
             };
             let facts = Facts::new(&stream(shape), Some(&geometry));
             let corner = facts.corner_m.unwrap();

@@ -291,10 +291,24 @@ fn describe_dataset(master: &Path, dataset: &Dataset) -> Result<DatasetInfo, hdf
     })
 }
 
-/// The first group of results that holds a curve.
+/// The first curve by name, those with an axis before the others; pictures are none. The file's own order is no order
+/// once a group has many members.
 fn first_curve(results: &Group) -> Result<Option<String>, hdf5::Error> {
-    let names = results.member_names()?;
-    Ok(names.into_iter().find(|name| !RESERVED.contains(&name.as_str())))
+    let mut names = results.member_names()?;
+    names.retain(|name| !RESERVED.contains(&name.as_str()));
+    names.sort();
+    let mut without_axis = None;
+    for name in names {
+        let data = results.group(&name)?;
+        if !data.link_exists(&name) || data.dataset(&name)?.ndim() != 2 {
+            continue;
+        }
+        if axis_of(&data)?.is_some() {
+            return Ok(Some(name));
+        }
+        without_axis = without_axis.or(Some(name));
+    }
+    Ok(without_axis)
 }
 
 /// Name, unit and values of what `@axes` names last.

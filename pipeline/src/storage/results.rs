@@ -167,15 +167,18 @@ impl Results {
         let mut curves = Vec::new();
         for field in &layout.curves {
             let data = curve_data(&group, &field.name, field.length, axes, true)?;
-            let dataset = data
-                .group_ref()
-                .new_dataset::<f32>()
-                .chunk((block_rows, field.length))
-                .fill_value(f32::NAN)
-                .shape((frames, field.length))
-                .create(field.name.as_str())?;
+            let new = data.group_ref().new_dataset::<f32>().fill_value(f32::NAN);
+            let (columns, name) = (field.length / field.rows, field.name.as_str());
+            let dataset = if field.rows == 1 {
+                new.chunk((block_rows, columns)).shape((frames, columns)).create(name)?
+            } else {
+                new.chunk((1, field.rows, columns))
+                    .shape((frames, field.rows, columns))
+                    .create(name)?
+            };
             units(&dataset, &field.unit)?;
-            nexus::attr_text(&dataset, "interpretation", "spectrum")?;
+            let interpretation = if field.rows == 1 { "spectrum" } else { "image" };
+            nexus::attr_text(&dataset, "interpretation", interpretation)?;
             datasets.push(dataset.clone());
             curves.push(RowWriter::new(dataset)?);
         }
@@ -364,14 +367,20 @@ fn check_layout(layout: &ResultLayout, axes: &[CurveAxis]) -> Result<(), StoreEr
         if field.length == 0 {
             return wrong("the length of a curve", &field.name, "at least one point");
         }
-        if axes
-            .iter()
-            .any(|a| a.curve == field.name && a.values.len() != field.length)
-        {
+        let of_field = axes.iter().filter(|axis| axis.curve == field.name);
+        let lengths: Vec<usize> = of_field.map(|axis| axis.values.len()).collect();
+        if field.rows == 0 || field.length % field.rows != 0 {
+            return wrong("the rows of a picture", &field.name, "as many as divide its points");
+        }
+        let fits = match field.rows {
+            1 => lengths.iter().all(|length| *length == field.length),
+            rows => lengths.is_empty() || lengths == [rows, field.length / rows],
+        };
+        if !fits {
             return wrong(
                 "the axis of a curve",
                 &field.name,
-                "as many values as the curve has points",
+                "as many values as the curve has points; of a picture, rows and columns",
             );
         }
     }
@@ -412,19 +421,25 @@ fn curve_data(parent: &Nx, name: &str, length: usize, axes: &[CurveAxis], per_fr
         return Ok(known);
     }
     let data = parent.group(base, "NXdata")?;
-    let axis = axes
-        .iter()
-        .find(|a| a.curve == name || a.curve == base)
-        .filter(|a| a.values.len() == length);
-    let axis_name = axis.map_or(".".to_string(), |a| nexus::valid_name(&a.name));
+    // One axis of a curve, two of a picture: slow, fast.
+    let of = |curve: &str| axes.iter().filter(|axis| axis.curve == curve).collect::<Vec<_>>();
+    let own = Some(of(name)).filter(|own| !own.is_empty()).unwrap_or_else(|| of(base));
+    let points: usize = own.iter().map(|axis| axis.values.len()).product();
+    let known = if points == length { own } else { Vec::new() };
+    let names: Vec<String> = match known[..] {
+        [] => vec![".".into()],
+        _ => known.iter().map(|axis| nexus::valid_name(&axis.name)).collect(),
+    };
+    let mut listed: Vec<&str> = names.iter().map(String::as_str).collect();
     if per_frame {
-        describe_data(&data, name, &["frame_number", &axis_name])?;
-        data.link("/entry/results/frame_number", "frame_number")?;
-    } else {
-        describe_data(&data, name, &[&axis_name])?;
+        listed.insert(0, "frame_number");
     }
-    if let Some(axis) = axis {
-        let dataset = data.quantities(&axis_name, &axis.values, &axis.unit)?;
+    describe_data(&data, name, &listed)?;
+    if per_frame {
+        data.link("/entry/results/frame_number", "frame_number")?;
+    }
+    for (axis, name) in known.iter().zip(&names) {
+        let dataset = data.quantities(name, &axis.values, &axis.unit)?;
         nexus::attr_text(&dataset, "long_name", &axis.name)?;
     }
     Ok(data)
@@ -451,6 +466,14 @@ pub(super) fn write_finals(
             let name = nexus::valid_name(&image.name);
             let data = group.group(&name, "NXdata")?;
             nexus::attr_text(data.group_ref(), "signal", &name)?;
+            let of: Vec<&CurveAxis> = axes.iter().filter(|axis| axis.curve == image.name).collect();
+            if let [slow, fast] = of[..] {
+                let names = [slow, fast].map(|axis| nexus::valid_name(&axis.name));
+                nexus::attr_texts(data.group_ref(), "axes", &names.each_ref().map(String::as_str))?;
+                for (axis, name) in [slow, fast].into_iter().zip(&names) {
+                    data.quantities(name, &axis.values, &axis.unit)?;
+                }
+            }
             let dataset = data.image(&name, image.shape, &image.values)?;
             units(&dataset, &image.unit)?;
             nexus::attr_text(&dataset, "interpretation", "image")?;

@@ -267,15 +267,14 @@ impl RunWriter {
         });
         let block_rows = self.master.block_rows();
         let curves = self.layout.curves.iter().map(|curve| {
-            let length = curve.length as u64;
             let path = results::curve_path(&curve.name);
-            info(
-                &self.master_path,
-                path,
-                vec![frames, length],
-                "<f4",
-                vec![block_rows, length],
-            )
+            let of = |rows: u64, inner: Vec<u64>| [vec![rows], inner].concat();
+            let (chunk_rows, inner) = match curve.rows {
+                1 => (block_rows, vec![curve.length as u64]),
+                rows => (1, vec![rows as u64, (curve.length / rows) as u64]),
+            };
+            let (shape, chunk) = (of(frames, inner.clone()), of(chunk_rows, inner));
+            info(&self.master_path, path, shape, "<f4", chunk)
         });
         std::iter::once(pixels(&self.master_path, frames))
             .chain(data)

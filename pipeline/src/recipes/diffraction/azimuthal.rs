@@ -1,21 +1,31 @@
-//! `azimuthal`: the curve of every frame, and the mean curve of the run.
+//! `azimuthal`: the curve of every frame and, where azimuthal bins are asked for, its picture over radius and azimuth; and
+//! the means of the run.
 
 use super::super::{Batch, Operation, Prepared, RecipeError, RunningCurve, Setup, Snapshot};
 use super::correct::Corrections;
 use super::geometry;
 use crate::config::ConfigError;
 use crate::storage::CurveAxis;
-use frame::FrameResult;
 use frame::geometry::Unit;
-use kernels::{AzimuthalConfig, AzimuthalGeometry, AzimuthalIntegrator, ErrorModel, Queue};
+use frame::{FrameResult, Image, Shape};
+use kernels::{
+    AzimuthalConfig, AzimuthalEngine, AzimuthalGeometry, AzimuthalIntegrator, ErrorModel, Queue, SigmaClip, Splitting,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const NAME: &str = "azimuthal";
 /// Name of the curve; its errors and counts carry it as a prefix.
 const CURVE: &str = "intensity";
+/// Name of the picture of a 2-D integration. It comes behind the curve's in any order.
+const PICTURE: &str = "intensity_2d";
+/// What belongs to a curve or picture.
+const SUFFIXES: [(&str, &str); 3] = [("", "counts"), ("_errors", "counts"), ("_pixels", "")];
+/// Most bins of a picture.
+const PICTURE_BINS_MAX: usize = 1 << 22;
 
 /// `[recipe.NAME.azimuthal]`
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -26,7 +36,8 @@ pub(super) struct AzimuthalParameters {
     pub poni: Option<PathBuf>,
     /// Number of bins (1 to 65535).
     pub bins: usize,
-    /// Unit of the axis as pyFAI writes it: "q_nm^-1", "q_A^-1", "2th_deg", "2th_rad" or "r_mm".
+    /// Unit of the axis as pyFAI writes it: "q_nm^-1", "q_A^-1", "2th_deg", "2th_rad", "r_mm" (distance from the beam) or
+    /// "d_A" (lattice spacing, Å; needs `range`).
     #[schemars(with = "String")]
     pub unit: Unit,
     /// Range of the axis in its unit, [low, high]; the whole detector unless given.
@@ -35,13 +46,43 @@ pub(super) struct AzimuthalParameters {
     pub solid_angle: bool,
     /// Polarisation factor of the beam, -1 (vertical) to 1 (horizontal); no correction unless given.
     pub polarization: Option<f64>,
-    /// Where standard errors come from: "poisson" or "none".
+    /// How a pixel is shared between bins: "none" (the bin of its centre has it whole), "bbox" (evenly over the box around its
+    /// corners) or "full" (by the area of its polygon).
+    #[schemars(with = "String")]
+    pub splitting: Splitting,
+    /// Number of azimuthal bins (1 to 65535): beside the curve, a picture of every frame over azimuth and radius with `bins`
+    /// times so many bins, at most 4194304.
+    pub azimuthal_bins: Option<usize>,
+    /// Range of azimuths, [low, high] in degrees, both from -180 to 180 or both from 0 to 360, 0 along increasing columns and
+    /// 90 along increasing rows of a detector that is not turned; all unless given.
+    pub azimuthal_range: Option<[f64; 2]>,
+    /// Where standard errors come from: "poisson" (counts), "azimuthal" (how far the pixels of a bin lie apart), "hybrid"
+    /// (outliers are told by the azimuthal ones, errors are those of counts) or "none".
     #[schemars(with = "String")]
     pub error_model: ErrorModel,
+    /// Leaves out pixels that lie far from the mean of their bin, again and again; off unless given.
+    pub sigma_clip: Option<SigmaClipParameters>,
     /// Pixels of this value take no part.
     pub dummy: Option<f64>,
     /// Half width of the interval around `dummy`.
     pub delta_dummy: Option<f64>,
+}
+
+/// `[recipe.NAME.azimuthal.sigma_clip]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SigmaClipParameters {
+    /// Smallest distance from the mean that is far, in standard deviations (0 or more). Where Chauvenet's criterion is wider
+    /// for the bin's pixels, that counts, so 0 means that criterion alone.
+    pub cutoff: f64,
+    /// Most repetitions (1 to 100).
+    pub cycles: u32,
+}
+
+impl Default for SigmaClipParameters {
+    fn default() -> Self {
+        Self { cutoff: 5.0, cycles: 5 }
+    }
 }
 
 impl Default for AzimuthalParameters {
@@ -53,7 +94,11 @@ impl Default for AzimuthalParameters {
             range: None,
             solid_angle: true,
             polarization: None,
+            splitting: Splitting::No,
+            azimuthal_bins: None,
+            azimuthal_range: None,
             error_model: ErrorModel::Poisson,
+            sigma_clip: None,
             dummy: None,
             delta_dummy: None,
         }
@@ -80,6 +125,34 @@ impl AzimuthalParameters {
         {
             return wrong("range", format!("[{low}, {high}]"), "[low, high] with low below high");
         }
+        if self.unit == Unit::DAngstrom && self.range.is_none_or(|[low, _]| low <= 0.0) {
+            let expected =
+                "a lattice spacing grows without bound towards the beam: give range = [low, high] in Å, low above 0";
+            return wrong("unit", format!("{:?}", self.unit.name()), expected);
+        }
+        if let Some(count) = self.azimuthal_bins
+            && !((1..=65535).contains(&count) && count * self.bins <= PICTURE_BINS_MAX)
+        {
+            let expected = format!(
+                "allowed is 1 to 65535, and at most {PICTURE_BINS_MAX} together with bins = {}",
+                self.bins
+            );
+            return wrong("azimuthal_bins", count.to_string(), &expected);
+        }
+        if let Some([low, high]) = self.azimuthal_range
+            && !(low < high && (low >= -180.0 && high <= 180.0 || low >= 0.0 && high <= 360.0))
+        {
+            let expected = "[low, high] in degrees with low below high, both from -180 to 180 or both from 0 to 360";
+            return wrong("azimuthal_range", format!("[{low}, {high}]"), expected);
+        }
+        if let Some(clip) = &self.sigma_clip {
+            if !(clip.cutoff.is_finite() && clip.cutoff >= 0.0) {
+                return wrong("sigma_clip.cutoff", clip.cutoff.to_string(), "allowed is 0 or more");
+            }
+            if !(1..=100).contains(&clip.cycles) {
+                return wrong("sigma_clip.cycles", clip.cycles.to_string(), "allowed is 1 to 100");
+            }
+        }
         Ok(())
     }
 }
@@ -90,8 +163,8 @@ struct Running {
     weighted: Vec<i128>,
     /// Σ (sigma × pixels)² × [`SCALE`]
     variance: Vec<i128>,
-    /// Σ pixels
-    pixels: Vec<u64>,
+    /// Σ pixels × [`SCALE`]: with splitting a bin has parts of pixels
+    pixels: Vec<i128>,
     frames: u64,
 }
 
@@ -112,22 +185,55 @@ impl Running {
             let pixels = f64::from(*count);
             self.weighted[bin] += (f64::from(*intensity) * pixels * SCALE) as i128;
             self.variance[bin] += ((f64::from(*sigma) * pixels).powi(2) * SCALE) as i128;
-            self.pixels[bin] += *count as u64;
+            self.pixels[bin] += (pixels * SCALE) as i128;
         }
         self.frames += 1;
     }
 }
 
-/// What the operations of all workers share.
-pub(super) struct AzimuthalPlan {
-    pub(super) config: AzimuthalConfig,
-    first: usize,
-    running: Arc<Vec<Mutex<Running>>>,
+/// One per worker.
+type Sums = Arc<Vec<Mutex<Running>>>;
+
+/// Means over all workers' frames and their errors, as far as there is room for them; returns the number of frames.
+fn means(sums: &Sums, values: &mut [f32], errors: &mut [f32]) -> u64 {
+    for (bin, value) in values.iter_mut().enumerate() {
+        let (mut weighted, mut variance, mut pixels) = (0i128, 0i128, 0i128);
+        for running in sums.iter() {
+            let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+            weighted += running.weighted[bin];
+            variance += running.variance[bin];
+            pixels += running.pixels[bin];
+        }
+        let pixels = pixels as f64 / SCALE;
+        let mean = |sum: f64| if pixels > 0.0 { (sum / pixels) as f32 } else { 0.0 };
+        *value = mean(weighted as f64 / SCALE);
+        if let Some(error) = errors.get_mut(bin) {
+            *error = mean((variance as f64 / SCALE).sqrt());
+        }
+    }
+    let frames = |running: &Mutex<Running>| running.lock().unwrap_or_else(PoisonError::into_inner).frames;
+    sums.iter().map(frames).sum()
 }
 
-impl AzimuthalPlan {
+/// The curve, or the picture.
+struct PlanPart {
+    config: AzimuthalConfig,
+    /// first of its fields in the results
+    first: usize,
+    running: Sums,
+    /// that of the first worker, where it is made already: a large matrix is not made twice
+    engine: RefCell<Option<AzimuthalEngine>>,
+}
+
+/// Whether the host's reducer does it.
+fn plain(config: &AzimuthalConfig) -> bool {
+    let known = matches!(config.error_model, ErrorModel::Poisson | ErrorModel::None);
+    config.is_histogram() && config.azimuthal_range_deg.is_none() && known
+}
+
+impl PlanPart {
     /// Where a worker's curves go.
-    pub(super) fn place(&self, worker: usize) -> CurvePlace {
+    fn place(&self, worker: usize) -> CurvePlace {
         CurvePlace {
             first: self.first,
             worker,
@@ -136,11 +242,29 @@ impl AzimuthalPlan {
     }
 }
 
-/// Where the curves of one worker go: into the frame's result and the run's sums.
+/// What the operations of all workers share: the curve, then the picture where one is asked for.
+pub(super) struct AzimuthalPlan(Vec<PlanPart>);
+
+impl AzimuthalPlan {
+    /// The configuration, where a plain curve is all that is asked for: the host can make it, too.
+    pub(super) fn plain(&self) -> Option<&AzimuthalConfig> {
+        match self.0.as_slice() {
+            [part] if plain(&part.config) => Some(&part.config),
+            _ => None,
+        }
+    }
+
+    /// Where a worker's curve goes.
+    pub(super) fn place(&self, worker: usize) -> Option<CurvePlace> {
+        self.0.first().map(|part| part.place(worker))
+    }
+}
+
+/// Where the curves, or pictures, of one worker go: into the frame's result and the run's sums.
 pub(super) struct CurvePlace {
     first: usize,
     worker: usize,
-    running: Arc<Vec<Mutex<Running>>>,
+    running: Sums,
 }
 
 impl CurvePlace {
@@ -156,25 +280,17 @@ impl CurvePlace {
     }
 
     /// The mean curve of the run so far, of all workers.
-    pub(super) fn snapshot(&self, snapshot: &mut Snapshot) {
-        let Some(curve) = snapshot.curves.iter_mut().find(|curve| curve.name == CURVE) else {
-            return;
-        };
-        for bin in 0..curve.values.len() {
-            let (mut weighted, mut variance, mut pixels) = (0i128, 0i128, 0u64);
-            for running in self.running.iter() {
-                let running = running.lock().unwrap_or_else(PoisonError::into_inner);
-                weighted += running.weighted[bin];
-                variance += running.variance[bin];
-                pixels += running.pixels[bin];
-            }
-            let pixels = pixels as f64;
-            let mean = |sum: f64| if pixels > 0.0 { (sum / pixels) as f32 } else { 0.0 };
-            curve.values[bin] = mean(weighted as f64 / SCALE);
-            curve.errors[bin] = mean((variance as f64 / SCALE).sqrt());
+    pub(super) fn snapshot_curve(&self, snapshot: &mut Snapshot) {
+        if let Some(curve) = snapshot.curves.iter_mut().find(|curve| curve.name == CURVE) {
+            curve.frames_used = means(&self.running, &mut curve.values, &mut curve.errors);
         }
-        let frames = |running: &Mutex<Running>| running.lock().unwrap_or_else(PoisonError::into_inner).frames;
-        curve.frames_used = self.running.iter().map(frames).sum();
+    }
+
+    /// The mean picture of the run so far, of all workers.
+    fn snapshot_picture(&self, snapshot: &mut Snapshot) {
+        if let Some(picture) = snapshot.images.iter_mut().find(|image| image.name == PICTURE) {
+            picture.frames_used = means(&self.running, &mut picture.values, &mut []);
+        }
     }
 }
 
@@ -186,51 +302,29 @@ pub(super) fn plan(
     workers: usize,
     prepared: &mut Prepared,
 ) -> Result<AzimuthalPlan, RecipeError> {
-    let shape = setup.stream.shape;
     let geometry = geometry::load(setup, NAME, parameters.poni.as_ref())?;
-    // pyFAI lays angles out in radians whatever the unit of the axis.
-    let (native, scale) = match parameters.unit {
-        Unit::TwoThetaDeg => (Unit::TwoThetaRad, 180.0 / std::f64::consts::PI),
-        unit => (unit, 1.0),
+    let config = configuration(setup, parameters, corrections, &geometry)?;
+    let sums = |bins: usize| -> Sums { Arc::new((0..workers).map(|_| Mutex::new(Running::new(bins))).collect()) };
+    // Without the device where the host can take its place.
+    let (radial, curve) = if plain(&config) && parameters.azimuthal_bins.is_none() {
+        let (stream, mask) = (setup.stream, &corrections.mask);
+        let centers = AzimuthalIntegrator::centers(&config, stream.shape, stream.pixel_type, mask);
+        (centers.map_err(RecipeError::device(NAME))?, None)
+    } else {
+        let curve = engine(setup, &config, corrections)?;
+        (curve.radial().to_vec(), Some(curve))
     };
-    let radial = geometry
-        .radial_map(native, shape)
-        .map_err(|error| setup.wrong(NAME, "unit", format!("{:?}", parameters.unit.name()), error.to_string()))?;
-    let config = AzimuthalConfig {
-        radial_range: parameters.range.map(|[low, high]| (low, high)),
-        dark: corrections.dark.clone(),
-        flat: corrections.flat.clone(),
-        saturation: corrections.saturation,
-        dummy: parameters.dummy,
-        delta_dummy: parameters.delta_dummy,
-        error_model: parameters.error_model,
-        ..AzimuthalConfig::new(
-            AzimuthalGeometry {
-                radial,
-                scale,
-                unit: parameters.unit.name().into(),
-                solid_angle: parameters.solid_angle.then(|| geometry.solid_angle_map(shape)),
-                polarization: parameters
-                    .polarization
-                    .map(|factor| geometry.polarization_map(factor, 0.0, shape)),
-            },
-            parameters.bins,
-        )
+    let (layout, unit) = (&mut prepared.layout, parameters.unit);
+    let axis = |curve: String, values: &[f64]| CurveAxis {
+        curve,
+        name: unit.quantity().into(),
+        unit: unit.nexus().into(),
+        values: values.to_vec(),
     };
-    // Without the device: where that cannot integrate, the host does.
-    let centers = AzimuthalIntegrator::centers(&config, shape, setup.stream.pixel_type, &corrections.mask)
-        .map_err(RecipeError::device(NAME))?;
-    let layout = &mut prepared.layout;
-    let first = layout.curve(CURVE, "counts", parameters.bins);
-    layout.curve(&format!("{CURVE}_errors"), "counts", parameters.bins);
-    layout.curve(&format!("{CURVE}_pixels"), "", parameters.bins);
-    for suffix in ["", "_errors", "_pixels"] {
-        prepared.axes.push(CurveAxis {
-            curve: format!("{CURVE}{suffix}"),
-            name: parameters.unit.quantity().into(),
-            unit: parameters.unit.nexus().into(),
-            values: centers.clone(),
-        });
+    let first = layout.curves.len();
+    for (suffix, of) in SUFFIXES {
+        layout.curve(&format!("{CURVE}{suffix}"), of, parameters.bins);
+        prepared.axes.push(axis(format!("{CURVE}{suffix}"), &radial));
     }
     prepared.snapshot.curves.push(RunningCurve {
         name: CURVE.into(),
@@ -239,31 +333,113 @@ pub(super) fn plan(
         errors: vec![0.0; parameters.bins],
         frames_used: 0,
     });
+    let mut parts = vec![PlanPart {
+        running: sums(parameters.bins),
+        engine: RefCell::new(curve),
+        config,
+        first,
+    }];
+    if let Some(rows) = parameters.azimuthal_bins {
+        let config = AzimuthalConfig {
+            azimuthal_bins: Some(rows),
+            ..parts[0].config.clone()
+        };
+        let picture = engine(setup, &config, corrections)?;
+        let shape = Shape::new(rows, parameters.bins);
+        let first = layout.curves.len();
+        for (suffix, of) in SUFFIXES {
+            let name = format!("{PICTURE}{suffix}");
+            layout.picture(&name, of, shape);
+            prepared.axes.push(CurveAxis {
+                curve: name.clone(),
+                name: "azimuth".into(),
+                unit: "deg".into(),
+                values: picture.azimuthal().unwrap_or_default().to_vec(),
+            });
+            prepared.axes.push(axis(name, picture.radial()));
+        }
+        prepared.snapshot.images.push(Image {
+            name: PICTURE.into(),
+            shape,
+            unit: "counts".into(),
+            values: vec![0.0; shape.pixels()],
+            frames_used: 0,
+            frames_expected: setup.stream.frames_expected,
+        });
+        parts.push(PlanPart {
+            running: sums(shape.pixels()),
+            engine: RefCell::new(Some(picture)),
+            config,
+            first,
+        });
+    }
     prepared.geometry = Some(geometry);
-    let running = Arc::new(
-        (0..workers)
-            .map(|_| Mutex::new(Running::new(parameters.bins)))
-            .collect(),
-    );
-    Ok(AzimuthalPlan { config, first, running })
+    Ok(AzimuthalPlan(parts))
 }
 
-fn integrator(
+/// The curve's configuration.
+fn configuration(
+    setup: &Setup<'_>,
+    parameters: &AzimuthalParameters,
+    corrections: &Corrections,
+    geometry: &frame::Geometry,
+) -> Result<AzimuthalConfig, RecipeError> {
+    let shape = setup.stream.shape;
+    // pyFAI lays angles out in radians whatever the unit of the axis.
+    let (native, scale) = match parameters.unit {
+        Unit::TwoThetaDeg => (Unit::TwoThetaRad, 180.0 / std::f64::consts::PI),
+        unit => (unit, 1.0),
+    };
+    let wrong = |error: frame::geometry::NoWavelength| {
+        setup.wrong(NAME, "unit", format!("{:?}", parameters.unit.name()), error.to_string())
+    };
+    let split = parameters.splitting != Splitting::No;
+    let around = parameters.azimuthal_bins.is_some() || parameters.azimuthal_range.is_some();
+    let geometry = AzimuthalGeometry {
+        radial: geometry.radial_map(native, shape).map_err(wrong)?,
+        scale,
+        unit: parameters.unit.name().into(),
+        solid_angle: parameters.solid_angle.then(|| geometry.solid_angle_map(shape)),
+        polarization: parameters
+            .polarization
+            .map(|factor| geometry.polarization_map(factor, 0.0, shape)),
+        chi: around.then(|| geometry.chi_map(shape)),
+        corners: split
+            .then(|| geometry.corners(native, shape))
+            .transpose()
+            .map_err(wrong)?,
+    };
+    Ok(AzimuthalConfig {
+        radial_range: parameters.range.map(|[low, high]| (low, high)),
+        azimuthal_range_deg: parameters.azimuthal_range.map(|[low, high]| (low, high)),
+        splitting: parameters.splitting,
+        dark: corrections.dark.clone(),
+        flat: corrections.flat.clone(),
+        saturation: corrections.saturation,
+        dummy: parameters.dummy,
+        delta_dummy: parameters.delta_dummy,
+        error_model: parameters.error_model,
+        sigma_clip: parameters.sigma_clip.as_ref().map(|clip| SigmaClip {
+            cutoff: clip.cutoff,
+            cycles: clip.cycles,
+        }),
+        ..AzimuthalConfig::new(geometry, parameters.bins)
+    })
+}
+
+fn engine(
     setup: &Setup<'_>,
     config: &AzimuthalConfig,
     corrections: &Corrections,
-) -> Result<AzimuthalIntegrator, RecipeError> {
+) -> Result<AzimuthalEngine, RecipeError> {
     let stream = setup.stream;
     let (device, mask, limit) = (setup.accelerator, &corrections.mask, setup.batch_limit);
-    AzimuthalIntegrator::new(device, config, stream.shape, stream.pixel_type, mask, limit)
+    AzimuthalEngine::new(device, config, stream.shape, stream.pixel_type, mask, limit)
         .map_err(RecipeError::device(NAME))
 }
 
-/// The operation.
-pub(super) struct Azimuthal {
-    integrator: AzimuthalIntegrator,
-    place: CurvePlace,
-}
+/// The operation: the curve, then the picture where one is asked for.
+pub(super) struct Azimuthal(Vec<(AzimuthalEngine, CurvePlace)>);
 
 impl Azimuthal {
     pub(super) fn new(
@@ -272,11 +448,14 @@ impl Azimuthal {
         corrections: &Corrections,
         worker: usize,
     ) -> Result<Self, RecipeError> {
-        let integrator = integrator(setup, &plan.config, corrections)?;
-        Ok(Self {
-            integrator,
-            place: plan.place(worker),
-        })
+        let part = |part: &PlanPart| {
+            let engine = match part.engine.take() {
+                Some(engine) => engine,
+                None => engine(setup, &part.config, corrections)?,
+            };
+            Ok((engine, part.place(worker)))
+        };
+        Ok(Self(plan.0.iter().map(part).collect::<Result<_, RecipeError>>()?))
     }
 }
 
@@ -286,20 +465,27 @@ impl Operation for Azimuthal {
     }
 
     fn push<'a>(&'a mut self, batch: &mut Batch<'a>) -> Result<(), RecipeError> {
-        let (queue, frames, place) = (batch.queue, batch.frames, &self.place);
-        let put = |frame: usize, intensity: &[f32], sigma: &[f32], count: &[f32]| {
-            if let Some(result) = batch.result(frame) {
-                place.put(result, [intensity, sigma, count]);
-            }
-        };
-        self.integrator
-            .integrate_with(queue, frames, put)
-            .map_err(RecipeError::device(NAME))?;
+        let (queue, frames) = (batch.queue, batch.frames);
+        for (engine, place) in &mut self.0 {
+            let put = |frame: usize, intensity: &[f32], sigma: &[f32], count: &[f32]| {
+                if let Some(result) = batch.result(frame) {
+                    place.put(result, [intensity, sigma, count]);
+                }
+            };
+            engine
+                .integrate_with(queue, frames, put)
+                .map_err(RecipeError::device(NAME))?;
+        }
         Ok(())
     }
 
     fn snapshot(&mut self, _queue: &Queue, snapshot: &mut Snapshot) -> Result<(), RecipeError> {
-        self.place.snapshot(snapshot);
+        if let Some((_, place)) = self.0.first() {
+            place.snapshot_curve(snapshot);
+        }
+        if let Some((_, place)) = self.0.get(1) {
+            place.snapshot_picture(snapshot);
+        }
         Ok(())
     }
 

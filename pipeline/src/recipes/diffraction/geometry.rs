@@ -59,5 +59,6 @@ fn of_stream(setup: &Setup<'_>, operation: &str) -> Result<Geometry, RecipeError
         orientation: 3,
         shape: Some(setup.stream.shape),
         detector: facts.name.clone(),
+        pixel_corners: None,
     })
 }

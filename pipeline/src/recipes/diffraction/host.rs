@@ -32,7 +32,7 @@ impl Host {
         }
         let config = FusedConfig {
             statistics: statistics.map(|plan| plan.config.clone()),
-            azimuthal: azimuthal.map(|plan| plan.config.clone()),
+            azimuthal: azimuthal.and_then(|plan| plan.plain().cloned()),
         };
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let threads = (cores / workers).max(1);
@@ -42,7 +42,7 @@ impl Host {
         Ok(Some(Self {
             reducer,
             statistics: statistics.map(|plan| (plan.first, plan.config.regions.len())),
-            curve: azimuthal.map(|plan| plan.place(worker)),
+            curve: azimuthal.and_then(|plan| plan.place(worker)),
         }))
     }
 }
@@ -79,7 +79,7 @@ impl HostOperation for Host {
 
     fn snapshot(&mut self, snapshot: &mut Snapshot) {
         if let Some(curve) = &self.curve {
-            curve.snapshot(snapshot);
+            curve.snapshot_curve(snapshot);
         }
     }
 }

@@ -224,9 +224,11 @@ impl Technique for Diffraction {
         } else {
             None
         };
-        // Without spots, and where the counts are taken as they came, nobody needs pixels: the host can reduce a frame while it
+        // Without spots and split pixels, and where the counts are taken as they came, nobody needs pixels: the host can reduce a frame while it
         // decodes it, or take a failing device's place.
-        let plain = conversion.is_none() && spots_of.is_none();
+        let plain = conversion.is_none()
+            && spots_of.is_none()
+            && azimuthal_of.as_ref().is_none_or(|plan| plan.plain().is_some());
         let reducible = plain && (statistics_of.is_some() || azimuthal_of.is_some());
         let fused = reducible && setup.fused();
         for worker in (0..workers).filter(|_| reducible) {
