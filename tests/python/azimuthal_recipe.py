@@ -101,7 +101,10 @@ def check(name, master, served):
                 of_frame = compare([value[number] for value in values], result, split, "clip" in mode)
                 bins, missed = bins + of_frame[0], missed + of_frame[1]
             print(f"{name}{' 2-D' if two else ''}: {missed} of {bins} bins miss the bars")
-            assert bins > 50 * len(frames) and missed <= 1e-3 * bins, (name, two, missed, bins)
+            # In a picture by polygons pyFAI gives another share of the pixels at the beam from call to call, 0.3 pixels in
+            # two or three bins of a frame.
+            some = 3e-3 if two and mode["splitting"] == "full" else 1e-3 if "clip" in mode else 0
+            assert bins > 50 * len(frames) and missed <= some * bins, (name, two, missed, bins)
             if two:
                 weights = values[2].astype(np.float64)
                 mean = (values[0] * weights).sum(0) / np.maximum(weights.sum(0), 1e-30)
