@@ -36,7 +36,7 @@ mod testing;
 pub mod zingers;
 
 pub use accelerator::{Accelerator, AcceleratorConfig, AcceleratorError, DeviceInfo, DeviceKind, MemoryMode};
-pub use axis::{AxisEstimate, AxisFinder, AxisFinderConfig, AxisScan};
+pub use axis::{AxisEstimate, AxisFinder, AxisFinderConfig, AxisScan, TRUSTED};
 pub use azimuthal::{AzimuthalConfig, AzimuthalGeometry, AzimuthalIntegrator, AzimuthalOutput, Bins, ErrorModel};
 pub use backprojector::{
     BATCH_ANGLES, Backprojector, BackprojectorConfig, Filter, Plane, SlabConfig, SlabReconstructor, SlidingWindow,
