@@ -86,16 +86,16 @@ fn every_method_makes_the_volume_and_makes_it_again() {
         let same = json(&fluxline(&arguments));
         check(&python, "tomography.py", &["equal", volume(&made), volume(&same)]);
     }
-    // More projections than columns: the Fourier method is the faster.
-    let chosen = json(&again("chosen", &["volume.method=auto"]));
+    let chosen = json(&again("chosen", &["volume.method=auto", "volume.gridrec_from=100"]));
     assert_eq!(chosen["derived"]["results"]["method"], "gridrec");
-    let chosen = json(&again("few", &["volume.method=auto", "volume.gridrec_from=10.0"]));
+    // A narrow detector: the Fourier method is never the faster.
+    let chosen = json(&again("narrow", &["volume.method=auto"]));
     assert_eq!(chosen["derived"]["results"]["method"], "backprojection");
     for (set, expected) in [
         ("volume.method=magic", "gridrec"),
         ("volume.method=sloped", "a projection is at"),
         ("volume.iterations=0", "allowed is 1 to 10000"),
-        ("volume.gridrec_from=-1.0", "allowed is 0 to 1000"),
+        ("volume.gridrec_from=-1", "gridrec_from"),
         ("volume.support_px=-1.0", "a number of pixels above 0"),
         ("volume.stripes=[{ method = \"magic\" }]", "wavelet_fourier"),
         ("volume.stripes=[{ method = \"fitting\", order = 30 }]", "0 to 8"),
@@ -128,7 +128,7 @@ fn what_is_wrong_with_projections_is_taken_away() {
         "method = \"wavelet_fourier\"\nsigma = 1.5\n",
     ] {
         let cleaned = make("striped.h5", "", &format!("[[recipe.ct.volume.stripes]]\n{stripes}"));
-        better(&cleaned, &striped, &clean, "0.6");
+        better(&cleaned, &striped, &clean, "0.8");
     }
 
     let struck = make("struck.h5", "", "");

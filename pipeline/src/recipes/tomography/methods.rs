@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 
 /// Slices of a slab.
 pub(super) const SLAB_SLICES: usize = crate::storage::SLAB_SLICES;
-/// Projections per column above which gridrec is faster than back-projection on a CPU; measured, see
+/// Gridrec's time is that of a transform of the grid, as much as back-projecting so many projections, and that of spreading
+/// projections, as much as back-projecting them to a slice of so many columns: measured on a CPU, see
 /// `docs/reconstruction.md`.
-pub(super) const GRIDREC_FROM: f64 = 0.6;
+const TRANSFORM_PROJECTIONS: f64 = 280.0;
+const SPREADING_COLUMNS: f64 = 480.0;
 /// Degrees by which an angle may differ from one of equally sloped tomography.
 const SLOPED_TOLERANCE_DEG: f64 = 0.01;
 
@@ -53,10 +55,20 @@ impl Method {
     }
 
     /// The method that `auto` is: the same for the same scan and device, so that the same bits come out.
-    pub(super) fn chosen(self, accelerator: &Accelerator, width: usize, projections: usize, from: f64) -> Method {
-        let cpu = accelerator.info().kind == DeviceKind::Cpu;
+    /// `from` is the number of projections that somebody has given for gridrec.
+    pub(super) fn chosen(
+        self,
+        accelerator: &Accelerator,
+        width: usize,
+        projections: usize,
+        from: Option<usize>,
+    ) -> Method {
+        let faster = match from {
+            Some(from) => projections >= from,
+            None => accelerator.info().kind == DeviceKind::Cpu && gridrec_is_faster(width, projections),
+        };
         match self {
-            Method::Auto if cpu && projections as f64 > from * width as f64 => Method::Gridrec,
+            Method::Auto if faster => Method::Gridrec,
             Method::Auto => Method::Backprojection,
             method => method,
         }
@@ -66,6 +78,11 @@ impl Method {
     pub(super) fn iterations(self) -> usize {
         if self == Method::Cgls { 10 } else { 100 }
     }
+}
+
+/// Whether gridrec beats back-projection on a CPU.
+fn gridrec_is_faster(width: usize, projections: usize) -> bool {
+    projections as f64 * (1.0 - SPREADING_COLUMNS / width as f64) > TRANSFORM_PROJECTIONS
 }
 
 /// What a volume's slabs have in common.
@@ -357,6 +374,12 @@ mod tests {
         );
         assert!(lines(&came, 15).unwrap_err().contains("multiple of 4"));
         assert!(lines(&[0.0, 0.0], 16).unwrap_err().contains("two projections"));
+    }
+
+    #[test]
+    fn gridrec_is_for_many_projections_of_wide_detectors() {
+        assert!(gridrec_is_faster(2048, 1500) && gridrec_is_faster(1024, 1000));
+        assert!(!gridrec_is_faster(512, 2048) && !gridrec_is_faster(2048, 300) && !gridrec_is_faster(64, 10_000));
     }
 
     #[test]

@@ -12,7 +12,7 @@
 
 use super::super::{RecipeError, Setup};
 use super::correct::CorrectParameters;
-use super::methods::{self, GRIDREC_FROM, Job, Method, Reconstructor};
+use super::methods::{self, Job, Method, Reconstructor};
 use super::plan::{Plan, Size, cores};
 use super::projections::{self, Moments, Projections};
 use super::stripes::{self, Stripes};
@@ -42,8 +42,8 @@ pub(super) struct VolumeParameters {
     /// "backprojection", "gridrec", "sirt", "cgls", "sloped" (equally sloped tomography, whose angles must be planned for it),
     /// or "auto": back-projection, or gridrec where it is faster.
     pub method: Method,
-    /// Projections per column above which "auto" is gridrec on a CPU (0 to 1000).
-    pub gridrec_from: f64,
+    /// Projections from which "auto" is gridrec, instead of what was measured on a CPU.
+    pub gridrec_from: Option<usize>,
     /// Iterations of "sirt" (100 unless given) and "cgls" (10), the most of "sloped" (100); 1 to 10000.
     pub iterations: Option<usize>,
     /// Whether "sirt" and "sloped" let nothing be below zero; "sloped" does unless told otherwise.
@@ -75,7 +75,7 @@ impl Default for VolumeParameters {
     fn default() -> Self {
         Self {
             method: Method::Backprojection,
-            gridrec_from: GRIDREC_FROM,
+            gridrec_from: None,
             iterations: None,
             nonnegative: None,
             flat: 0.01,
@@ -112,9 +112,6 @@ impl VolumeParameters {
                 expected,
             ))
         };
-        if !(0.0..=1000.0).contains(&self.gridrec_from) {
-            return wrong("gridrec_from", self.gridrec_from.to_string(), "allowed is 0 to 1000");
-        }
         if !(0.0..=1.0).contains(&self.flat) {
             return wrong("flat", self.flat.to_string(), "allowed is 0 to 1");
         }
