@@ -9,7 +9,7 @@ BINARY := target/release/fluxline
 export FLUXLINE_PYTHON ?= $(CURDIR)/.venv/bin/python
 export PATH := $(CURDIR)/.toolchain/bin:$(PATH)
 
-.PHONY: help demo test lint bench soak doc build page describe test-rust test-web test-browser image deb test-image test-rdma system image-tools python node clean
+.PHONY: help demo test lint bench soak doc build page describe test-rust test-web test-browser image deb test-image test-rdma system image-tools python prometheus node clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ demo: build ## the appliance with a simulated detector and a page to look at (DE
 
 test: python build test-rust test-web test-browser ## every test: Rust, end to end, independent programs, the page in a browser
 
-test-rust: python build ## unit, property and end-to-end tests against the built binary
+test-rust: python prometheus build ## unit, property and end-to-end tests against the built binary
 	FLUXLINE_BINARY=$(CURDIR)/$(BINARY) $(CARGO) test --release --locked --workspace --exclude fluxline-benches
 
 test-web: page ## unit tests and type check of the page
@@ -76,6 +76,9 @@ image-tools: ## Debian packages that building and booting the image need
 
 python: system ## the Python environment of the independent checks, pinned, in .venv
 	@tools/install-python
+
+prometheus: system ## Debian's Prometheus for tests of the alert rules, unpacked into .toolchain
+	@tools/install-prometheus
 
 node: system ## Node.js and npm for building the page, in .toolchain
 	@tools/install-node

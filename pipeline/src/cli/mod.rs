@@ -61,7 +61,7 @@ enum Command {
     Rules(rules::RulesCommand),
     /// Checks a configuration without starting anything
     Validate(ValidateArgs),
-    /// Checks what the machine has: huge pages, locked memory, OpenCL, RDMA, cores, disk
+    /// Checks what the machine has: huge pages, locked memory, OpenCL, RDMA, network, cores, disk, clock
     Doctor(doctor::DoctorArgs),
     /// Prints a file that is generated from the code
     #[command(hide = true)]
