@@ -79,5 +79,8 @@ fn a_shell_with_curl_steers_a_run() {
         String::from_utf8_lossy(&output.stderr),
     );
     assert!(output.status.success(), "{out}\n{err}");
-    assert!(out.contains("bright") && out.trim_end().ends_with("stopped"), "{out}\n{err}");
+    assert!(
+        out.contains("bright") && out.trim_end().ends_with("stopped"),
+        "{out}\n{err}"
+    );
 }

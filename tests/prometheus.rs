@@ -47,7 +47,10 @@ fn every_alert_fires_where_it_must_and_nowhere_else() {
     assert_eq!(alerts, sections, "docs/alerts.md has a section for each alert");
     std::fs::write(folder.join("fluxline.rules.yml"), &rules).expect("the rules");
     std::fs::write(folder.join("rules.test.yml"), &cases).expect("the cases");
-    for arguments in [["check", "rules", "fluxline.rules.yml"], ["test", "rules", "rules.test.yml"]] {
+    for arguments in [
+        ["check", "rules", "fluxline.rules.yml"],
+        ["test", "rules", "rules.test.yml"],
+    ] {
         let output = Command::new(&promtool)
             .args(arguments)
             .current_dir(&folder)
@@ -175,7 +178,10 @@ fn a_prometheus_scrapes_the_appliance_and_its_rules_fire_on_faults() {
     assert_ne!(before[0]["value"][1], "0", "the first run lost frames: {before:?}");
     prometheus.wait_for_alert("RingNotOnHugePages");
     let quiet = prometheus.query("ALERTS{alertname=~\"FramesLost|FramesNotStored|FluxlineInError|FluxlineDown\"}");
-    assert!(quiet.is_empty(), "nothing has happened since it was first asked: {quiet:?}");
+    assert!(
+        quiet.is_empty(),
+        "nothing has happened since it was first asked: {quiet:?}"
+    );
 
     let second = run("second");
     assert_eq!(second["summary"]["state"], "failed", "{second}");

@@ -146,7 +146,11 @@ fn dashboards_and_alerts_name_metrics_that_exist() {
     let folder = workspace().join("appliance-image/package/usr/share/fluxline");
     let metrics = std::fs::read_to_string(workspace().join("docs/metrics.md")).expect("docs/metrics.md");
     let mut found = Vec::new();
-    for file in ["grafana/fluxline.json", "prometheus/fluxline.rules.yml", "../../../../../docs/alerts.md"] {
+    for file in [
+        "grafana/fluxline.json",
+        "prometheus/fluxline.rules.yml",
+        "../../../../../docs/alerts.md",
+    ] {
         let text = std::fs::read_to_string(folder.join(file)).expect(file);
         let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
         for word in words.filter(|word| word.starts_with("fluxline_")) {
