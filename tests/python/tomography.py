@@ -353,6 +353,8 @@ def large(binary, folder, size, count, memory_mib):
             file.write('[ring]\nslots = 16\nallow_transparent = true\n[[source]]\nkind = "replay"\npath = "none"\n')
             file.write('[store]\npath = "%s"\n[accelerator]\nbatch_limit = 2\n' % os.path.join(folder, "large-store"))
             file.write('[recipe.ct]\ntechnique = "tomography"\noperations = %s\n' % json.dumps(operations))
+            # Projections kept for live slices would hide what the volume takes.
+            file.write("[recipe.ct.backproject]\nhistory_mib = 0\n")
             if "volume" in operations:
                 file.write('[recipe.ct.volume]\nmemory_mib = %d\nformat = "none"\n' % memory_mib)
         out = subprocess.Popen([binary, "replay", scan, "--config", config, "--json"], stdout=subprocess.PIPE)
