@@ -175,11 +175,10 @@ fn the_axis_is_nudged_while_the_scan_runs_and_kept_for_the_volume() {
     }
     let run = server.wait("/api/v1/runs/scan", |run| !run["summary"].is_null());
     let results = &run["summary"]["results"];
-    let changed = object!({ "backproject.rotation_axis_px": 47.5, "backproject.row": 3 });
+    let changed = object!({ "backproject.rotation_axis_px": 47.5, "backproject.row": 3, "backproject.axis": "given" });
     assert_eq!(results["parameters_changed"], changed);
-    // The slices began again: they rest on what came since.
-    let used = results["images"][0]["frames_used"].as_u64().expect("a number");
-    assert!((1..120).contains(&used), "{results}");
+    // The slices were summed anew from all projections so far.
+    assert_eq!(results["images"][0]["frames_used"], 120, "{results}");
     let status = server.wait("/api/v1/status", |status| status["derived"]["state"] == "complete");
     assert_eq!(
         (&status["derived"]["done"], &status["derived"]["total"]),
@@ -202,6 +201,113 @@ fn the_axis_is_nudged_while_the_scan_runs_and_kept_for_the_volume() {
         (&object!(47.5), &object!("hann"))
     );
     server.wait("/api/v1/runs/again", |run| !run["summary"].is_null());
+}
+
+#[test]
+fn the_axis_of_a_tooth_is_found_without_a_hint() {
+    let test = "the_axis_of_a_tooth_is_found_without_a_hint";
+    let Some(tooth) = data(test, "ct-tooth/tooth.h5") else {
+        return;
+    };
+    let folder = folder(test);
+    let replay = |axis: &str| {
+        let recipe =
+            format!("{VOLUME}[recipe.ct.backproject]\naxis = \"{axis}\"\n[recipe.ct.volume]\nformat = \"none\"\n");
+        let config = configuration(&folder, "kind = \"replay\"\npath = \"none\"\n", &recipe);
+        json(&fluxline(&[
+            "replay",
+            &tooth.display().to_string(),
+            "--config",
+            &config,
+            "--json",
+        ]))
+    };
+    let found = replay("auto");
+    let axis = &found["results"]["found"]["axis"];
+    println!("{axis}");
+    let at = axis["axis_px"].as_f64().expect("a column");
+    assert!((at - 295.5).abs() <= 0.5, "{axis}");
+    assert_eq!((&axis["applied"], &axis["last"]), (&object!(true), &object!(true)));
+    // Slices and volume have it, though it was found with the last projection.
+    assert_eq!(found["results"]["images"][0]["frames_used"], 181);
+    assert_eq!(found["derived"]["results"]["rotation_axis_px"], at);
+    // Proposed, it stays where it was: the same axis, whatever came when.
+    let proposed = replay("propose");
+    assert_eq!(proposed["results"]["found"]["axis"]["axis_px"], at);
+    assert_eq!(proposed["results"]["found"]["axis"]["applied"], false);
+    assert_eq!(proposed["derived"]["results"]["rotation_axis_px"], 319.5);
+}
+
+#[test]
+fn an_axis_is_found_while_the_scan_runs_and_rules_may_wait_for_it() {
+    let folder = folder("found");
+    let source = "kind = \"simulate\"\nscene = \"tomography\"\nrate_hz = 100.0\nrotation_axis_px = 53.25\nrange_deg = 360.0\n\
+                  rows = 12\ncolumns = 96\nframes = 300\n";
+    // The source says where the axis is; the recipe says otherwise.
+    let recipe = format!(
+        "{VOLUME}[recipe.ct.backproject]\naxis = \"auto\"\nrotation_axis_px = 40.0\n\
+         [rule.sharp]\nwhen = \"axis_confidence > 0.7\"\n"
+    );
+    let config = configuration(&folder, source, &recipe);
+    let server = Server::start(Path::new(&config));
+    let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "scan" }));
+    assert_eq!(status, 201, "{armed}");
+    let run = server.wait("/api/v1/runs/scan", |run| !run["summary"].is_null());
+    let results = &run["summary"]["results"];
+    let axis = &results["found"]["axis"];
+    let at = axis["axis_px"].as_f64().expect("a column");
+    assert!(
+        (at - 53.25).abs() <= 0.25 && axis["axis_confidence"].as_f64() > Some(0.7),
+        "{axis}"
+    );
+    assert_eq!(results["parameters_changed"]["backproject.rotation_axis_px"], at);
+    assert_eq!(results["images"][0]["frames_used"], 300, "{results}");
+    let events = server.text("/api/v1/runs/scan/events");
+    assert!(events.contains("event: axis"), "{events}");
+    let decided = run["summary"]["decisions"].as_array().map_or(0, Vec::len);
+    assert!(decided > 0, "{run}");
+    let volume = server.wait("/api/v1/status", |status| status["derived"]["state"] == "complete");
+    assert_eq!(volume["derived"]["done"], 12);
+    let volume = server.get("/api/v1/runs/scan-volume");
+    assert_eq!(volume["record"]["parameters"]["rotation_axis_px"], at);
+}
+
+#[test]
+fn an_axis_that_cannot_be_found_is_said() {
+    let folder = folder("unsure");
+    let run =
+        |source: &str, recipe: &str| fluxline(&["run", "--once", "--json", &configuration(&folder, source, recipe)]);
+    let auto = |more: &str| format!("{VOLUME}[recipe.ct.backproject]\naxis = \"auto\"\n{more}");
+    // The axis lies outside of where it is looked for: whatever is found there is not trusted.
+    let source = format!("{SCAN}rows = 12\ncolumns = 96\nframes = 120\n");
+    let summary = json(&run(&source, &auto("axis_range_px = [60.0, 80.0]\n")));
+    let axis = &summary["results"]["found"]["axis"];
+    assert!(axis["axis_confidence"].as_f64() < Some(0.5), "{axis}");
+    assert_eq!(axis["applied"], false);
+    assert!(
+        summary["warnings"].to_string().contains("was not applied"),
+        "{}",
+        summary["warnings"]
+    );
+    assert_eq!(summary["derived"]["results"]["rotation_axis_px"], 49.0);
+    for (source, more, expected) in [
+        (
+            source.replace("frames = 120", "frames = 6"),
+            "",
+            "6 projections are too few",
+        ),
+        (format!("{source}range_deg = 90.0\n"), "", "found in half a turn"),
+        (
+            source.clone(),
+            "axis_range_px = [60.0, 180.0]\n",
+            "columns of the detector",
+        ),
+        (source.clone(), "axis_confidence = 2.0\n", "allowed is 0 to 1"),
+        (source.clone(), "half_acquisition = true\n", "is not searched"),
+    ] {
+        let (status, said) = complaint(&run(&source, &auto(more)));
+        assert!(status == 2 && said.contains(expected), "{more}: {said}");
+    }
 }
 
 #[test]

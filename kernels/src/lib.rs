@@ -38,7 +38,7 @@ mod testing;
 pub mod zingers;
 
 pub use accelerator::{Accelerator, AcceleratorConfig, AcceleratorError, DeviceInfo, DeviceKind, MemoryMode};
-pub use axis::{AxisEstimate, AxisFinder, AxisFinderConfig, AxisScan};
+pub use axis::{AxisEstimate, AxisFinder, AxisFinderConfig, AxisScan, TRUSTED};
 pub use azimuthal::{
     AzimuthalConfig, AzimuthalEngine, AzimuthalGeometry, AzimuthalIntegrator, AzimuthalOutput, Bins, ErrorModel,
     SigmaClip, Splitting,

@@ -6,6 +6,7 @@ use crate::feedback::hub::FeedbackHub;
 use crate::feedback::hub::ResultMessage;
 use crate::frame_metadata::{FrameMetadata, MetadataSummary};
 use crate::ledger::{Analysis, Entry, Ledger, Outcomes};
+use crate::recipes::findings::Findings;
 use crate::recipes::live::LiveParameters;
 use crate::recipes::{Counter, Snapshot};
 use crate::storage::RunInfo;
@@ -244,6 +245,8 @@ pub struct ActiveRun {
     pub hub: FeedbackHub,
     /// parameters that may change while it records
     pub live: Arc<LiveParameters>,
+    /// what the recipe finds out about the run as a whole
+    pub found: Arc<Findings>,
     /// what the rules make of the results
     pub decisions: Decisions,
     /// events for consumers

@@ -153,6 +153,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         counters,
         may_veto,
         live,
+        found,
         afterwards,
         ..
     } = recipe;
@@ -197,12 +198,14 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         queues: Default::default(),
         counters,
         live,
+        found: found.clone(),
         datasets: parts.files.datasets(),
         mask,
         axes,
         info: parts.info,
         stream,
     });
+    found.belong_to(&active);
     for warning in parts.warnings {
         active.degraded(warning);
     }
@@ -627,5 +630,5 @@ fn results(run: &ActiveRun) -> serde_json::Value {
         .iter()
         .map(|curve| json!({ "name": curve.name, "length": curve.values.len(), "frames_used": curve.frames_used }));
     json!({ "images": images.collect::<Vec<_>>(), "curves": curves.collect::<Vec<_>>(), "counters": counters,
-            "parameters_changed": run.live.changed() })
+            "parameters_changed": run.live.changed(), "found": run.found.all() })
 }

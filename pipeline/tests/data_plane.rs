@@ -395,6 +395,7 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
         warnings: Vec::new(),
         parameters: serde_json::json!({}),
         live: Default::default(),
+        found: Default::default(),
         afterwards: None,
     };
     let parts = RunParts {

@@ -120,12 +120,13 @@ def half(master, volume, row):
     count, columns = lines.shape
     longer, shorter = columns - 1 - axis, axis
     d = np.arange(-longer, longer + 1)
-    share = np.clip((1 + d / shorter) / 2, 0, 1)
+    # Half at the axis, whole half a pixel beyond the end of the shorter side.
+    share = np.clip((1 + d / (shorter + 0.5)) / 2, 0, 1)
     here, there = np.zeros((2, count // 2, d.size))
     for index in range(count // 2):
         here[index] = np.interp(axis + d, np.arange(columns), lines[index], left=0, right=0)
         there[index] = np.interp(axis - d, np.arange(columns), lines[index + count // 2], left=0, right=0)
-    stitched = np.pad(share * here + (1 - share) * there, ((0, 0), (0, 1)))
+    stitched = share * here + (1 - share) * there
     expected = backproject(stitched, theta[: count // 2], longer)
     # Beyond the longer side the filter's tails are cut at another column in either order.
     at = np.arange(expected.shape[0]) - (expected.shape[0] - 1) / 2
@@ -174,6 +175,158 @@ def bad(folder):
     write("nan", spoil=spoiled(np.nan), kind=np.float32)
 
 
+def disc_scan(path, theta, change=None, flats=(1000,), columns=64, rows=3):
+    """A disc of 0.02 beside the axis as DXchange, or, with flats of several moments, as NXtomo: before, between and after."""
+    rng = np.random.default_rng(11)
+    middle, radius, away = (columns - 1) / 2, 0.3 * columns, 0.1 * columns
+    place = np.arange(columns) - middle - away * np.cos(theta)[:, None]
+    lines = 0.02 * 2 * np.sqrt(np.maximum(0, radius**2 - place**2))
+    transmission = np.repeat(np.exp(-lines)[:, None, :], rows, axis=1)
+    if change is not None:
+        transmission = change(transmission, rng)
+    profile = 1 + 0.2 * np.cos(np.arange(columns) / 9)
+    if len(flats) == 1:
+        with h5py.File(path, "w") as h:
+            h["exchange/data"] = np.round(transmission * profile * flats[0] * 20).astype(np.uint16) + 50
+            h["exchange/data_dark"] = np.full((2, rows, columns), 50, np.uint16)
+            h["exchange/data_white"] = np.full((2, rows, columns), 50, np.uint16) + np.round(
+                profile * flats[0] * 20
+            ).astype(np.uint16)
+            h["exchange/theta"] = np.rad2deg(theta)
+        return
+    # The beam becomes weaker from left to right and from moment to moment; a third of the projections lies between two.
+    count = len(theta)
+    blocks = np.array_split(np.arange(count), len(flats) - 1)
+    frames, keys, angles = [np.full((rows, columns), 50.0)] * 2, [2, 2], [0.0, 0.0]
+    beams, at = [], []
+    place = 2
+    for index, level in enumerate(flats):
+        beam = level * 20 * (profile + index * 0.1 * np.linspace(-1, 1, columns))
+        beams.append(beam)
+        at.append(place + 0.5)
+        frames += [np.repeat(50 + beam[None], rows, axis=0)] * 2
+        keys, angles = keys + [1, 1], angles + [0.0, 0.0]
+        place += 2
+        if index < len(blocks):
+            keys, angles = keys + [0] * len(blocks[index]), angles + list(np.rad2deg(theta[blocks[index]]))
+            frames += [None] * len(blocks[index])
+            place += len(blocks[index])
+    at, beams = np.array(at), np.array(beams)
+    number = 0
+    for frame, key in enumerate(keys):
+        if key == 0:
+            beam = np.array([np.interp(frame, at, beams[:, column]) for column in range(columns)])
+            frames[frame] = 50 + transmission[number] * beam
+            number += 1
+    with h5py.File(path, "w") as h:
+        entry = h.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        entry["definition"] = "NXtomo"
+        detector = entry.create_group("instrument/detector")
+        detector.attrs["NX_class"] = "NXdetector"
+        detector["data"] = np.round(np.array(frames)).astype(np.uint16)
+        detector["image_key"] = np.array(keys)
+        entry["sample/rotation_angle"] = np.array(angles)
+        entry["data/data"] = h5py.SoftLink("/entry/instrument/detector/data")
+        entry["data/rotation_angle"] = h5py.SoftLink("/entry/sample/rotation_angle")
+        entry["data/image_key"] = h5py.SoftLink("/entry/instrument/detector/image_key")
+
+
+def prepared(folder):
+    """Scans that want preparation, and the same ones without what is wrong with them."""
+    even = np.linspace(0, np.pi, 90, endpoint=False)
+
+    def striped(transmission, rng):
+        transmission[:, :, [20, 33, 34, 47]] *= [1.04, 0.97, 0.97, 1.05]
+        return transmission
+
+    def struck(transmission, rng):
+        for index in range(len(transmission)):
+            transmission[index, 1, rng.integers(4, 60)] *= 1.8
+        return transmission
+
+    slopes = np.linspace(-1, 1, 32, endpoint=False)
+    sloped = np.concatenate([np.arctan(slopes), np.arctan(slopes) + np.pi / 2])
+    for name, theta, change in (
+        ("clean", even, None),
+        ("striped", even, striped),
+        ("struck", even, struck),
+        ("sloped", sloped, None),
+    ):
+        disc_scan(os.path.join(folder, name + ".h5"), theta, change)
+    disc_scan(os.path.join(folder, "drifting.nxs"), even, None, flats=(1000, 900, 850))
+
+
+def truth(volume, row, columns=64):
+    """A volume's slice against the disc that was drawn: values within it, around it, and how even they are."""
+    with h5py.File(volume) as v:
+        found = v["entry/data/data"][int(row)].astype(float)
+    at = np.arange(columns) - (columns - 1) / 2
+    r = np.hypot(at[None, :] - 0.1 * columns, at[:, None])
+    inside, around = r < 0.3 * columns - 3, (r > 0.3 * columns + 3) & (np.hypot(at[None, :], at[:, None]) < columns / 2 - 1)
+    return {
+        "inside": float(found[inside].mean() / 0.02),
+        "around": float(found[around].mean() / 0.02),
+        "uneven": float(np.hypot(found[inside].std(), found[around].std()) / 0.02),
+    }
+
+
+def disc(volume, row, tolerance):
+    report = truth(volume, row)
+    print(json.dumps(report))
+    assert abs(report["inside"] - 1) <= float(tolerance) and abs(report["around"]) <= float(tolerance), report
+
+
+def better(volume, worse, clean, row, share):
+    """Nearer to the clean scan's volume than the other one, by this share."""
+    data = []
+    for path in (volume, worse, clean):
+        with h5py.File(path) as v:
+            data.append(v["entry/data/data"][int(row)].astype(float))
+    away = [float(np.sqrt(np.mean((image - data[2]) ** 2)) / 0.02) for image in data[:2]]
+    print(json.dumps({"with": away[0], "without": away[1]}))
+    assert away[0] <= float(share) * away[1], away
+
+
+def method(volume, reference, name, tolerance):
+    """A volume against another method's, over the circle that every projection sees; what it was made with is recorded."""
+    with h5py.File(volume) as v, h5py.File(reference) as r:
+        found, expected = v["entry/data/data"][()].astype(float), r["entry/data/data"][()].astype(float)
+        parameters = json.loads(v["entry/reconstruction/parameters/json"][()])
+    assert parameters["method"] == name, parameters
+    at = np.arange(found.shape[1]) - (found.shape[1] - 1) / 2
+    inside = np.hypot(*np.meshgrid(at, at)) < found.shape[1] / 2 - 2
+    away = float(np.sqrt(np.mean((found - expected)[:, inside] ** 2)) / np.ptp(expected[:, inside]))
+    print(json.dumps({"method": name, "against the other, RMS of range": away}))
+    assert 0 < away <= float(tolerance), away
+
+
+def oblique(master, like):
+    """The oblique slice against the slice that it lies in: horizontal at row 10, or vertical through the axis."""
+    with h5py.File(master) as h:
+        image = lambda name: h["entry/results/images/%s/%s" % (name, name)][()].astype(float)
+        found, expected = image("oblique"), image(like)
+    if like == "xz":
+        # It is as high as wide: rows above and below the detector are empty.
+        above = (found.shape[0] - expected.shape[0]) // 2
+        found = found[above : above + expected.shape[0]]
+    worst = np.abs(found - expected).max() / np.ptp(expected)
+    print(json.dumps({"like": like, "worst, of range": worst}))
+    assert found.shape == expected.shape and worst <= 1e-4, worst
+
+
+def window(master, row, axis, used):
+    """A live slice against double precision over the last projections alone."""
+    used = int(used)
+    lines, theta, _ = sinogram(master, int(row))
+    with h5py.File(master) as h:
+        found = h["entry/results/images/xy/xy"][()].astype(float)
+    expected = backproject(lines[-used:], theta[-used:], float(axis))
+    worst = np.abs(found - expected).max() / np.ptp(expected)
+    print(json.dumps({"projections": used, "worst, of range": worst}))
+    assert worst <= 1e-4, worst
+
+
 def finite(volume):
     with h5py.File(volume) as v:
         data = v["entry/data/data"][()]
@@ -200,6 +353,8 @@ def large(binary, folder, size, count, memory_mib):
             file.write('[ring]\nslots = 16\nallow_transparent = true\n[[source]]\nkind = "replay"\npath = "none"\n')
             file.write('[store]\npath = "%s"\n[accelerator]\nbatch_limit = 2\n' % os.path.join(folder, "large-store"))
             file.write('[recipe.ct]\ntechnique = "tomography"\noperations = %s\n' % json.dumps(operations))
+            # Projections kept for live slices would hide what the volume takes.
+            file.write("[recipe.ct.backproject]\nhistory_mib = 0\n")
             if "volume" in operations:
                 file.write('[recipe.ct.volume]\nmemory_mib = %d\nformat = "none"\n' % memory_mib)
         out = subprocess.Popen([binary, "replay", scan, "--config", config, "--json"], stdout=subprocess.PIPE)
@@ -227,4 +382,5 @@ def large(binary, folder, size, count, memory_mib):
 
 if __name__ == "__main__":
     checks = (volume, equal, survivors, phase, half, bad, finite, large)
+    checks += (prepared, disc, better, method, oblique, window)
     {check.__name__: check for check in checks}[sys.argv[1]](*sys.argv[2:])

@@ -53,6 +53,8 @@ pub struct ReplayConfig {
     /// Angle that a tomography covers, degrees: its projections are spread evenly over it, the end not included, where
     /// the file does not say their angles.
     pub range_deg: Option<f64>,
+    /// Darks, flats and projections in the order in which they lie in an NXtomo file; without it darks and flats come first.
+    pub as_taken: bool,
 }
 
 impl Default for ReplayConfig {
@@ -65,6 +67,7 @@ impl Default for ReplayConfig {
             last: None,
             repeat: 1,
             range_deg: None,
+            as_taken: false,
         }
     }
 }
@@ -131,6 +134,9 @@ impl Replay {
             Format::Hdf5 | Format::Auto => hdf5::open(path, config.dataset.as_deref(), config.range_deg)?,
         };
         select(&mut content, config)?;
+        if config.as_taken {
+            content.plan.sort_by_key(|frame| (frame.stack, frame.index));
+        }
         describe(&mut content, path)?;
         Ok(Self {
             content,

@@ -89,11 +89,25 @@ impl SlabReconstructor {
     /// Reconstructs 16 slices from their line integrals, `[angle][column][16 rows]`, into `[16 slices][y][x]`. The same slab
     /// gives the same bits on any number of threads, and those of [`Backprojector`] with the same projections.
     pub fn run(&mut self, queue: &Queue, sinograms: &[f32], slices: &mut [f32]) -> Result<(), AcceleratorError> {
+        self.run_while(queue, sinograms, slices, || true)
+    }
+
+    /// The same; `go_on` is asked before every 16 projections, and where it says no the slices are not to be used.
+    pub fn run_while(
+        &mut self,
+        queue: &Queue,
+        sinograms: &[f32],
+        slices: &mut [f32],
+        go_on: impl Fn() -> bool,
+    ) -> Result<(), AcceleratorError> {
         AcceleratorError::expect_len("the sinograms' number of values", sinograms.len(), self.sinogram_len())?;
         AcceleratorError::expect_len("the slices' number of values", slices.len(), self.slices_len())?;
         self.backprojector.reset(queue)?;
         let size = self.config.columns * BLOCK_ROWS;
         for (number, batch) in sinograms.chunks(BATCH_ANGLES * size).enumerate() {
+            if !go_on() {
+                return Ok(());
+            }
             let first = number * BATCH_ANGLES;
             let angles = first..first + batch.len() / size;
             let weights = self.config.weights.get(angles.clone()).unwrap_or(&[]);

@@ -3,6 +3,9 @@
 //!
 //! Adding and subtracting the same value leaves a rounding error behind, so that everything is summed anew from the
 //! projections at hand once as many were subtracted as there are: no drift, for at most twice the work.
+//!
+//! The same projections serve where nothing is driven out ([`SlidingWindow::keep`]): slices that move are summed anew from
+//! them.
 
 use super::Backprojector;
 use crate::accelerator::AcceleratorError;
@@ -20,9 +23,10 @@ pub struct SlidingWindow {
 }
 
 impl SlidingWindow {
-    /// Room for `projections` of `rows`×`columns` within `span_deg` (180 as a rule); everything is allocated here.
+    /// Room for `projections` of `rows`×`columns` within `span_deg` (180 as a rule; infinite: whatever there is room for);
+    /// everything is allocated here.
     pub fn new(rows: usize, columns: usize, projections: usize, span_deg: f64) -> Result<Self, AcceleratorError> {
-        if projections < 1 || !(span_deg > 0.0 && span_deg.is_finite()) {
+        if projections < 1 || span_deg.is_nan() || span_deg <= 0.0 {
             return Err(AcceleratorError::Value {
                 name: "sliding window",
                 value: format!("{projections} projections over {span_deg} degrees"),
@@ -50,6 +54,11 @@ impl SlidingWindow {
         self.count
     }
 
+    /// Whether it can keep another one without forgetting any.
+    pub fn has_room(&self) -> bool {
+        self.count < self.angles_deg.len()
+    }
+
     /// Adds a projection to the slices and takes away those that are `span_deg` or more from it, and the oldest where
     /// there is no room. Nothing is allocated.
     pub fn push(
@@ -70,14 +79,45 @@ impl SlidingWindow {
             self.count -= 1;
             self.subtracted += 1;
         }
-        let place = (self.first + self.count) % room;
-        self.values[place * self.pixels..][..self.pixels].copy_from_slice(projection);
-        self.angles_deg[place] = angle_deg;
-        self.count += 1;
+        self.store(projection, angle_deg);
         if self.subtracted > self.count {
             return self.rebuild(queue, backprojector);
         }
         backprojector.push_values(queue, projection, angle_deg)
+    }
+
+    /// Keeps a projection whose slices are summed elsewhere, and forgets the oldest where there is no room. Nothing is
+    /// allocated.
+    pub fn keep(&mut self, projection: &[f32], angle_deg: f64) -> Result<(), AcceleratorError> {
+        AcceleratorError::expect_len("a projection's number of pixels", projection.len(), self.pixels)?;
+        if self.count == self.angles_deg.len() {
+            self.first = (self.first + 1) % self.angles_deg.len();
+            self.count -= 1;
+        }
+        self.store(projection, angle_deg);
+        Ok(())
+    }
+
+    fn store(&mut self, projection: &[f32], angle_deg: f64) {
+        let place = (self.first + self.count) % self.angles_deg.len();
+        self.values[place * self.pixels..][..self.pixels].copy_from_slice(projection);
+        self.angles_deg[place] = angle_deg;
+        self.count += 1;
+    }
+
+    /// Another span: what is further from the newest projection is forgotten. The slices follow with
+    /// [`SlidingWindow::rebuild`]. What is not a span above 0 changes nothing.
+    pub fn set_span(&mut self, span_deg: f64) {
+        if span_deg.is_nan() || span_deg <= 0.0 {
+            return;
+        }
+        self.span_deg = span_deg;
+        let room = self.angles_deg.len();
+        let newest = self.angles_deg[(self.first + self.count.max(1) - 1) % room];
+        while self.count > 1 && (newest - self.angles_deg[self.first]).abs() >= span_deg - 1e-6 {
+            self.first = (self.first + 1) % room;
+            self.count -= 1;
+        }
     }
 
     /// Sums the slices anew.

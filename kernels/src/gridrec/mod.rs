@@ -146,6 +146,16 @@ impl Gridrec {
     /// Reconstructs 16 slices from their line integrals, `[angle][column][16 rows]`, into `[16 slices][y][x]`, as
     /// [`crate::backprojector::SlabReconstructor`] does. The same slab gives the same bits on any number of threads.
     pub fn run(&mut self, sinograms: &[f32], slices: &mut [f32]) -> Result<(), Invalid> {
+        self.run_while(sinograms, slices, || true)
+    }
+
+    /// The same; `go_on` is asked before every two slices, and where it says no the slices are not to be used.
+    pub fn run_while(
+        &mut self,
+        sinograms: &[f32],
+        slices: &mut [f32],
+        go_on: impl Fn() -> bool + Sync,
+    ) -> Result<(), Invalid> {
         let (columns, angles) = (self.config.columns, self.config.angles_deg.len());
         let expected = angles * columns * BLOCK_ROWS;
         Invalid::expect_len("the sinograms' number of values", sinograms.len(), expected)?;
@@ -157,7 +167,9 @@ impl Gridrec {
         let mut threads = std::mem::take(&mut self.threads);
         let mut pairs: Vec<&mut [f32]> = slices.chunks_exact_mut(2 * columns * columns).collect();
         share(&mut threads, &mut pairs, |thread, pair, out| {
-            self.two(thread, &sinograms[2 * pair..], out)
+            if go_on() {
+                self.two(thread, &sinograms[2 * pair..], out);
+            }
         });
         self.threads = threads;
         Ok(())

@@ -5,6 +5,7 @@
 //! the whole turn is then that of whole projections over half of it, so every method that takes projections one by one
 //! takes these.
 
+use crate::backprojector::BLOCK_ROWS;
 use crate::invalid::Invalid;
 
 /// The wide detector of a scan.
@@ -77,6 +78,31 @@ impl HalfAcquisition {
             out.fill(0.0);
             let places = out[self.offset..].iter_mut().zip(row.iter().zip(&self.weights));
             places.for_each(|(place, (value, weight))| *place = weight * value);
+        }
+        Ok(())
+    }
+
+    /// The same for `[projection][column][16 rows]`, as slabs have them.
+    pub fn place_slab(&self, slab: &[f32], out: &mut [f32]) -> Result<(), Invalid> {
+        let size = self.columns * BLOCK_ROWS;
+        let count = slab.len().div_ceil(size);
+        Invalid::expect_len("the slab's number of values", slab.len(), count * size)?;
+        Invalid::expect_len(
+            "the wide slab's number of values",
+            out.len(),
+            count * self.wide * BLOCK_ROWS,
+        )?;
+        let wide = out.chunks_exact_mut(self.wide * BLOCK_ROWS);
+        for (projection, out) in slab.chunks_exact(size).zip(wide) {
+            out.fill(0.0);
+            let places = out[self.offset * BLOCK_ROWS..].chunks_exact_mut(BLOCK_ROWS);
+            let values = projection.chunks_exact(BLOCK_ROWS).zip(&self.weights);
+            for (places, (values, weight)) in places.zip(values) {
+                places
+                    .iter_mut()
+                    .zip(values)
+                    .for_each(|(place, value)| *place = weight * value);
+            }
         }
         Ok(())
     }

@@ -102,3 +102,26 @@ fn an_axis_off_the_detector_is_refused() {
     assert_eq!((half.wide_columns(), half.wide_axis_px()), (107, 53.0));
     assert!(half.place(&[0.0; 64], &mut [0.0; 106]).is_err() && half.stitch(&[0.0; 64 * 3]).is_err());
 }
+
+#[test]
+fn a_slab_is_placed_as_its_rows_are() {
+    let half = HalfAcquisition::new(20, 6.25).unwrap();
+    let (columns, wide) = (20, half.wide_columns());
+    let value = |projection: usize, column: usize, row: usize| (projection * 100 + column * 3 + row) as f32;
+    let mut slab = Vec::new();
+    for projection in 0..3 {
+        for column in 0..columns {
+            slab.extend((0..BLOCK_ROWS).map(|row| value(projection, column, row)));
+        }
+    }
+    let mut placed = vec![7.0; 3 * wide * BLOCK_ROWS];
+    half.place_slab(&slab, &mut placed).unwrap();
+    for row in [0, 9, 15] {
+        let rows: Vec<f32> = (0..3 * columns).map(|i| value(i / columns, i % columns, row)).collect();
+        let mut expected = vec![7.0; 3 * wide];
+        half.place(&rows, &mut expected).unwrap();
+        let found: Vec<f32> = placed[row..].iter().step_by(BLOCK_ROWS).copied().collect();
+        assert_eq!(found, expected);
+    }
+    assert!(half.place_slab(&slab[1..], &mut placed).is_err());
+}

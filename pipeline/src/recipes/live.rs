@@ -2,7 +2,7 @@
 //! Nothing waits for anything: a value is one atomic number, and a version that grows tells that something has changed.
 
 use serde::Serialize;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 /// States of a run in which parameters may change.
 pub const STATES: [&str; 2] = ["armed", "recording"];
@@ -21,8 +21,11 @@ pub struct LiveParameter {
     pub high: f64,
     /// whether it is a whole number
     pub whole: bool,
+    /// another parameter of the recipe, and the text that it has from when this one is set by hand
+    pub settles: Option<(&'static str, &'static str)>,
     value: AtomicU64,
     changed: AtomicU32,
+    by_hand: AtomicBool,
 }
 
 /// A parameter as the interface describes it.
@@ -87,9 +90,17 @@ impl LiveParameter {
             low: range.0,
             high: range.1,
             whole: false,
+            settles: None,
             value: AtomicU64::new(value.to_bits()),
             changed: AtomicU32::new(0),
+            by_hand: AtomicBool::new(false),
         }
+    }
+
+    /// Whoever sets it by hand has settled another parameter, too: an axis that was set is not searched any more.
+    pub fn settling(mut self, name: &'static str, text: &'static str) -> Self {
+        self.settles = Some((name, text));
+        self
     }
 
     /// A whole number.
@@ -146,9 +157,27 @@ impl LiveParameters {
                     .into(),
             });
         }
+        parameter.by_hand.store(true, SeqCst);
+        Ok(self.change(parameter, value))
+    }
+
+    fn change(&self, parameter: &LiveParameter, value: f64) -> u32 {
         parameter.value.store(value.to_bits(), SeqCst);
         parameter.changed.fetch_add(1, SeqCst);
-        Ok(self.version.fetch_add(1, SeqCst) + 1)
+        self.version.fetch_add(1, SeqCst) + 1
+    }
+
+    /// The recipe's own value of parameter `index`, kept within its limits; says whether it is taken: what was set by hand
+    /// stays.
+    pub fn adopt(&self, index: usize, value: f64) -> bool {
+        let Some(parameter) = self.list.get(index).filter(|p| !p.by_hand.load(SeqCst)) else {
+            return false;
+        };
+        let value = value.clamp(parameter.low, parameter.high);
+        if f64::from_bits(parameter.value.load(SeqCst)) != value {
+            self.change(parameter, value);
+        }
+        true
     }
 
     /// What there is.
@@ -178,7 +207,12 @@ impl LiveParameters {
             };
             (parameter.name.clone(), value)
         };
-        serde_json::Value::Object(changed.map(entry).collect())
+        let settled = |parameter: &LiveParameter| {
+            let (name, text) = parameter.settles.filter(|_| parameter.by_hand.load(SeqCst))?;
+            Some((name.to_string(), text.into()))
+        };
+        let settled = self.list.iter().filter_map(settled);
+        serde_json::Value::Object(changed.map(entry).chain(settled).collect())
     }
 }
 
@@ -209,5 +243,19 @@ mod tests {
             (live.get(row), live.version(), live.changed()),
             (7.0, 1, serde_json::json!({ "b.row": 7 }))
         );
+    }
+
+    #[test]
+    fn what_is_set_by_hand_is_not_taken_over_again() {
+        let mut live = LiveParameters::default();
+        let axis = live.add(LiveParameter::new("b.axis_px", "", "pixel", (0.0, 9.0), 4.0).settling("b.axis", "given"));
+        assert!(live.adopt(axis, 4.0) && live.version() == 0);
+        assert!(live.adopt(axis, 11.5));
+        assert_eq!((live.get(axis), live.version()), (9.0, 1));
+        assert_eq!(live.changed(), serde_json::json!({ "b.axis_px": 9.0 }));
+        assert_eq!(live.set("b.axis_px", 3.0), Ok(2));
+        assert!(!live.adopt(axis, 5.0));
+        let expected = serde_json::json!({ "b.axis_px": 3.0, "b.axis": "given" });
+        assert_eq!((live.get(axis), live.changed()), (3.0, expected));
     }
 }

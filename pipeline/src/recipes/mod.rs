@@ -5,6 +5,7 @@
 
 pub mod diffraction;
 pub(crate) mod fields;
+pub mod findings;
 pub mod live;
 pub mod tomography;
 
@@ -148,6 +149,8 @@ pub struct Prepared {
     pub parameters: serde_json::Value,
     /// what may change while the run records
     pub live: Arc<live::LiveParameters>,
+    /// what its operations find out about the run as a whole
+    pub found: Arc<findings::Findings>,
     /// what somebody should know before the first frame
     pub warnings: Vec<String>,
     /// what is left to do when the run is closed

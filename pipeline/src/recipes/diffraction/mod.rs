@@ -141,6 +141,7 @@ impl Technique for Diffraction {
             counters: Vec::new(),
             may_veto: false,
             live: Default::default(),
+            found: Default::default(),
             warnings: Vec::new(),
             afterwards: None,
             parameters: serde_json::Value::Null,

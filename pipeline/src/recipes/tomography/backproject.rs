@@ -1,11 +1,14 @@
 //! `backproject`: the ramp filter and the incremental back-projection of chosen slices.
 
 use super::super::{Batch, Operation, RecipeError, Setup, Snapshot};
-use super::half::{self, Widened};
+use super::axis::{self, Applied, AxisMode, AxisSearch};
+use super::moved::{Moved, oblique};
+use super::weights;
 use crate::config::ConfigError;
-use crate::recipes::live::{LiveParameter, LiveParameters};
-use frame::{Image, Shape};
-use kernels::{Backprojector, BackprojectorConfig, Filter, Plane, Queue};
+use crate::recipes::findings::Findings;
+use crate::recipes::live::LiveParameters;
+use frame::{Image, ResultLayout, Shape};
+use kernels::{Backprojector, BackprojectorConfig, Filter, HalfAcquisition, Plane, Queue, SlidingWindow};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -51,6 +54,13 @@ pub(super) struct BackprojectParameters {
     /// Rotation axis: column position in pixels, from the centre of column 0. The source's own where it says so,
     /// else the middle of the detector.
     pub rotation_axis_px: Option<f64>,
+    /// "given": the axis is as above. "auto": it is found in the projections as soon as they make half a turn, and applied
+    /// where its confidence suffices; "propose": found and told only. Set by hand while the run records, it stays.
+    pub axis: AxisMode,
+    /// Confidence from which "auto" applies it (0 to 1).
+    pub axis_confidence: f64,
+    /// First and last column that it is searched between; the middle half of the detector unless given.
+    pub axis_range_px: Option<[f64; 2]>,
     /// The axis lies near an edge of the detector and the sample turns by 360 degrees: slices are nearly twice as wide as
     /// the detector.
     pub half_acquisition: bool,
@@ -71,12 +81,28 @@ pub(super) struct BackprojectParameters {
     pub yz_at_px: Option<f64>,
     /// Whether to make the two vertical slices at all.
     pub vertical: bool,
+    /// Whether to make an oblique slice.
+    pub oblique: bool,
+    /// Its angle to the horizontal, degrees: 90 is along the rotation axis.
+    pub oblique_tilt_deg: f64,
+    /// Its angle about the rotation axis, degrees.
+    pub oblique_turn_deg: f64,
+    /// Its distance from the middle of the volume, pixels.
+    pub oblique_offset_px: f64,
+    /// Degrees of the last projections that live slices rest on, for samples that change: 180 as a rule. 0: on all.
+    pub window_deg: f64,
+    /// Memory for the last projections, MiB (0 to 1048576): slices that move are summed anew from them, and a window
+    /// takes them away again.
+    pub history_mib: usize,
 }
 
 impl Default for BackprojectParameters {
     fn default() -> Self {
         Self {
             rotation_axis_px: None,
+            axis: AxisMode::Given,
+            axis_confidence: axis::CONFIDENCE_MIN,
+            axis_range_px: None,
             half_acquisition: false,
             filter: Window::RamLak,
             start_deg: None,
@@ -86,6 +112,12 @@ impl Default for BackprojectParameters {
             xz_at_px: None,
             yz_at_px: None,
             vertical: true,
+            oblique: false,
+            oblique_tilt_deg: 45.0,
+            oblique_turn_deg: 0.0,
+            oblique_offset_px: 0.0,
+            window_deg: 0.0,
+            history_mib: 256,
         }
     }
 }
@@ -105,6 +137,27 @@ impl BackprojectParameters {
         finite("yz_at_px", self.yz_at_px)?;
         finite("start_deg", self.start_deg)?;
         finite("step_deg", self.step_deg)?;
+        finite("oblique_offset_px", Some(self.oblique_offset_px))?;
+        let within = |key: &str, value: f64, low: f64, high: f64| match (low..=high).contains(&value) {
+            true => Ok(()),
+            false => Err(ConfigError::value(
+                format!("recipe.{recipe}.{NAME}.{key}"),
+                value,
+                format!("allowed is {low} to {high}"),
+            )),
+        };
+        within("axis_confidence", self.axis_confidence, 0.0, 1.0)?;
+        within("oblique_tilt_deg", self.oblique_tilt_deg, -180.0, 180.0)?;
+        within("oblique_turn_deg", self.oblique_turn_deg, -360.0, 360.0)?;
+        within("window_deg", self.window_deg, 0.0, 360.0)?;
+        within("history_mib", self.history_mib as f64, 0.0, f64::from(1 << 20))?;
+        if self.half_acquisition && self.axis != AxisMode::Given {
+            return Err(ConfigError::value(
+                format!("recipe.{recipe}.{NAME}.axis"),
+                format!("{:?}", self.axis).to_lowercase(),
+                "the axis of a half acquisition is not searched: give rotation_axis_px and axis = \"given\"",
+            ));
+        }
         match (self.start_deg, self.step_deg) {
             (_, Some(0.0)) | (Some(_), None) => Err(ConfigError::value(
                 format!("recipe.{recipe}.{NAME}.step_deg"),
@@ -128,57 +181,23 @@ pub(super) struct Backproject {
     /// bits of the rotation axis, for what comes after the run
     axis: Arc<AtomicU64>,
     planned_deg: Vec<f64>,
-    widened: Option<Widened>,
+    half: Option<HalfAcquisition>,
     /// a projection as wide as it takes
     wide: Vec<f32>,
-    columns: usize,
-    planes: usize,
-    live: Live,
+    rows: usize,
+    width: usize,
+    /// of xz, the first vertical plane, and of the oblique one
+    xz_plane: usize,
+    oblique_plane: usize,
+    /// projections that slices are summed anew from, where there is room for any
+    history: Option<SlidingWindow>,
+    /// whether they are all that came
+    whole: bool,
+    moved: Moved,
     shared: Option<Arc<LiveParameters>>,
-}
-
-/// What may change while the run records: indices among the live parameters, and the values in force.
-struct Live {
-    /// not of a half acquisition, whose slices change their width with it
-    axis: Option<usize>,
-    row: Option<usize>,
-    /// xz and yz
-    vertical: Option<[usize; 2]>,
-    values: [f64; 4],
-    version: u32,
-}
-
-impl Live {
-    fn new(
-        parameters: &BackprojectParameters,
-        shape: Shape,
-        axis_px: f64,
-        rows: &[usize],
-        live: &mut LiveParameters,
-    ) -> Self {
-        let [columns, last_row] = [shape.columns as f64 - 1.0, shape.rows as f64 - 1.0];
-        let text = "column of the rotation axis; every slice begins again with the projections that come";
-        let axis = LiveParameter::new("backproject.rotation_axis_px", text, "pixel", (0.0, columns), axis_px);
-        let axis = (!parameters.half_acquisition).then(|| live.add(axis));
-        let first = rows.first().copied().unwrap_or(0) as f64;
-        let row = (rows.len() == 1).then(|| {
-            let text = "detector row of the slice xy";
-            live.add(LiveParameter::new("backproject.row", text, "pixel", (0.0, last_row), first).whole())
-        });
-        let at = [parameters.xz_at_px.unwrap_or(0.0), parameters.yz_at_px.unwrap_or(0.0)];
-        let vertical = parameters.vertical.then(|| {
-            let names = [("backproject.xz_at_px", at[0]), ("backproject.yz_at_px", at[1])];
-            let text = "distance of the vertical slice from the rotation axis";
-            names.map(|(name, value)| live.add(LiveParameter::new(name, text, "pixel", (-columns, columns), value)))
-        });
-        Self {
-            axis,
-            row,
-            vertical,
-            values: [axis_px, first, at[0], at[1]],
-            version: 0,
-        }
-    }
+    search: Option<AxisSearch>,
+    /// of the estimate, in the results
+    axis_index: Option<[usize; 2]>,
 }
 
 impl Backproject {
@@ -188,6 +207,7 @@ impl Backproject {
         planned_deg: &[f64],
         live: &mut LiveParameters,
         snapshot: &mut Snapshot,
+        layout: &mut ResultLayout,
     ) -> Result<Self, RecipeError> {
         let (stream, shape) = (setup.stream, setup.stream.shape);
         let middle = (shape.columns as f64 - 1.0) / 2.0;
@@ -218,17 +238,20 @@ impl Backproject {
             (None, rows) => rows.to_vec(),
             (Some(row), _) => return Err(setup.wrong(NAME, "row", row, "give row or rows, not both")),
         };
-        if parameters.half_acquisition && !half::goes_round(planned_deg) {
+        if parameters.half_acquisition && !weights::goes_round(planned_deg) {
             let expected = format!(
                 "the projections must go once round, at least {} degrees",
-                half::RANGE_DEG_MIN
+                weights::RANGE_DEG_MIN
             );
             return Err(setup.wrong(NAME, "half_acquisition", true, expected));
         }
-        let widened = parameters
+        let half = parameters
             .half_acquisition
-            .then(|| Widened::new(shape.columns, rotation_axis_px));
-        let width = widened.as_ref().map_or(shape.columns, |widened| widened.width);
+            .then(|| HalfAcquisition::new(shape.columns, rotation_axis_px));
+        let half = half
+            .transpose()
+            .map_err(|error| setup.wrong(NAME, "rotation_axis_px", rotation_axis_px, error.to_string()))?;
+        let width = half.as_ref().map_or(shape.columns, HalfAcquisition::wide_columns);
         let mut planes = Vec::new();
         let mut add = |plane, name: String, shape| {
             planes.push(plane);
@@ -271,11 +294,34 @@ impl Backproject {
                 upright,
             );
         }
-        let live = Live::new(parameters, shape, rotation_axis_px, &rows, live);
+        let [xz_plane, oblique_plane] = [rows.len(), rows.len() + if parameters.vertical { 2 } else { 0 }];
+        if parameters.oblique {
+            let (tilt, turn) = (parameters.oblique_tilt_deg, parameters.oblique_turn_deg);
+            let plane = oblique(tilt, turn, parameters.oblique_offset_px, shape.rows, width);
+            add(plane, "oblique".into(), square);
+        }
+        let projection_bytes = shape.rows * width * size_of::<f32>();
+        let room = ((parameters.history_mib << 20) / projection_bytes).min(stream.samples() as usize);
+        let window_deg_max = window_deg_max(planned_deg, room);
+        if parameters.window_deg > window_deg_max {
+            let expected = format!(
+                "history_mib = {} holds {room} projections of {} MiB, the last {window_deg_max} degrees",
+                parameters.history_mib,
+                projection_bytes.div_ceil(1 << 20)
+            );
+            return Err(setup.wrong(NAME, "window_deg", parameters.window_deg, expected));
+        }
+        let span_deg = span(parameters.window_deg);
+        let history = (room > 0).then(|| SlidingWindow::new(shape.rows, width, room, span_deg));
+        let moved = Moved::new(parameters, shape, rotation_axis_px, &rows, window_deg_max, live);
+        let search = search(setup, parameters, planned_deg, rotation_axis_px, &moved)?;
+        let axis_index = search
+            .as_ref()
+            .map(|_| [layout.scalar("axis", "pixel"), layout.scalar("axis_confidence", "")]);
         let config = BackprojectorConfig {
             rows: shape.rows,
             columns: width,
-            rotation_axis_px: widened.as_ref().map_or(rotation_axis_px, Widened::axis_px),
+            rotation_axis_px: half.as_ref().map_or(rotation_axis_px, HalfAcquisition::wide_axis_px),
             filter: parameters.filter.into(),
             planes,
         };
@@ -285,12 +331,18 @@ impl Backproject {
             rotation_axis_px,
             axis: Arc::new(AtomicU64::new(rotation_axis_px.to_bits())),
             planned_deg: planned_deg.to_vec(),
-            wide: vec![0.0; widened.as_ref().map_or(0, |widened| widened.width * shape.rows)],
-            widened,
-            columns: shape.columns,
-            planes: config.planes.len(),
-            live,
+            wide: vec![0.0; half.as_ref().map_or(0, |half| half.wide_columns() * shape.rows)],
+            half,
+            rows: shape.rows,
+            width,
+            xz_plane,
+            oblique_plane,
+            history: history.transpose().map_err(RecipeError::device(NAME))?,
+            whole: true,
+            moved,
             shared: None,
+            search,
+            axis_index,
         })
     }
 
@@ -305,52 +357,134 @@ impl Backproject {
 }
 
 impl Backproject {
-    /// Gives it the live parameters that it has added to.
-    pub(super) fn share(&mut self, live: &Arc<LiveParameters>) {
+    /// Gives it the live parameters that it has added to, and begins to search the axis where that is asked for.
+    pub(super) fn share(&mut self, live: &Arc<LiveParameters>, found: &Arc<Findings>) -> Result<(), RecipeError> {
         self.shared = Some(live.clone());
+        let failed = |reason| RecipeError::Frames {
+            operation: NAME,
+            reason,
+        };
+        self.search
+            .as_mut()
+            .map_or(Ok(()), |search| search.begin(live, found))
+            .map_err(failed)
     }
 
     /// Takes over what has been changed since the last batch.
     fn follow(&mut self, queue: &Queue) -> Result<(), RecipeError> {
-        let Some(shared) = &self.shared else { return Ok(()) };
+        let Some(shared) = self.shared.clone() else {
+            return Ok(());
+        };
         let version = shared.version();
-        if version == self.live.version {
+        if version == self.moved.version {
             return Ok(());
         }
-        self.live.version = version;
+        self.moved.version = version;
         let failed = RecipeError::device(NAME);
-        let [axis, row, xz, yz] = &mut self.live.values;
-        let changed = |index: usize, value: &mut f64| {
-            let now = shared.get(index);
-            let changed = now != *value;
-            *value = now;
-            changed
+        let (mut planes, mut begins_again) = (false, false);
+        if let Some(axis) = &mut self.moved.axis
+            && axis.follow(&shared)
+        {
+            self.axis.store(axis.value.to_bits(), Relaxed);
+            self.backprojector
+                .set_rotation_axis(queue, axis.value)
+                .map_err(&failed)?;
+            begins_again = true;
+        }
+        if let Some(window) = &mut self.moved.window
+            && window.follow(&shared)
+            && let Some(history) = &mut self.history
+        {
+            history.set_span(span(window.value));
+            // What a window has driven out does not come back.
+            self.whole &= window.value == 0.0;
+            begins_again = true;
+        }
+        let mut move_to = |plane: usize, to: Plane| {
+            planes = true;
+            self.backprojector.set_plane(queue, plane, to).map_err(&failed)
         };
-        if let Some(index) = self.live.axis
-            && changed(index, axis)
+        if let Some(row) = &mut self.moved.row
+            && row.follow(&shared)
         {
-            self.axis.store(axis.to_bits(), Relaxed);
-            self.backprojector.set_rotation_axis(queue, *axis).map_err(&failed)?;
+            let row = row.value as usize;
+            move_to(0, Plane::Horizontal { row })?;
         }
-        if let Some(index) = self.live.row
-            && changed(index, row)
-        {
-            let plane = Plane::Horizontal { row: *row as usize };
-            self.backprojector.set_plane(queue, 0, plane).map_err(&failed)?;
-        }
-        if let Some([along_x, along_y]) = self.live.vertical {
-            let first = self.planes - 2;
-            if changed(along_x, xz) {
-                let plane = Plane::VerticalXz { y_px: *xz };
-                self.backprojector.set_plane(queue, first, plane).map_err(&failed)?;
+        if let Some([xz, yz]) = &mut self.moved.vertical {
+            if xz.follow(&shared) {
+                move_to(self.xz_plane, Plane::VerticalXz { y_px: xz.value })?;
             }
-            if changed(along_y, yz) {
-                let plane = Plane::VerticalYz { x_px: *yz };
-                self.backprojector.set_plane(queue, first + 1, plane).map_err(&failed)?;
+            if yz.follow(&shared) {
+                move_to(self.xz_plane + 1, Plane::VerticalYz { x_px: yz.value })?;
             }
         }
-        Ok(())
+        if let Some(numbers) = &mut self.moved.oblique {
+            let changed = numbers
+                .iter_mut()
+                .fold(false, |any, number| number.follow(&shared) | any);
+            if changed {
+                let [tilt, turn, offset] = numbers.map(|number| number.value);
+                move_to(self.oblique_plane, oblique(tilt, turn, offset, self.rows, self.width))?;
+            }
+        }
+        // Where some projections are not kept, the planes that stay know more than what is kept.
+        let windowed = self.moved.window.is_some_and(|window| window.value > 0.0);
+        match &mut self.history {
+            Some(history) if begins_again || planes && (self.whole || windowed) => {
+                history.rebuild(queue, &mut self.backprojector).map_err(failed)
+            }
+            _ => Ok(()),
+        }
     }
+}
+
+/// Degrees that are kept for a window of so many; 0 is no window.
+fn span(window_deg: f64) -> f64 {
+    if window_deg > 0.0 { window_deg } else { f64::INFINITY }
+}
+
+/// Widest window that `room` projections hold, degrees; where steps are not known yet, any.
+fn window_deg_max(planned_deg: &[f64], room: usize) -> f64 {
+    let known: Vec<f64> = planned_deg.iter().copied().filter(|angle| angle.is_finite()).collect();
+    let (Some(first), Some(last)) = (known.first(), known.last()) else {
+        return if room > 0 { 360.0 } else { 0.0 };
+    };
+    if room >= known.len() {
+        return 360.0;
+    }
+    let step = (last - first).abs() / (known.len().max(2) - 1) as f64;
+    (room as f64 * step).min(360.0).floor()
+}
+
+/// The search for the axis, where one is asked for and possible.
+fn search(
+    setup: &Setup<'_>,
+    parameters: &BackprojectParameters,
+    planned_deg: &[f64],
+    given_px: f64,
+    moved: &Moved,
+) -> Result<Option<AxisSearch>, RecipeError> {
+    let (stream, mode) = (setup.stream, parameters.axis);
+    if mode == AxisMode::Given {
+        return Ok(None);
+    }
+    let words = format!("{mode:?}").to_lowercase();
+    if let Some(reason) = axis::too_few(stream.samples(), planned_deg) {
+        return Err(setup.wrong(NAME, "axis", words, reason));
+    }
+    let applied = Applied {
+        mode,
+        confidence_min: parameters.axis_confidence,
+        given_px,
+        parameter: moved.axis.map(|axis| axis.index),
+    };
+    let (range_px, shape) = (parameters.axis_range_px, stream.shape);
+    AxisSearch::new(shape.rows, shape.columns, stream.samples(), range_px, applied)
+        .map(Some)
+        .map_err(|error| match range_px {
+            Some(range) => setup.wrong(NAME, "axis_range_px", format!("{range:?}"), error.to_string()),
+            None => setup.wrong(NAME, "axis", words, error.to_string()),
+        })
 }
 
 impl Operation for Backproject {
@@ -364,6 +498,11 @@ impl Operation for Backproject {
             return Ok(());
         };
         let failed = RecipeError::device(NAME);
+        let invalid = |error: kernels::Invalid| RecipeError::Frames {
+            operation: NAME,
+            reason: error.to_string(),
+        };
+        let windowed = self.moved.window.is_some_and(|window| window.value > 0.0);
         let pixels = corrected.shape().pixels();
         let values = corrected.map(batch.queue).map_err(&failed)?;
         for (index, projection) in values.chunks_exact(pixels).enumerate() {
@@ -377,21 +516,39 @@ impl Operation for Backproject {
             let Some(angle_deg) = told.or(planned.filter(|angle| angle.is_finite())) else {
                 continue;
             };
-            let projection = match &self.widened {
+            if let Some(search) = &self.search {
+                search.push(projection, angle_deg).map_err(invalid)?;
+            }
+            let projection = match &self.half {
                 None => projection,
-                Some(widened) => {
-                    let rows = projection.chunks_exact(self.columns);
-                    for (row, out) in rows.zip(self.wide.chunks_exact_mut(widened.width)) {
-                        widened.apply(row, out);
-                    }
+                Some(half) => {
+                    half.place(projection, &mut self.wide).map_err(invalid)?;
                     &self.wide
                 }
             };
-            self.backprojector
-                .push_values(batch.queue, projection, angle_deg)
-                .map_err(&failed)?;
+            let (queue, backprojector) = (batch.queue, &mut self.backprojector);
+            match &mut self.history {
+                Some(history) if windowed => history.push(queue, backprojector, projection, angle_deg),
+                Some(history) => {
+                    self.whole &= history.has_room();
+                    history
+                        .keep(projection, angle_deg)
+                        .and_then(|()| backprojector.push_values(queue, projection, angle_deg))
+                }
+                None => backprojector.push_values(queue, projection, angle_deg),
+            }
+            .map_err(&failed)?;
         }
-        values.unmap().map_err(failed)
+        values.unmap().map_err(failed)?;
+        if let (Some(search), Some(places)) = (&self.search, self.axis_index) {
+            let estimate = search.estimate();
+            for result in batch.results.iter_mut().filter_map(Arc::get_mut) {
+                for (place, value) in places.into_iter().zip(estimate) {
+                    result.scalars[place] = value;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn snapshot(&mut self, queue: &Queue, snapshot: &mut Snapshot) -> Result<(), RecipeError> {
@@ -405,6 +562,10 @@ impl Operation for Backproject {
     }
 
     fn finish(&mut self, queue: &Queue) -> Result<(), RecipeError> {
+        if let Some(search) = &self.search {
+            search.finish();
+        }
+        self.follow(queue)?;
         self.backprojector.flush(queue).map_err(RecipeError::device(NAME))
     }
 }

@@ -1,14 +1,22 @@
 //! `correct`: the mean dark and the mean flat of the scan (or of files), then `-ln((raw - dark) / (flat - dark))`.
+//!
+//! Flats and darks that were taken at several moments: live a projection is divided by the last ones before it, as nobody
+//! knows the next ones yet; in the volume by those of its own moment, on the line between the ones around it.
 
 use super::super::{Batch, Operation, RecipeError, Setup, Snapshot, fields};
 use crate::config::ConfigError;
 use frame::{FrameKind, PixelMask, ResultLayout};
-use kernels::{Correction, CorrectionConfig, Padding, Paganin, PaganinConfig, Queue};
+use kernels::{
+    Correction, CorrectionConfig, Invalid, Padding, Paganin, PaganinConfig, Queue, TimedFlats, ZingerMethod, Zingers,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 const NAME: &str = "correct";
+/// Frames whose moments are nearer than this are of one moment.
+const SAME_MOMENT: f64 = 0.25;
 
 /// `[recipe.NAME.correct]` of tomography
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -24,6 +32,11 @@ pub(super) struct CorrectParameters {
     pub flat_field: bool,
     /// Take the minus logarithm: transmissions become line integrals of the attenuation.
     pub minus_log: bool,
+    /// Where darks or flats were taken at several moments of the scan, the volume takes those of each projection's own
+    /// moment, on the line between the ones around it. Without it, the mean of all.
+    pub interpolate: bool,
+    /// Bright specks in projections, which are replaced; none are looked for unless it is given.
+    pub zingers: Option<ZingerParameters>,
     /// Phase retrieval after Paganin, of projections taken at a distance; none unless it is given.
     pub phase: Option<PhaseParameters>,
     /// Smallest transmission whose logarithm is taken (above 0, below 1).
@@ -38,6 +51,8 @@ impl Default for CorrectParameters {
             flat: None,
             flat_field: true,
             minus_log: true,
+            interpolate: true,
+            zingers: None,
             phase: None,
             clip_transmission: 1e-6,
         }
@@ -58,6 +73,53 @@ pub(super) struct PhaseParameters {
     pub delta_beta: f64,
 }
 
+/// What a zinger stands out from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Around {
+    /// the mean of the eight pixels `size_px` away, by a share of it
+    Mean,
+    /// the median of the 3×3 pixels around it
+    Median,
+}
+
+/// `[recipe.NAME.correct.zingers]` of tomography
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ZingerParameters {
+    /// "mean" or "median": what a pixel is compared with, and replaced by.
+    pub method: Around,
+    /// How much brighter: of "mean" a share of it, of "median" a transmission (above 0).
+    pub threshold: f64,
+    /// Size of a zinger for "mean", pixels (1 to 64).
+    pub size_px: usize,
+}
+
+impl Default for ZingerParameters {
+    fn default() -> Self {
+        Self {
+            method: Around::Mean,
+            threshold: 0.1,
+            size_px: 2,
+        }
+    }
+}
+
+impl ZingerParameters {
+    fn zingers(&self, rows: usize, columns: usize) -> Result<Zingers, Invalid> {
+        let method = match self.method {
+            Around::Mean => ZingerMethod::Mean {
+                threshold: self.threshold,
+                size: self.size_px,
+            },
+            Around::Median => ZingerMethod::Median {
+                threshold: self.threshold,
+            },
+        };
+        Zingers::new(&method, rows, columns)
+    }
+}
+
 impl CorrectParameters {
     pub(super) fn check(&self, recipe: &str) -> Result<(), ConfigError> {
         if !(self.clip_transmission > 1e-30 && self.clip_transmission < 1.0) {
@@ -66,6 +128,15 @@ impl CorrectParameters {
                 key,
                 self.clip_transmission,
                 "allowed is above 1e-30 and below 1",
+            ));
+        }
+        let zingers = self.zingers.as_ref().map(|zingers| zingers.zingers(1, 1));
+        if let Some(Err(error)) = zingers {
+            let key = format!("recipe.{recipe}.correct.zingers");
+            return Err(ConfigError::value(
+                key,
+                format!("{:?}", self.zingers),
+                error.to_string(),
             ));
         }
         Ok(())
@@ -84,6 +155,11 @@ impl Mean {
             sum: vec![0.0; pixels],
             frames: 0,
         }
+    }
+
+    fn forget(&mut self) {
+        self.sum.fill(0.0);
+        self.frames = 0;
     }
 
     fn add(&mut self, values: &[f32]) {
@@ -126,6 +202,59 @@ fn paganin(setup: &Setup<'_>, parameters: &CorrectParameters, phase: &PhaseParam
     Paganin::new(&config).map_err(|error| setup.wrong(NAME, "phase", format!("{phase:?}"), error.to_string()))
 }
 
+/// Darks and flats by the moment that they were taken at.
+struct Timed {
+    darks: TimedFlats,
+    flats: TimedFlats,
+    /// moment of the batch that comes next
+    moment: f64,
+}
+
+fn refused(error: Invalid) -> RecipeError {
+    RecipeError::Frames {
+        operation: NAME,
+        reason: error.to_string(),
+    }
+}
+
+/// What is done on the host, behind the device's correction.
+struct OnHost {
+    zingers: Option<Zingers>,
+    phase: Option<Paganin>,
+    minus_log: bool,
+    clip: f32,
+    /// pixels without a valid transmission that the device did not count
+    emptied: u64,
+}
+
+impl OnHost {
+    fn anything(&self) -> bool {
+        self.zingers.is_some() || self.phase.is_some()
+    }
+
+    /// Replaces zingers, retrieves the phase, and takes the logarithm; says how many zingers there were.
+    fn finish(&mut self, projection: &mut [f32]) -> Result<usize, Invalid> {
+        let zingers = match &mut self.zingers {
+            Some(zingers) => zingers.run(projection)?,
+            None => 0,
+        };
+        match &mut self.phase {
+            Some(phase) if self.minus_log => phase.run(projection)?,
+            Some(phase) => phase.filter(projection)?,
+            None if self.minus_log => {
+                for value in projection {
+                    // As on the device: what has no logarithm counts as empty.
+                    let valid = *value > 0.0;
+                    *value = if valid { -value.max(self.clip).ln() } else { 0.0 };
+                    self.emptied += u64::from(!valid);
+                }
+            }
+            None => {}
+        }
+        Ok(zingers)
+    }
+}
+
 /// The operation.
 pub(super) struct Correct {
     parameters: CorrectParameters,
@@ -136,8 +265,12 @@ pub(super) struct Correct {
     dark: Vec<f32>,
     flat: Vec<f32>,
     ready: bool,
-    phase: Option<Paganin>,
+    /// whether flats and darks have come since the last projection
+    darks_or_flats_again: [bool; 2],
+    on_host: OnHost,
+    timed: Option<Timed>,
     invalid_index: usize,
+    zingers_index: Option<usize>,
 }
 
 impl Correct {
@@ -179,10 +312,11 @@ impl Correct {
             .map_err(RecipeError::device(NAME))
         };
         let raw = correction(&CorrectionConfig::default(), &PixelMask::none(stream.shape))?;
+        let on_host = parameters.phase.is_some() || parameters.zingers.is_some();
         let config = CorrectionConfig {
-            // Phase retrieval takes transmissions, and the logarithm itself; a bad pixel is an empty one.
-            minus_log: parameters.minus_log && parameters.phase.is_none(),
-            fill: if parameters.phase.is_some() { 1.0 } else { 0.0 },
+            // Zingers and phase retrieval take transmissions, the logarithm comes after them; a bad pixel is an empty one.
+            minus_log: parameters.minus_log && !on_host,
+            fill: if on_host { 1.0 } else { 0.0 },
             clip_epsilon: parameters.clip_transmission,
             ..CorrectionConfig::default()
         };
@@ -190,8 +324,20 @@ impl Correct {
             .phase
             .as_ref()
             .map(|phase| paganin(setup, &parameters, phase));
+        let zingers = parameters.zingers.as_ref().map(|zingers| {
+            zingers
+                .zingers(stream.shape.rows, stream.shape.columns)
+                .map_err(|error| setup.wrong(NAME, "zingers", format!("{zingers:?}"), error.to_string()))
+        });
         Ok(Self {
-            phase: phase.transpose()?,
+            on_host: OnHost {
+                zingers: zingers.transpose()?,
+                phase: phase.transpose()?,
+                minus_log: parameters.minus_log,
+                clip: parameters.clip_transmission,
+                emptied: 0,
+            },
+            timed: None,
             raw,
             transmission: correction(&config, mask)?,
             darks: Mean::new(pixels),
@@ -199,15 +345,55 @@ impl Correct {
             dark,
             flat,
             ready: false,
+            darks_or_flats_again: [false; 2],
             invalid_index: layout.scalar("invalid_pixels", ""),
+            zingers_index: parameters.zingers.as_ref().map(|_| layout.scalar("zingers", "")),
             parameters,
         })
     }
 
-    /// Fixes dark and flat when the first projection comes.
+    /// From now on frames are told the moment that they were taken at ([`Self::at`]).
+    pub(super) fn keep_times(&mut self) {
+        let pixels = self.darks.sum.len();
+        self.timed = Some(Timed {
+            darks: TimedFlats::new(pixels),
+            flats: TimedFlats::new(pixels),
+            moment: 0.0,
+        });
+    }
+
+    /// The moment that the next batch was taken at, where times are kept.
+    pub(super) fn at(&mut self, moment: f64) {
+        if let Some(timed) = &mut self.timed {
+            timed.moment = moment;
+        }
+    }
+
+    /// Pixels without a valid transmission since the last call that the batches' own counts lack.
+    pub(super) fn take_emptied(&mut self) -> u64 {
+        std::mem::take(&mut self.on_host.emptied)
+    }
+
+    /// Dark and flat of the next batch's moment, where there are any.
+    fn interpolate(&mut self) -> Result<(), RecipeError> {
+        let Some(timed) = &self.timed else { return Ok(()) };
+        let pixels = self.darks.sum.len();
+        for (fields, field) in [(&timed.darks, &mut self.dark), (&timed.flats, &mut self.flat)] {
+            if fields.moments().next().is_some() {
+                field.resize(pixels, 0.0);
+                fields.at(timed.moment, field).map_err(refused)?;
+            }
+        }
+        self.ready = false;
+        Ok(())
+    }
+
+    /// Fixes dark and flat when the first projection comes, and the first after others.
     fn set_fields(&mut self, queue: &Queue) -> Result<(), RecipeError> {
-        self.darks.write(&mut self.dark);
-        self.flats.write(&mut self.flat);
+        if self.timed.is_none() {
+            self.darks.write(&mut self.dark);
+            self.flats.write(&mut self.flat);
+        }
         if self.parameters.flat_field && self.flat.is_empty() {
             let reason = "every flat of the scan was lost; take it again, or name a file in correct.flat".into();
             return Err(RecipeError::Frames {
@@ -235,17 +421,30 @@ impl Operation for Correct {
         if matches!(batch.kind, FrameKind::Dark | FrameKind::Flat) {
             let counts = self.raw.run(batch.queue, batch.frames).map_err(&failed)?;
             let values = counts.map(batch.queue).map_err(&failed)?;
-            let mean = if batch.kind == FrameKind::Dark {
-                &mut self.darks
-            } else {
-                &mut self.flats
-            };
+            let dark = batch.kind == FrameKind::Dark;
+            let mean = if dark { &mut self.darks } else { &mut self.flats };
+            // Those behind projections take the place of those before.
+            if self.ready {
+                self.ready = false;
+                self.darks_or_flats_again = [false; 2];
+            }
+            if !std::mem::replace(&mut self.darks_or_flats_again[usize::from(dark)], true) {
+                mean.forget();
+            }
             mean.add(&values);
+            let kept = self.timed.as_mut().map(|timed| {
+                let fields = if dark { &mut timed.darks } else { &mut timed.flats };
+                values
+                    .chunks_exact(mean.sum.len())
+                    .try_for_each(|frame| fields.add(timed.moment, SAME_MOMENT, frame))
+            });
+            kept.transpose().map_err(refused)?;
             return values.unmap().map_err(&failed);
         }
         if batch.kind == FrameKind::Invalid {
             return Ok(());
         }
+        self.interpolate()?;
         if !self.ready {
             self.set_fields(batch.queue)?;
         }
@@ -256,19 +455,18 @@ impl Operation for Correct {
                 result.scalars[self.invalid_index] = f64::from(invalid);
             }
         }
-        if let Some(phase) = &mut self.phase {
+        if self.on_host.anything() {
             let pixels = corrected.shape().pixels();
             let mut values = corrected.map(batch.queue).map_err(&failed)?;
-            for projection in values.chunks_exact_mut(pixels) {
-                let done = if self.parameters.minus_log {
-                    phase.run(projection)
-                } else {
-                    phase.filter(projection)
-                };
-                done.map_err(|error| RecipeError::Frames {
-                    operation: NAME,
-                    reason: error.to_string(),
-                })?;
+            for (index, projection) in values.chunks_exact_mut(pixels).enumerate() {
+                let emptied = self.on_host.emptied;
+                let zingers = self.on_host.finish(projection).map_err(refused)?;
+                if let Some(result) = batch.results.get_mut(index).and_then(Arc::get_mut) {
+                    result.scalars[self.invalid_index] += (self.on_host.emptied - emptied) as f64;
+                    if let Some(place) = self.zingers_index {
+                        result.scalars[place] = zingers as f64;
+                    }
+                }
             }
             values.unmap().map_err(&failed)?;
         }

@@ -4,13 +4,18 @@
 //! Frames come in order to one owner (see [`super::Technique::ordered`]), so a slice has the same bits whether
 //! projections overtook each other on the way or not.
 
+mod axis;
 mod backproject;
 mod correct;
-mod half;
+mod methods;
+mod moved;
+mod plan;
 mod projections;
+mod stripes;
 mod volume;
 mod weights;
 
+use super::findings::Findings;
 use super::live::LiveParameters;
 use super::{Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
 use crate::afterwards::Afterwards;
@@ -103,9 +108,10 @@ impl Technique for Tomography {
         let half_acquisition = backproject.half_acquisition;
         let correct = Correct::new(setup, correct, &mask, &mut layout)?;
         let mut live = LiveParameters::default();
-        let mut backproject = Backproject::new(setup, &backproject, &planned_deg, &mut live, &mut snapshot)?;
-        let live = Arc::new(live);
-        backproject.share(&live);
+        let mut backproject =
+            Backproject::new(setup, &backproject, &planned_deg, &mut live, &mut snapshot, &mut layout)?;
+        let (live, found) = (Arc::new(live), Arc::new(Findings::default()));
+        backproject.share(&live, &found)?;
         let volume_used = serde_json::json!(volume);
         let afterwards = volume.map(|parameters| {
             Volume::new(VolumeSetup {
@@ -141,6 +147,7 @@ impl Technique for Tomography {
             may_veto: false,
             parameters,
             live,
+            found,
             warnings,
             afterwards,
         })

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! for as many rows as the memory holds:        a pass
-//!     every projection: read, correct, keep these rows            sinograms [row][projection][column]
-//!     16 rows at a time: filter, back-project, write              a slab
+//!     every projection: read, correct, keep these rows            slabs [projection][column][16 rows]
+//!     16 rows at a time: remove stripes, reconstruct, write       a slab [16 slices][y][x]
 //! ```
 //!
 //! Projections are taken in the order of frames, as they were live, so that the same files and parameters give the same
@@ -12,15 +12,17 @@
 
 use super::super::{RecipeError, Setup};
 use super::correct::CorrectParameters;
-use super::half::Widened;
-use super::projections::{self, Projections};
-use super::weights;
+use super::methods::{self, Job, Method, Reconstructor};
+use super::plan::{Plan, Size, cores};
+use super::projections::{self, Moments, Projections};
+use super::stripes::{self, Stripes};
+use super::weights::Came;
 use crate::afterwards::{Afterwards, AfterwardsError, Place};
 use crate::config::{ConfigError, RecipeConfig};
 use crate::storage::{self, RunEnd, RunInfo, SLAB_SLICES, VolumeConfig, VolumeFormat, VolumeWriter};
 use driver::source::FrameSource;
 use frame::{FrameKind, PixelMask, Shape, StreamDescription};
-use kernels::{Backprojector, BackprojectorConfig, Filter, Plane};
+use kernels::{Accelerator, Filter, HalfAcquisition, Invalid, StripeMethod};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -37,6 +39,22 @@ const INVALID_SHARE: f64 = 0.01;
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct VolumeParameters {
+    /// "backprojection", "gridrec", "sirt", "cgls", "sloped" (equally sloped tomography, whose angles must be planned for it),
+    /// or "auto": back-projection, or gridrec where it is faster.
+    pub method: Method,
+    /// Projections from which "auto" is gridrec, instead of what was measured on a CPU.
+    pub gridrec_from: Option<usize>,
+    /// Iterations of "sirt" (100 unless given) and "cgls" (10), the most of "sloped" (100); 1 to 10000.
+    pub iterations: Option<usize>,
+    /// Whether "sirt" and "sloped" let nothing be below zero; "sloped" does unless told otherwise.
+    pub nonnegative: Option<bool>,
+    /// "sloped" ends when its error falls by less than this share in an iteration (0 to 1).
+    pub flat: f64,
+    /// Radius about the axis that holds the sample, pixels, for "sloped"; half of the detector unless given.
+    pub support_px: Option<f64>,
+    /// Against rings: methods that remove stripes from sinograms, one after the other. Each blurs a little: none unless
+    /// given.
+    pub stripes: Vec<Stripes>,
     /// Memory that the volume may take, MiB (128 to 1048576), beside the run's ring: the less, the more often the
     /// projections are read.
     pub memory_mib: usize,
@@ -56,6 +74,13 @@ pub(super) struct VolumeParameters {
 impl Default for VolumeParameters {
     fn default() -> Self {
         Self {
+            method: Method::Backprojection,
+            gridrec_from: None,
+            iterations: None,
+            nonnegative: None,
+            flat: 0.01,
+            support_px: None,
+            stripes: Vec::new(),
             memory_mib: 2048,
             format: VolumeFormat::F32,
             range: None,
@@ -79,6 +104,27 @@ impl VolumeParameters {
         within("memory_mib", self.memory_mib, 128, 1 << 20)?;
         within("levels", self.levels, 0, 4)?;
         within("preview", self.preview, 0, 512)?;
+        within("iterations", self.iterations.unwrap_or(1), 1, 10_000)?;
+        let wrong = |key: &str, value: String, expected: &str| {
+            Err(ConfigError::value(
+                format!("recipe.{recipe}.{NAME}.{key}"),
+                value,
+                expected,
+            ))
+        };
+        if !(0.0..=1.0).contains(&self.flat) {
+            return wrong("flat", self.flat.to_string(), "allowed is 0 to 1");
+        }
+        if let Some(support) = self.support_px
+            && !(support > 0.0 && support.is_finite())
+        {
+            return wrong("support_px", support.to_string(), "a number of pixels above 0");
+        }
+        for (number, stripes) in self.stripes.iter().enumerate() {
+            if let Err(expected) = stripes.method() {
+                return wrong(&format!("stripes[{number}]"), format!("{stripes:?}"), &expected);
+            }
+        }
         let key = format!("recipe.{recipe}.{NAME}.range");
         match (self.format, self.range) {
             (VolumeFormat::U16, None) => {
@@ -94,58 +140,24 @@ impl VolumeParameters {
     }
 }
 
-/// How the volume fits its memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Plan {
-    rows_per_pass: usize,
-    passes: usize,
-    bytes: usize,
+/// When darks and flats were taken, where that makes a difference.
+fn moments_of(kinds: &[FrameKind], correct: &CorrectParameters) -> Option<Moments> {
+    let moments = correct.interpolate.then(|| Moments::of(kinds));
+    moments.filter(Moments::several)
 }
 
-/// What a device's compiler and runtime take on top, as seen with PoCL: 50 to 70 MiB.
-const RUNTIME_BYTES: usize = 72 << 20;
-
-/// Bytes of a slab: sums (twice, where the runtime keeps a copy of its own), their copy for the file and its 16-bit form,
-/// and filtered projections.
-fn slab_bytes(columns: usize) -> usize {
-    let points = columns * columns * SLAB_SLICES;
-    let filtered = 16 * (columns + 3) * SLAB_SLICES * 4;
-    points * (4 + 4 + 4 + 2) + filtered
+/// The wide detector of a half acquisition.
+fn half(half_acquisition: bool, columns: usize, axis_px: f64) -> Result<Option<HalfAcquisition>, Invalid> {
+    half_acquisition
+        .then(|| HalfAcquisition::new(columns, axis_px))
+        .transpose()
 }
 
-fn plan(
-    memory_bytes: usize,
-    stream: &StreamDescription,
-    projections: usize,
-    width: usize,
-    preview: usize,
-    phase: bool,
-) -> Result<Plan, String> {
-    let Shape { rows, columns } = stream.shape;
-    let fixed = projections::memory_bytes(stream, phase) + slab_bytes(width) + preview.pow(3) * 4 + RUNTIME_BYTES;
-    let row = projections * columns * 4;
-    let least = fixed + SLAB_SLICES.min(rows) * row;
-    if least > memory_bytes {
-        return Err(format!(
-            "{projections} projections of {rows}x{columns} pixels need at least {} MiB",
-            least.div_ceil(1 << 20)
-        ));
+fn frames(reason: String) -> RecipeError {
+    RecipeError::Frames {
+        operation: NAME,
+        reason,
     }
-    let room = (memory_bytes - fixed) / row.max(1);
-    let rows_per_pass = if room >= rows {
-        rows
-    } else {
-        room / SLAB_SLICES * SLAB_SLICES
-    };
-    Ok(Plan {
-        rows_per_pass,
-        passes: rows.div_ceil(rows_per_pass),
-        bytes: fixed + rows_per_pass * row,
-    })
-}
-
-fn widened(half_acquisition: bool, columns: usize, axis_px: f64) -> Option<Widened> {
-    half_acquisition.then(|| Widened::new(columns, axis_px))
 }
 
 /// What is left to do when the run is closed.
@@ -179,20 +191,44 @@ pub(super) struct VolumeSetup<'a> {
 impl Volume {
     /// Checks that it will fit its memory.
     pub(super) fn new(from: VolumeSetup<'_>) -> Result<Self, RecipeError> {
-        let setup = from.setup;
-        let memory_bytes = from.parameters.memory_mib << 20;
+        let (setup, parameters) = (from.setup, &from.parameters);
         let axis_px = f64::from_bits(from.axis.load(Relaxed));
         let columns = setup.stream.shape.columns;
-        let width = widened(from.half_acquisition, columns, axis_px).map_or(columns, |widened| widened.width);
-        plan(
-            memory_bytes,
-            setup.stream,
-            setup.stream.samples() as usize,
+        let wide = half(from.half_acquisition, columns, axis_px).map_err(|error| frames(error.to_string()))?;
+        let samples = setup.stream.samples() as usize;
+        let width = wide.map_or(columns, |half| half.wide_columns());
+        let method = parameters
+            .method
+            .chosen(setup.accelerator, width, samples, parameters.gridrec_from);
+        let wrong = |expected: String| Err(setup.wrong(NAME, "method", format!("{:?}", method.name()), expected));
+        if from.half_acquisition && !method.linear() {
+            return wrong("a half acquisition takes backprojection or gridrec".into());
+        }
+        let known: Vec<f64> = from
+            .planned_deg
+            .iter()
+            .copied()
+            .filter(|angle| angle.is_finite())
+            .collect();
+        if method == Method::Sloped
+            && known.len() == samples
+            && let Err(expected) = methods::lines(&known, samples)
+        {
+            return wrong(expected);
+        }
+        let size = Size {
+            stream: setup.stream,
+            projections: samples,
             width,
-            from.parameters.preview,
-            from.correct.phase.is_some(),
-        )
-        .map_err(|expected| setup.wrong(NAME, "memory_mib", from.parameters.memory_mib, expected))?;
+            preview: parameters.preview,
+            phase: from.correct.phase.is_some(),
+            moments: moments_of(&setup.stream.kinds, &from.correct).map_or(0, |moments| moments.count()),
+            method,
+            stripes: !parameters.stripes.is_empty(),
+            cores: cores(),
+        };
+        size.plan(parameters.memory_mib << 20)
+            .map_err(|expected| setup.wrong(NAME, "memory_mib", parameters.memory_mib, expected))?;
         Ok(Self {
             parameters: from.parameters,
             recipe: setup.recipe.into(),
@@ -205,74 +241,6 @@ impl Volume {
             axis: from.axis,
             planned_deg: from.planned_deg,
         })
-    }
-}
-
-/// The projections that came: their places among all projections in the file, angles and weights.
-struct Came {
-    angles_deg: Vec<f64>,
-    weights: Vec<f32>,
-    /// by number among the stored projections: whether it has an angle and is used
-    used: Vec<bool>,
-    missing: usize,
-    without_angle: usize,
-    widest_deg: f64,
-}
-
-impl Came {
-    fn new(kinds: &[FrameKind], angles_deg: &[f64], planned_deg: &[f64], turn_deg: f64) -> Self {
-        let angle = |frame: usize| {
-            let told = angles_deg.get(frame).copied().filter(|angle| angle.is_finite());
-            told.unwrap_or_else(|| planned_deg.get(frame).copied().unwrap_or(f64::NAN))
-        };
-        let (mut came, mut missing, mut used, mut without_angle) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        for (frame, kind) in kinds.iter().enumerate() {
-            let angle = angle(frame);
-            match kind {
-                FrameKind::Sample => {
-                    used.push(angle.is_finite());
-                    if angle.is_finite() {
-                        came.push(angle);
-                    } else {
-                        without_angle += 1;
-                    }
-                }
-                // A dark or a flat that was lost has no angle.
-                FrameKind::Invalid if angle.is_finite() => missing.push(angle),
-                _ => {}
-            }
-        }
-        let (weights, widest_deg) = weights::weights(&came, &missing, turn_deg);
-        // The slices are divided by the number of projections; their weights are to have that sum.
-        let scale = came.len() as f64 / weights.iter().sum::<f64>().max(1.0);
-        Self {
-            weights: weights.iter().map(|weight| (weight * scale) as f32).collect(),
-            missing: missing.len(),
-            angles_deg: came,
-            used,
-            without_angle,
-            widest_deg,
-        }
-    }
-
-    /// What somebody should know.
-    fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.missing > 0 {
-            warnings.push(format!(
-                "{} of {} projections are missing: their share went to their neighbours in angle, the widest gap is {:.3} degrees",
-                self.missing,
-                self.missing + self.used.len(),
-                self.widest_deg
-            ));
-        }
-        if self.without_angle > 0 {
-            warnings.push(format!(
-                "{} projections have no angle and were left out",
-                self.without_angle
-            ));
-        }
-        warnings
     }
 }
 
@@ -297,20 +265,30 @@ impl Afterwards for Volume {
         );
         let axis_px = f64::from_bits(self.axis.load(Relaxed));
         let columns = stream.shape.columns;
-        let widened = widened(self.half_acquisition, columns, axis_px);
-        let width = widened.as_ref().map_or(columns, |widened| widened.width);
-        let plan = plan(
-            self.parameters.memory_mib << 20,
-            &stream,
-            came.angles_deg.len(),
+        let half = half(self.half_acquisition, columns, axis_px).map_err(|error| frames(error.to_string()))?;
+        let width = half.as_ref().map_or(columns, HalfAcquisition::wide_columns);
+        let (mut job, lines) = self.job(place.accelerator, &came, width)?;
+        job.axis_px = half.as_ref().map_or(axis_px, HalfAcquisition::wide_axis_px);
+        let moments = moments_of(&kinds, &self.correct);
+        let size = Size {
+            stream: &stream,
+            projections: came.angles_deg.len(),
             width,
-            self.parameters.preview,
-            self.correct.phase.is_some(),
-        )
-        .map_err(AfterwardsError::Memory)?;
+            preview: self.parameters.preview,
+            phase: self.correct.phase.is_some(),
+            moments: moments.as_ref().map_or(0, Moments::count),
+            method: job.method,
+            stripes: !self.parameters.stripes.is_empty(),
+            cores: cores(),
+        };
+        let (plan, threads) = size
+            .plan(self.parameters.memory_mib << 20)
+            .map_err(AfterwardsError::Memory)?;
+        (job.threads, job.lines) = (threads, lines);
         let mut info = place.info.clone();
         info.parameters = json!({
-            "recipe": self.recipe, "correct": self.correct, "volume": self.parameters, "method": "back-projection",
+            "recipe": self.recipe, "correct": self.correct, "volume": self.parameters, "method": job.method.name(),
+            "iterations": job.iterations, "nonnegative": job.nonnegative, "support_px": job.support_px,
             "filter": format!("{:?}", self.filter), "rotation_axis_px": axis_px,
             "projections": came.angles_deg.len(), "projections_missing": came.missing, "batch": SLAB_SLICES, "half_acquisition": self.half_acquisition,
         });
@@ -319,15 +297,17 @@ impl Afterwards for Volume {
             volume: &self,
             place,
             came: &came,
-            axis_px,
-            widened,
+            job,
+            half,
             plan,
             stream: &stream,
+            unexplained: None,
             read_s: 0.0,
-            backproject_s: 0.0,
+            stripes_s: 0.0,
+            reconstruct_s: 0.0,
             write_s: 0.0,
         };
-        let made = work.slabs(source, &mut writer);
+        let made = work.slabs(source, moments, &mut writer);
         let invalid = match made {
             Ok(invalid) => invalid,
             Err(error) => {
@@ -349,8 +329,10 @@ impl Afterwards for Volume {
         let summary = json!({
             "shape": [stream.shape.rows, width, width], "rotation_axis_px": axis_px,
             "projections_used": came.angles_deg.len(), "projections_expected": came.missing + came.used.len(),
+            "method": work.job.method.name(), "unexplained": work.unexplained,
             "passes": plan.passes, "rows_per_pass": plan.rows_per_pass, "memory_bytes": plan.bytes,
-            "seconds": { "read": work.read_s, "backproject": work.backproject_s, "write": work.write_s },
+            "seconds": { "read": work.read_s, "stripes": work.stripes_s, "reconstruct": work.reconstruct_s,
+                "write": work.write_s },
             "warnings": warnings,
         });
         let end = RunEnd {
@@ -368,6 +350,45 @@ impl Afterwards for Volume {
 }
 
 impl Volume {
+    /// What all slabs have in common, axis and threads apart, and the lines of equally sloped tomography.
+    fn job(
+        &self,
+        accelerator: &Accelerator,
+        came: &Came,
+        width: usize,
+    ) -> Result<(Job, Vec<Option<usize>>), RecipeError> {
+        let parameters = &self.parameters;
+        let count = came.angles_deg.len();
+        if count == 0 {
+            return Err(frames(
+                "no projection came, so there is nothing to make a volume of".into(),
+            ));
+        }
+        // By what was planned: what was lost on the way chooses no other method.
+        let method = parameters
+            .method
+            .chosen(accelerator, width, came.planned(), parameters.gridrec_from);
+        let lines = match method {
+            Method::Sloped => methods::lines(&came.angles_deg, came.planned()).map_err(frames)?,
+            _ => Vec::new(),
+        };
+        let job = Job {
+            method,
+            width,
+            axis_px: 0.0,
+            angles_deg: came.angles_deg.clone(),
+            weights: came.weights.clone(),
+            filter: self.filter,
+            iterations: parameters.iterations.unwrap_or(method.iterations()),
+            nonnegative: parameters.nonnegative.unwrap_or(method == Method::Sloped),
+            flat: parameters.flat,
+            support_px: parameters.support_px.unwrap_or(width as f64 / 2.0),
+            lines: Vec::new(),
+            threads: 1,
+        };
+        Ok((job, lines))
+    }
+
     fn writer(
         &self,
         place: &Place<'_>,
@@ -395,18 +416,26 @@ struct Work<'a> {
     volume: &'a Volume,
     place: &'a Place<'a>,
     came: &'a Came,
-    axis_px: f64,
-    widened: Option<Widened>,
+    job: Job,
+    half: Option<HalfAcquisition>,
     plan: Plan,
     stream: &'a StreamDescription,
+    /// largest share of a slab's projections that the slices do not explain, where the method tells
+    unexplained: Option<f64>,
     read_s: f64,
-    backproject_s: f64,
+    stripes_s: f64,
+    reconstruct_s: f64,
     write_s: f64,
 }
 
 impl Work<'_> {
     /// Makes and writes every slab; returns how many pixels had no valid transmission, over all passes.
-    fn slabs(&mut self, source: driver::replay::Replay, writer: &mut VolumeWriter) -> Result<u64, AfterwardsError> {
+    fn slabs(
+        &mut self,
+        source: driver::replay::Replay,
+        moments: Option<Moments>,
+        writer: &mut VolumeWriter,
+    ) -> Result<u64, AfterwardsError> {
         let (volume, stream, accelerator) = (self.volume, self.stream, self.place.accelerator);
         let setup = Setup {
             recipe: &volume.recipe,
@@ -419,62 +448,73 @@ impl Work<'_> {
             time: self.place.info.start_time,
         };
         let Shape { rows, columns } = stream.shape;
-        let mut projections = Projections::new(&setup, source, volume.correct.clone(), &volume.mask, accelerator)?;
-        let width = self.widened.as_ref().map_or(columns, |widened| widened.width);
-        let config = BackprojectorConfig {
-            rows: SLAB_SLICES,
-            columns: width,
-            rotation_axis_px: self.widened.as_ref().map_or(self.axis_px, Widened::axis_px),
-            filter: volume.filter,
-            planes: vec![Plane::Slab { block: 0 }],
-        };
-        let failed = RecipeError::device(NAME);
-        let mut backprojector = Backprojector::new(accelerator, &config).map_err(&failed)?;
-        let count = self.came.angles_deg.len();
-        // [row][projection][column]
-        let mut sinograms = vec![0.0_f32; self.plan.rows_per_pass * count * columns];
-        let mut slab = vec![0.0_f32; SLAB_SLICES * width * width];
-        let mut projection = vec![0.0_f32; SLAB_SLICES * width];
+        let mut projections = Projections::new(
+            &setup,
+            source,
+            volume.correct.clone(),
+            &volume.mask,
+            accelerator,
+            moments,
+        )?;
+        let mut reconstructor = Reconstructor::new(accelerator, projections.queue(), &self.job)?;
+        let methods = volume.parameters.stripes.iter().map(Stripes::method);
+        let methods: Vec<StripeMethod> = methods.collect::<Result<_, _>>().map_err(frames)?;
+        let (count, width) = (self.came.angles_deg.len(), self.job.width);
+        // [slab][projection][column][16 rows]
+        let slab_values = count * columns * SLAB_SLICES;
+        let mut sinograms = vec![0.0_f32; self.plan.rows_per_pass.div_ceil(SLAB_SLICES) * slab_values];
+        let mut wide = vec![0.0_f32; self.half.as_ref().map_or(0, |_| count * width * SLAB_SLICES)];
+        let mut slices = vec![0.0_f32; SLAB_SLICES * width * width];
         self.place.derived.progress(0, rows as u64, None);
         for pass in 0..self.plan.passes {
             let first = pass * self.plan.rows_per_pass;
             let last = (first + self.plan.rows_per_pass).min(rows);
             self.read(&mut projections, first..last, &mut sinograms)?;
-            for start in (first..last).step_by(SLAB_SLICES) {
+            let slabs = sinograms.chunks_exact_mut(slab_values);
+            for (start, slab) in (first..last).step_by(SLAB_SLICES).zip(slabs) {
                 let end = (start + SLAB_SLICES).min(last);
+                self.remove_stripes(&methods, slab, end - start)?;
                 let started = Instant::now();
-                let queue = projections.queue();
-                backprojector.reset(queue).map_err(&failed)?;
-                projection.fill(0.0);
-                for (number, (angle_deg, weight)) in self.came.angles_deg.iter().zip(&self.came.weights).enumerate() {
-                    if number % kernels::BATCH_ANGLES == 0 {
-                        self.place.give_way()?;
+                let slab = match &self.half {
+                    Some(half) => {
+                        half.place_slab(slab, &mut wide)
+                            .map_err(|error| frames(error.to_string()))?;
+                        &wide[..]
                     }
-                    for row in start..end {
-                        let from = ((row - first) * count + number) * columns;
-                        let to = (row - start) * width;
-                        let out = &mut projection[to..to + width];
-                        let line = &sinograms[from..from + columns];
-                        match &self.widened {
-                            Some(widened) => widened.apply(line, out),
-                            None => out.copy_from_slice(line),
-                        }
-                        out.iter_mut().for_each(|value| *value *= weight);
-                    }
-                    backprojector
-                        .push_values(queue, &projection, *angle_deg)
-                        .map_err(&failed)?;
-                }
-                backprojector.flush(queue).map_err(&failed)?;
-                backprojector.snapshot(queue, 0, &mut slab).map_err(&failed)?;
-                self.backproject_s += started.elapsed().as_secs_f64();
+                    None => &*slab,
+                };
+                let (place, queue) = (self.place, projections.queue());
+                place.give_way()?;
+                let go_on = || place.give_way().is_ok();
+                let unexplained = reconstructor.run(queue, &self.job, slab, &mut slices, end - start, &go_on)?;
+                place.give_way()?;
+                self.unexplained = unexplained.into_iter().chain(self.unexplained).reduce(f64::max);
+                self.reconstruct_s += started.elapsed().as_secs_f64();
                 let started = Instant::now();
-                writer.write_slab(start, &slab[..(end - start) * width * width])?;
+                writer.write_slab(start, &slices[..(end - start) * width * width])?;
                 self.write_s += started.elapsed().as_secs_f64();
                 self.progress(end, pass + 1);
             }
         }
         Ok(projections.invalid_pixels)
+    }
+
+    fn remove_stripes(
+        &mut self,
+        methods: &[StripeMethod],
+        slab: &mut [f32],
+        rows: usize,
+    ) -> Result<(), AfterwardsError> {
+        if methods.is_empty() {
+            return Ok(());
+        }
+        self.place.give_way()?;
+        let started = Instant::now();
+        let (columns, threads) = (self.stream.shape.columns, self.job.threads);
+        stripes::remove(methods, slab, columns, rows, &self.came.angles_deg, threads)
+            .map_err(|error| frames(error.to_string()))?;
+        self.stripes_s += started.elapsed().as_secs_f64();
+        Ok(())
     }
 
     /// Keeps `rows` of every projection that has an angle.
@@ -492,8 +532,11 @@ impl Work<'_> {
                 return;
             }
             for row in rows.clone() {
-                let to = ((row - rows.start) * count + kept) * columns;
-                sinograms[to..to + columns].copy_from_slice(&values[row * columns..(row + 1) * columns]);
+                let (slab, lane) = ((row - rows.start) / SLAB_SLICES, (row - rows.start) % SLAB_SLICES);
+                let to = (slab * count + kept) * columns * SLAB_SLICES;
+                let places = sinograms[to + lane..].iter_mut().step_by(SLAB_SLICES);
+                let line = &values[row * columns..(row + 1) * columns];
+                places.zip(line).for_each(|(place, value)| *place = *value);
             }
             kept += 1;
         })?;
@@ -504,63 +547,9 @@ impl Work<'_> {
     /// Says how far it is, and what it has cost so far tells how long the rest will take.
     fn progress(&self, rows_done: usize, passes_done: usize) {
         let rows = self.stream.shape.rows;
-        let per_row = (self.backproject_s + self.write_s) / rows_done as f64;
+        let per_row = (self.stripes_s + self.reconstruct_s + self.write_s) / rows_done as f64;
         let per_pass = self.read_s / passes_done as f64;
         let left = per_row * (rows - rows_done) as f64 + per_pass * (self.plan.passes - passes_done) as f64;
         self.place.derived.progress(rows_done as u64, rows as u64, Some(left));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stream(rows: usize, columns: usize) -> StreamDescription {
-        StreamDescription {
-            origin: "test".into(),
-            shape: Shape::new(rows, columns),
-            pixel_type: frame::PixelType::U16,
-            compression: frame::Compression::None,
-            payload_bytes_max: rows * columns * 2,
-            frames_expected: 1,
-            darks: 0,
-            flats: 0,
-            angles_deg: Vec::new(),
-            kinds: Vec::new(),
-            pausable: true,
-            parts: 0,
-            saturation_value: None,
-            mask: None,
-            detector: Default::default(),
-            metadata: Default::default(),
-        }
-    }
-
-    #[test]
-    fn a_large_scan_fits_six_gibibytes() {
-        let plan = plan(6 << 30, &stream(2048, 2048), 1500, 2048, 128, false).unwrap();
-        assert!(
-            plan.bytes <= 6 << 30 && plan.rows_per_pass.is_multiple_of(16),
-            "{plan:?}"
-        );
-        assert!(plan.passes <= 6, "{plan:?}");
-    }
-
-    #[test]
-    fn a_small_scan_is_read_once_and_none_fits_nothing() {
-        let stream = stream(40, 96);
-        assert_eq!(plan(128 << 20, &stream, 120, 96, 128, false).unwrap().passes, 1);
-        let refused = plan(64 << 20, &stream, 120, 96, 128, false).unwrap_err();
-        assert!(refused.contains("at least"), "{refused}");
-    }
-
-    #[test]
-    fn what_is_missing_is_said_and_weighted() {
-        let (sample, lost) = (FrameKind::Sample, FrameKind::Invalid);
-        let kinds = [FrameKind::Dark, sample, lost, sample, sample];
-        let came = Came::new(&kinds, &[f64::NAN, 0.0, 1.0, 2.0, f64::NAN], &[], 180.0);
-        assert_eq!((came.missing, came.without_angle, came.used.len()), (1, 1, 3));
-        assert_eq!(came.weights, [1.0, 1.0]);
-        assert_eq!(came.warnings().len(), 2);
     }
 }

@@ -33,6 +33,19 @@ pub(super) fn twice(angles_deg: &[f64]) -> Option<f64> {
     pair.map(|pair| pair[0])
 }
 
+/// Least angle that a half acquisition covers, degrees.
+pub(super) const RANGE_DEG_MIN: f64 = 350.0;
+
+/// Whether the angles, of which some may be NaN, go once round.
+pub(super) fn goes_round(angles_deg: &[f64]) -> bool {
+    let known = || angles_deg.iter().copied().filter(|angle| angle.is_finite());
+    let (low, high) = (
+        known().fold(f64::INFINITY, f64::min),
+        known().fold(f64::NEG_INFINITY, f64::max),
+    );
+    high - low >= RANGE_DEG_MIN
+}
+
 /// Weights of the projections that came, each 1 and more where neighbours in angle are missing: the share of a missing one
 /// goes to the next on either side, to the nearer one more. Also the widest gap in degrees. Angles repeat after
 /// `turn_deg`: half a turn, or a whole one.
@@ -67,6 +80,79 @@ pub(super) fn weights(came_deg: &[f64], missing_deg: &[f64], turn_deg: f64) -> (
     (weights, widest)
 }
 
+/// The projections that came: their places among all projections in the file, angles and weights.
+pub(super) struct Came {
+    pub(super) angles_deg: Vec<f64>,
+    pub(super) weights: Vec<f32>,
+    /// by number among the stored projections: whether it has an angle and is used
+    pub(super) used: Vec<bool>,
+    pub(super) missing: usize,
+    pub(super) without_angle: usize,
+    widest_deg: f64,
+}
+
+impl Came {
+    pub(super) fn new(kinds: &[FrameKind], angles_deg: &[f64], planned_deg: &[f64], turn_deg: f64) -> Self {
+        let angle = |frame: usize| {
+            let told = angles_deg.get(frame).copied().filter(|angle| angle.is_finite());
+            told.unwrap_or_else(|| planned_deg.get(frame).copied().unwrap_or(f64::NAN))
+        };
+        let (mut came, mut missing, mut used, mut without_angle) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for (frame, kind) in kinds.iter().enumerate() {
+            let angle = angle(frame);
+            match kind {
+                FrameKind::Sample => {
+                    used.push(angle.is_finite());
+                    if angle.is_finite() {
+                        came.push(angle);
+                    } else {
+                        without_angle += 1;
+                    }
+                }
+                // A dark or a flat that was lost has no angle.
+                FrameKind::Invalid if angle.is_finite() => missing.push(angle),
+                _ => {}
+            }
+        }
+        let (weights, widest_deg) = weights(&came, &missing, turn_deg);
+        // The slices are divided by the number of projections; their weights are to have that sum.
+        let scale = came.len() as f64 / weights.iter().sum::<f64>().max(1.0);
+        Self {
+            weights: weights.iter().map(|weight| (weight * scale) as f32).collect(),
+            missing: missing.len(),
+            angles_deg: came,
+            used,
+            without_angle,
+            widest_deg,
+        }
+    }
+
+    /// How many were planned.
+    pub(super) fn planned(&self) -> usize {
+        self.missing + self.used.len()
+    }
+
+    /// What somebody should know.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.missing > 0 {
+            warnings.push(format!(
+                "{} of {} projections are missing: their share went to their neighbours in angle, the widest gap is {:.3} degrees",
+                self.missing,
+                self.missing + self.used.len(),
+                self.widest_deg
+            ));
+        }
+        if self.without_angle > 0 {
+            warnings.push(format!(
+                "{} projections have no angle and were left out",
+                self.without_angle
+            ));
+        }
+        warnings
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,8 +182,23 @@ mod tests {
     }
 
     #[test]
+    fn half_a_turn_does_not_go_round() {
+        assert!(goes_round(&[0.0, f64::NAN, 359.0]) && !goes_round(&[0.0, 180.0]) && !goes_round(&[]));
+    }
+
+    #[test]
     fn an_angle_that_comes_twice_is_found() {
         assert_eq!(twice(&[0.0, f64::NAN, 2.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(twice(&[0.0, 180.0, 1.0]), None);
+    }
+
+    #[test]
+    fn what_is_missing_is_said_and_weighted() {
+        let (sample, lost) = (FrameKind::Sample, FrameKind::Invalid);
+        let kinds = [FrameKind::Dark, sample, lost, sample, sample];
+        let came = Came::new(&kinds, &[f64::NAN, 0.0, 1.0, 2.0, f64::NAN], &[], 180.0);
+        assert_eq!((came.missing, came.without_angle, came.used.len()), (1, 1, 3));
+        assert_eq!(came.weights, [1.0, 1.0]);
+        assert_eq!(came.warnings().len(), 2);
     }
 }
