@@ -4,7 +4,7 @@
 use fluxline_tests::{Server, check, folder, python};
 use serde_json::{Value, json as object};
 
-const MODES: [(&str, &str); 4] = [
+const MODES: [(&str, &str); 5] = [
     ("boxes", "bins = 200\nsplitting = \"bbox\"\nazimuthal_bins = 36\n"),
     (
         "polygons",
@@ -14,6 +14,7 @@ const MODES: [(&str, &str); 4] = [
         "part",
         "bins = 120\nunit = \"q_A^-1\"\nsplitting = \"full\"\nazimuthal_range = [-35.0, 80.0]\n",
     ),
+    ("sector", "bins = 120\nazimuthal_range = [100.0, 250.0]\n"),
     (
         "spacings",
         "bins = 100\nunit = \"d_A\"\nrange = [4.0, 14.0]\nerror_model = \"hybrid\"\n\

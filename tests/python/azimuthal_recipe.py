@@ -12,6 +12,7 @@ import os
 import sys
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pyFAI
 from pyFAI.detectors import Detector
@@ -25,6 +26,7 @@ MODES = {
     "boxes": {"bins": 200, "unit": "q_nm^-1", "splitting": "bbox", "errors": "poisson", "two": 36},
     "polygons": {"bins": 150, "unit": "2th_deg", "splitting": "full", "errors": "azimuthal", "two": 24},
     "part": {"bins": 120, "unit": "q_A^-1", "splitting": "full", "errors": "poisson", "azimuths": (-35.0, 80.0)},
+    "sector": {"bins": 120, "unit": "q_nm^-1", "splitting": "no", "errors": "poisson", "azimuths": (100.0, 250.0)},
     "spacings": {"bins": 100, "unit": "d_A", "splitting": "no", "errors": "hybrid", "range": (4.0, 14.0), "clip": (3.0, 5)},
 }
 
@@ -40,7 +42,8 @@ def prepare():
     mask[80:88] = True
     frames[:, mask] = 65535
     with h5py.File(os.path.join(FOLDER, "frames.h5"), "w") as file:
-        file.create_dataset("data", data=frames, chunks=(1, *SHAPE))
+        # Compressed: then the host reduces while it decodes what it can reduce, and only that.
+        file.create_dataset("data", data=frames, chunks=(1, *SHAPE), **hdf5plugin.Bitshuffle(cname="lz4"))
     np.save(os.path.join(FOLDER, "mask.npy"), mask.astype(np.uint8))
     detector = Detector(172e-6, 172e-6, max_shape=SHAPE, orientation=3)
     ai = AzimuthalIntegrator(0.08, 0.0155, 0.0204, 0.02, -0.01, 0.3, detector=detector, wavelength=1.0e-10)
@@ -49,6 +52,8 @@ def prepare():
 
 def integrate(mode, frame, mask, two):
     ai = pyFAI.load(os.path.join(FOLDER, "detector.poni"))
+    if mode.get("azimuths", (0, 0))[1] > 180:
+        ai.setChiDiscAtZero()
     asked = {"mask": mask, "unit": mode["unit"], "method": (mode["splitting"], "csr", "cython"), "correctSolidAngle": True,
              "polarization_factor": POLARIZATION, "error_model": mode["errors"], "radial_range": mode.get("range"),
              "azimuth_range": mode.get("azimuths")}

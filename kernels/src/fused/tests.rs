@@ -42,8 +42,7 @@ fn config(poisson: bool, saturation: Option<f64>, dummy: Option<f64>) -> FusedCo
         unit: "1/nm".into(),
         solid_angle: Some(map(&|y, x| 1.0 / (1.0 + 1e-5 * (y * y + x * x)).powf(1.5))),
         polarization: Some(map(&|y, x| 0.99 - 1e-5 * y * x)),
-        chi: None,
-        corners: None,
+        ..Default::default()
     };
     let mut azimuthal = AzimuthalConfig::new(geometry, BINS);
     azimuthal.saturation = saturation;
