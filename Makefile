@@ -32,7 +32,7 @@ lint: build ## formatting, clippy, licences, style
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	@tools/deny
-	$(CARGO) test --release --locked -p fluxline-tests --test style
+	$(CARGO) test --release --locked --workspace --exclude fluxline-benches --test style
 
 image: image-tools build ## the appliance as a disk that boots, into appliance-image/out (needs root; FRESH=1 makes all of it anew)
 	@appliance-image/build
