@@ -149,6 +149,15 @@ fn failing_once(name: &str, pace: (u64, f64, f64), failure: &[(&str, &str)]) -> 
     let frames = ledger["entries"].as_array().unwrap_or_else(|| panic!("{ledger}"));
     assert_eq!(frames.len() as u64, pace.0);
     assert!(frames.iter().all(|frame| frame["analysis"] == "done"), "{ledger}");
+    let master = run["summary"]["files"][0].as_str().expect("a master file");
+    let stored = pipeline::storage::read_ledger(std::path::Path::new(master)).expect("its ledger");
+    for (frame, failed) in frames.iter().zip(&stored.device_failed) {
+        assert_eq!(
+            frame["device_failed"],
+            *failed > 0,
+            "in memory and in the file: {frame}"
+        );
+    }
     let marked = frames.iter().map(|frame| frame["device_failed"] == true).collect();
     let way = server.get("/api/v1/status")["device"]["analysis"].clone();
     (marked, way, run["summary"].clone())

@@ -102,9 +102,8 @@ pub struct Entry {
     pub storage: Storage,
     /// the level that it has reached; none before it is received, and none where it is neither analysed nor stored
     pub acknowledged: Option<Acknowledged>,
-    /// whether the host analysed it because the device had failed; absent where the run is read from its file
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device_failed: Option<bool>,
+    /// whether the host analysed it because the device had failed
+    pub device_failed: bool,
     /// arrival after the start of the run, µs
     pub arrival_us: Option<u64>,
     /// arrival to result, µs
@@ -256,7 +255,7 @@ impl Ledger {
             analysis,
             storage,
             acknowledged: Acknowledged::of(storage, analysis, arrival_ns > 0),
-            device_failed: Some(self.device_failed[index].load(Relaxed)),
+            device_failed: self.device_failed[index].load(Relaxed),
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
             parts_missing: self.parts_missing[index].load(Relaxed),
@@ -286,6 +285,7 @@ impl Ledger {
             result_latency_ns: self.latency_ns.iter().map(|v| v.load(Relaxed)).collect(),
             parts_missing: self.parts_missing.iter().map(|v| v.load(Relaxed)).collect(),
             missing_bytes: self.missing_bytes.iter().map(|v| v.load(Relaxed)).collect(),
+            device_failed: self.device_failed.iter().map(|v| u8::from(v.load(Relaxed))).collect(),
         }
     }
 }
@@ -307,6 +307,8 @@ pub struct Columns {
     pub parts_missing: Vec<u32>,
     /// bytes that never came
     pub missing_bytes: Vec<u32>,
+    /// 1 where the host analysed it because the device had failed
+    pub device_failed: Vec<u8>,
 }
 
 impl Columns {
@@ -318,7 +320,7 @@ impl Columns {
         let storage = STORAGE[usize::from(*self.storage.get(index)?) & 3];
         let arrival_ns = *self.arrival_ns.get(index)?;
         let latency_ns = *self.result_latency_ns.get(index)?;
-        // Runs of earlier versions lack the last two columns.
+        // Runs of earlier versions lack the last columns.
         let newer = |column: &[u32]| column.get(index).copied().unwrap_or(0);
         Some(Entry {
             frame_number: frame,
@@ -326,7 +328,7 @@ impl Columns {
             analysis,
             storage,
             acknowledged: Acknowledged::of(storage, analysis, arrival_ns > 0),
-            device_failed: None,
+            device_failed: self.device_failed.get(index).is_some_and(|failed| *failed > 0),
             arrival_us: (arrival_ns > 0).then_some(arrival_ns / 1000),
             result_latency_us: (analysis == Analysis::Done).then_some(latency_ns / 1000),
             parts_missing: newer(&self.parts_missing),
@@ -344,6 +346,7 @@ impl Columns {
             result_latency_ns: &self.result_latency_ns,
             parts_missing: &self.parts_missing,
             missing_bytes: &self.missing_bytes,
+            device_failed: &self.device_failed,
         }
     }
 }

@@ -22,6 +22,7 @@ pub(super) struct Ledger {
     latency: Dataset,
     parts_missing: Dataset,
     missing_bytes: Dataset,
+    device_failed: Dataset,
     /// one bit per packet, where frames come in packets
     bits: Option<RowWriter<u8>>,
 }
@@ -83,6 +84,12 @@ impl Ledger {
             "meaning",
             "bytes of the frame that never came and hold the mask value",
         )?;
+        let device_failed = group.column::<u8>("device_failed", frames, 0)?;
+        nexus::attr_text(
+            &device_failed,
+            "meaning",
+            "1: the host analysed the frame because the device had failed",
+        )?;
         Ok(Self {
             group,
             frame_state,
@@ -92,6 +99,7 @@ impl Ledger {
             latency,
             parts_missing,
             missing_bytes,
+            device_failed,
             bits,
         })
     }
@@ -108,6 +116,11 @@ impl Ledger {
             latency: column("result_latency")?,
             parts_missing: column("parts_missing")?,
             missing_bytes: column("missing_bytes")?,
+            // Runs of earlier versions lack it.
+            device_failed: match column("device_failed") {
+                Ok(dataset) => dataset,
+                Err(_) => group.column::<u8>("device_failed", column("frame_state")?.size(), 0)?,
+            },
             bits: None,
             group,
         })
@@ -131,6 +144,7 @@ impl Ledger {
             columns.result_latency_ns.len(),
             columns.parts_missing.len(),
             columns.missing_bytes.len(),
+            columns.device_failed.len(),
         ];
         if lengths.iter().any(|length| *length as u64 != frames) {
             return Err(StoreError::Description {
@@ -150,6 +164,7 @@ impl Ledger {
         self.latency.write_raw(columns.result_latency_ns)?;
         self.parts_missing.write_raw(columns.parts_missing)?;
         self.missing_bytes.write_raw(columns.missing_bytes)?;
+        self.device_failed.write_raw(columns.device_failed)?;
         let group = self.group.group_ref();
         nexus::attr(group, "expected", &(columns.frame_state.len() as u64))?;
         let totals = [

@@ -166,6 +166,8 @@ pub struct LedgerColumns<'a> {
     pub parts_missing: &'a [u32],
     /// bytes of the frame, once decompressed, that never came
     pub missing_bytes: &'a [u32],
+    /// 1 where the host analysed the frame because the device had failed
+    pub device_failed: &'a [u8],
 }
 
 /// How a run ended.

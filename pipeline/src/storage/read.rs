@@ -262,10 +262,14 @@ pub fn read_ledger(path: &Path) -> Result<crate::ledger::Columns, StoreError> {
     let group = opened.group("entry/ledger").at("opening the ledger of", &master)?;
     let column = |name: &str| group.dataset(name).at("opening the ledger of", &master);
     let read = "reading the ledger of";
-    // Runs of earlier versions lack it.
+    // Runs of earlier versions lack these.
     let newer = |name: &str| match group.link_exists(name) {
         true => column(name)?.read_raw().at(read, &master),
         false => Ok(Vec::new()),
+    };
+    let device_failed = match group.link_exists("device_failed") {
+        true => column("device_failed")?.read_raw().at(read, &master)?,
+        false => Vec::new(),
     };
     Ok(crate::ledger::Columns {
         frame_state: column("frame_state")?.read_raw().at(read, &master)?,
@@ -275,5 +279,6 @@ pub fn read_ledger(path: &Path) -> Result<crate::ledger::Columns, StoreError> {
         result_latency_ns: column("result_latency")?.read_raw().at(read, &master)?,
         parts_missing: newer("parts_missing")?,
         missing_bytes: newer("missing_bytes")?,
+        device_failed,
     })
 }

@@ -300,6 +300,7 @@ impl Books {
             result_latency_ns: vec![0; n],
             parts_missing: vec![0; n],
             missing_bytes: vec![0; n],
+            device_failed: vec![0; n],
         };
         let (mut complete, mut partial) = (0, 0);
         for (frame, chunk) in chunks {

@@ -170,6 +170,7 @@ pub struct Books {
     arrival_ns: Vec<u64>,
     latency_ns: Vec<u32>,
     parts_missing: Vec<u32>,
+    device_failed: Vec<u8>,
     missing_bytes: Vec<u32>,
 }
 
@@ -191,6 +192,7 @@ impl Books {
                 .collect(),
             latency_ns: (0..frames).map(|f| if there(&f) { 500 } else { 0 }).collect(),
             parts_missing: vec![0; frames as usize],
+            device_failed: vec![0; frames as usize],
             missing_bytes: vec![0; frames as usize],
         }
     }
@@ -204,6 +206,7 @@ impl Books {
             result_latency_ns: &self.latency_ns,
             parts_missing: &self.parts_missing,
             missing_bytes: &self.missing_bytes,
+            device_failed: &self.device_failed,
         }
     }
 }
