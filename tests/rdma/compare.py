@@ -12,9 +12,9 @@ import h5py
 import hdf5plugin  # noqa: F401  decodes bitshuffle
 import numpy
 
-# What says when, how fast and under which name a run took place: a sender's rate is its detector's frame time.
+# What says when, how fast, under which name and on which device a run took place: a sender's rate is its detector's frame time.
 OWN = {"date", "hardware_time_ns", "end_time", "end_time_estimated", "start_time", "count_time", "frame_time"}
-OWN |= {"entry_identifier", "arrival", "result_latency", "title"}
+OWN |= {"entry_identifier", "arrival", "result_latency", "title", "device_failed"}
 
 
 def master(store):
