@@ -3,7 +3,7 @@
 //! says which frames that were, and the device is tried again. The failing device is the real one behind a library that
 //! answers for it.
 
-use fluxline_tests::{Server, binary, check, folder, json, python, workspace};
+use fluxline_tests::{Server, binary, check, folder, interposed, json, python};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,16 +14,7 @@ fn folder_of(test: &str) -> PathBuf {
 }
 
 fn failing_device(folder: &Path) -> PathBuf {
-    let library = folder.join("device.so");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(workspace().join("tests/interpose/device.c"))
-        .args(["-ldl", "-lpthread"])
-        .status()
-        .expect("a C compiler");
-    assert!(built.success());
-    library
+    interposed(folder, "device.c", &["-ldl", "-lpthread"])
 }
 
 /// A simulated run of `frames` frames at `rate_hz` (0: as fast as it goes), whose device is tried again after `retry_s`.

@@ -51,6 +51,20 @@ pub fn folder(test: &str) -> PathBuf {
     path
 }
 
+/// A library of `tests/interpose` for `LD_PRELOAD`, built into the folder: `flags` beside what every one needs.
+pub fn interposed(folder: &Path, source: &str, flags: &[&str]) -> PathBuf {
+    let library = folder.join(source).with_extension("so");
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .arg(workspace().join("tests/interpose").join(source))
+        .args(flags)
+        .status()
+        .expect("a C compiler");
+    assert!(built.success(), "{source} does not build");
+    library
+}
+
 /// A port of the loopback that nobody uses and that no other test of this process is given. Ports that the system gives
 /// out by itself are left alone: a test beside this one may be given any of them between here and its use.
 pub fn port() -> u16 {

@@ -1,6 +1,6 @@
 //! Alert rules in Debian's Prometheus: each where it must fire and must not, and a server that scrapes a running appliance.
 
-use fluxline_tests::{Server, binary, folder, workspace};
+use fluxline_tests::{Server, binary, folder, interposed, workspace};
 use serde_json::{Value, json as object};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -145,14 +145,7 @@ fn a_prometheus_scrapes_the_appliance_and_its_rules_fire_on_faults() {
         return;
     };
     let folder = folder(test);
-    let library = folder.join("disk.so");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(workspace().join("tests/interpose/disk.c"))
-        .status()
-        .expect("a C compiler");
-    assert!(built.success());
+    let library = interposed(&folder, "disk.c", &[]);
     let text = format!(
         "[ring]\nslots = 64\nallow_transparent = true\n[[source]]\nkind = \"simulate\"\nscene = \"pattern\"\nrows = 32\n\
          columns = 32\nframes = 300\nrate_hz = 300.0\n[source.faults]\nseed = 3\ndrop = 0.02\n[store]\npath = \"{}\"\n\

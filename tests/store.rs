@@ -1,6 +1,6 @@
 //! The store of the built binary against crashes and disks that fail: nothing that was acknowledged is lost.
 
-use fluxline_tests::{Server, binary, check, folder, python, workspace};
+use fluxline_tests::{Server, binary, check, folder, interposed, python};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -115,14 +115,7 @@ fn hashes_hold(run: &Path) {
 /// A run on a disk that fails as `rules` say; the summary and what is in the folder.
 fn on_a_disk(test: &str, rules: &str, source: &str, store: &str) -> (Value, PathBuf) {
     let folder = folder(test);
-    let library = folder.join("disk.so");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(workspace().join("tests/interpose/disk.c"))
-        .status()
-        .expect("a C compiler");
-    assert!(built.success());
+    let library = interposed(&folder, "disk.c", &[]);
     let config = configuration(&folder, source, store);
     let output = Command::new(binary())
         .args(["run", "--once", "--json"])

@@ -1,27 +1,14 @@
 //! Zero copy is shown, not said: every copy of a payload's size in the whole process is counted. Two runs are compared,
 //! because making ready may copy as much once.
 
-use fluxline_tests::{binary, folder, json, workspace};
+use fluxline_tests::{binary, folder, interposed, json};
 use std::process::Command;
 
 /// Copies of a payload's size during a run of uncompressed frames that are stored as they are.
 fn payload_copies(memory: &str, frames: u64) -> u64 {
     let folder = folder(&format!("interpose-{memory}-{frames}"));
-    let library = folder.join("count.so");
-    let built = Command::new("cc")
-        .args([
-            "-shared",
-            "-fPIC",
-            "-O1",
-            "-fno-builtin",
-            "-fno-tree-loop-distribute-patterns",
-            "-o",
-        ])
-        .arg(&library)
-        .arg(workspace().join("tests/interpose/memcpy.c"))
-        .status()
-        .expect("a C compiler");
-    assert!(built.success());
+    let flags = ["-fno-builtin", "-fno-tree-loop-distribute-patterns"];
+    let library = interposed(&folder, "memcpy.c", &flags);
     let config = folder.join("fluxline.toml");
     let text = format!(
         "[ring]\nslots = 32\nallow_transparent = true\n[accelerator]\nmemory = \"{memory}\"\n[[source]]\nkind = \"simulate\"\n\

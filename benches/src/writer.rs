@@ -162,7 +162,7 @@ fn nexus_run(
     }
     writer.drain()?;
     let (ones, zeros, latency) = (vec![1u8; frames], vec![1u64; frames], vec![1u32; frames]);
-    let missing = vec![0u32; frames];
+    let (missing, on_device) = (vec![0u32; frames], vec![0u8; frames]);
     let ledger = LedgerColumns {
         frame_state: &ones,
         analysis: &ones,
@@ -171,6 +171,7 @@ fn nexus_run(
         result_latency_ns: &latency,
         parts_missing: &missing,
         missing_bytes: &missing,
+        device_failed: &on_device,
     };
     let end = RunEnd {
         state: "complete".into(),
