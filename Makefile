@@ -9,7 +9,7 @@ BINARY := target/release/fluxline
 export FLUXLINE_PYTHON ?= $(CURDIR)/.venv/bin/python
 export PATH := $(CURDIR)/.toolchain/bin:$(PATH)
 
-.PHONY: help demo test lint bench soak doc build page describe test-rust test-web test-browser image deb test-image test-rdma system image-tools python prometheus node clean
+.PHONY: help demo test lint bench bench-consumers soak doc build page describe test-rust test-web test-browser image deb test-image test-rdma system image-tools python prometheus node clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test-rdma: image python ## RDMA with true verbs in the image: scans, faults, rat
 bench: python build ## Fluxline beside its peers on this machine, as benches/README.md explains (BENCH="--rounds 5 --large")
 	$(CARGO) build --release --locked -p fluxline-benches
 	FLUXLINE_BINARY=$(CURDIR)/$(BINARY) $(FLUXLINE_PYTHON) benches/peers.py $(BENCH)
+
+bench-consumers: python build ## age of results and decisions as a program outside sees them, alone and beside a hundred others
+	FLUXLINE_BINARY=$(CURDIR)/$(BINARY) .venv-clients/bin/python benches/consumers.py $(BENCH)
 
 soak: python build ## fuzzing, aborted series and property tests at length; SOAK=fuzz,abort,property,volume,rdma chooses, FUZZ=100000000 executions
 	@FLUXLINE_BINARY=$(CURDIR)/$(BINARY) tools/soak $(or $(SOAK),fuzz,abort,property)

@@ -121,12 +121,13 @@ ended() { # case: waits for the receiver, and checks what is true of every run
   same "$1" not_ready 0
 }
 
-armed() { # case: waits until its sender is there and the run has begun
+arriving() { # case: waits until its run has frames; a folder in the store says less, for files and kernels take seconds to be ready
   for _ in $(seq 600); do
-    [ -d "$folder/store/$1/commissioning" ] && return
+    listens=$(sed -n 's/.* listens at //p' "$folder/$1.log")
+    [ -n "$listens" ] && curl -s "$listens/metrics" | grep -q 'fluxline_frames_total{state="complete"} *[1-9]' && return
     sleep 0.1
   done
-  fail "$1: the run has not begun"
+  fail "$1: no frame arrives"
 }
 
 same() { # case name expected
@@ -193,7 +194,7 @@ kill_in_mid_frame() { # after so many frames
   "$fluxline" emulate --rdma "$address:$port" --simulate "$folder/frames.toml" --token-file "$folder/token" \
     --fault half-a-frame --fault-after "$1" >"$folder/half" 2>&1 &
   half=$!
-  for _ in $(seq 200); do grep -q "half of a frame" "$folder/half" && break; sleep 0.1; done
+  for _ in $(seq 600); do grep -q "half of a frame" "$folder/half" && break; sleep 0.1; done
   sleep 1
   kill -9 "$half"
   wait "$half" 2>/dev/null
@@ -276,9 +277,9 @@ case_stale() { # headers of another epoch are counted and let go
 
 case_second() { # while one sends, another is refused; where two are allowed it is taken
   receive second "" ""
-  send second --rate 20 &
+  send second --rate 10 &
   first=$!
-  armed second
+  arriving second
   refused second "takes 1 senders at once"
   wait "$first" || fail "second: the first sender failed"
   ended second
@@ -298,10 +299,9 @@ case_slow() { # the receiver stands still for a while and the sender cannot wait
   receive slow "" 'when_full = "drop"'
   send slow --drop --slots 16 --rate 40 &
   first=$!
-  armed slow
-  sleep 1
+  arriving slow
   kill -STOP "$receiver"
-  sleep 3
+  sleep 5 # at four frames a second its 16 slots would be full
   kill -CONT "$receiver"
   wait "$first" || fail "slow: the sender failed: $(tail -n 1 "$folder/slow.sender")"
   ended slow
