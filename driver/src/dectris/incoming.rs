@@ -6,7 +6,11 @@ use super::message::Message;
 use super::{v1, v2};
 
 /// Memory that is kept for the next message.
-const KEPT_BYTES: usize = 64 << 20;
+const KEPT_BYTES: usize = 256 << 20;
+/// Room for a part that is not an image: JSON of stream V1.
+const SMALL_BYTES: usize = 4096;
+/// Which part of a message may be an image: the only one of stream V2, the third of stream V1.
+const IMAGE_PARTS: [usize; 2] = [0, 2];
 
 /// Bytes of a part; what they need is kept for the next one.
 #[derive(Default)]
@@ -41,6 +45,24 @@ impl Incoming {
             used: 0,
             extra: 0,
         }
+    }
+
+    /// Makes room for an image of `bytes` in a message of either version. What is not used is not touched.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        for (index, part) in self.parts.iter_mut().enumerate() {
+            let wanted = if IMAGE_PARTS.contains(&index) {
+                bytes
+            } else {
+                SMALL_BYTES
+            };
+            part.bytes.reserve_exact(wanted.saturating_sub(part.bytes.len()));
+        }
+    }
+
+    /// Room for an image of either version, bytes.
+    pub(super) fn room_bytes(&self) -> usize {
+        let room = |index: usize| self.parts.get(index).map_or(0, |part| part.bytes.capacity());
+        IMAGE_PARTS.into_iter().map(room).min().unwrap_or(0)
     }
 
     pub(super) fn bytes(&self) -> usize {

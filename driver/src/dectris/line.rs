@@ -105,6 +105,7 @@ struct Part {
 pub(super) struct Line {
     endpoint: Endpoint,
     message_bytes_max: u64,
+    receive_bytes: Option<usize>,
     state: State,
     pause_ns: u64,
     /// where the name leads, once it was looked up
@@ -127,6 +128,7 @@ impl Line {
         Self {
             endpoint,
             message_bytes_max,
+            receive_bytes: receive_bytes(),
             state: State::Down { again_ns: 0 },
             pause_ns: PAUSES_NS[0],
             found: Vec::new(),
@@ -200,20 +202,23 @@ impl Line {
         let (domain, address) = match &self.endpoint {
             Endpoint::Ipc(path) => (Domain::UNIX, SockAddr::unix(path).ok()?),
             Endpoint::Tcp(name) => {
-                let numeric = name.parse().ok();
-                if may_wait || numeric.is_some() {
-                    let looked_up = numeric.map(|one| vec![one]);
-                    self.found = looked_up.or_else(|| Some(name.to_socket_addrs().ok()?.collect()))?;
-                }
-                self.next = self.next.wrapping_add(1);
-                let address = *self.found.get(self.next % self.found.len().max(1))?;
+                let address = match name.parse() {
+                    Ok(address) => address,
+                    Err(_) => {
+                        if may_wait {
+                            self.found = name.to_socket_addrs().ok()?.collect();
+                        }
+                        self.next = self.next.wrapping_add(1);
+                        *self.found.get(self.next % self.found.len().max(1))?
+                    }
+                };
                 (Domain::for_address(address), address.into())
             }
         };
         let socket = Socket::new(domain, Type::STREAM, None).ok()?;
         socket.set_nonblocking(true).ok()?;
         if domain != Domain::UNIX {
-            tune(&socket).ok()?;
+            tune(&socket, self.receive_bytes).ok()?;
         }
         match socket.connect(&address) {
             Ok(()) => Some(socket),
@@ -425,12 +430,16 @@ fn sent(mut socket: &Socket, bytes: &[u8]) -> bool {
     matches!(socket.write(bytes), Ok(written) if written == bytes.len())
 }
 
-fn tune(socket: &Socket) -> io::Result<()> {
-    // Where the system allows less than is wanted, its own growing buffer is the larger one.
-    let allowed = std::fs::read_to_string("/proc/sys/net/core/rmem_max");
-    let allowed = allowed.ok().and_then(|text| text.trim().parse::<usize>().ok());
-    if allowed.is_some_and(|bytes| bytes >= RECEIVE_BYTES) {
-        socket.set_recv_buffer_size(RECEIVE_BYTES)?;
+/// The buffer that a socket is given; where the system allows less than is wanted, its own growing buffer is the larger one.
+fn receive_bytes() -> Option<usize> {
+    let allowed = std::fs::read_to_string("/proc/sys/net/core/rmem_max").ok()?;
+    let allowed: usize = allowed.trim().parse().ok()?;
+    (allowed >= RECEIVE_BYTES).then_some(RECEIVE_BYTES)
+}
+
+fn tune(socket: &Socket, receive_bytes: Option<usize>) -> io::Result<()> {
+    if let Some(bytes) = receive_bytes {
+        socket.set_recv_buffer_size(bytes)?;
     }
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()

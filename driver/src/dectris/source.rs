@@ -131,6 +131,7 @@ impl DectrisSource {
         let patience = self.config.patience(self.stream.detector.frame_time_s);
         station.series.arm(patience);
         station.series.begin(key, self.stream.frames_expected, monotonic_ns());
+        station.reserve(self.stream.payload_bytes_max);
         station.replay_early();
         Ok(())
     }

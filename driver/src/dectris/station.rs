@@ -20,6 +20,8 @@ use std::time::Duration;
 const EARLY_MESSAGES_MAX: usize = 64;
 /// Bytes of such images, and of messages that wait between two runs.
 const WAITING_BYTES_MAX: usize = 256 << 20;
+/// Room for everything of an image's message but its pixels.
+const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Between two runs nobody waits for the connections: this is the time between two looks at them.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -124,27 +126,40 @@ impl Station {
     ) -> Result<Came, DectrisError> {
         if self.replaying {
             if let Some(early) = self.early.pop_front() {
-                self.now = early;
+                self.show(early);
                 return Ok(Came::Message);
             }
             self.replaying = false;
         }
         if let Some(next) = self.next.take() {
-            self.spare = std::mem::replace(&mut self.now, next);
+            self.show(next);
             return Ok(Came::Message);
         }
         let came = match self.between.pop_front() {
             Some(message) => {
-                self.now = message;
+                self.show(message);
                 Came::Message
             }
-            None => self.wait(may_wait, place)?,
+            None => {
+                if self.now.room_bytes() < self.spare.room_bytes() {
+                    std::mem::swap(&mut self.now, &mut self.spare);
+                }
+                self.wait(may_wait, place)?
+            }
         };
         counters.disconnects.fetch_add(std::mem::take(&mut self.ended), Relaxed);
         if !matches!(came, Came::Nothing) {
             count(&counters.messages);
         }
         Ok(came)
+    }
+
+    /// Hands out a message that was kept. Of the two that it may take the place of, the one with more room stays.
+    fn show(&mut self, kept: Incoming) {
+        let last = std::mem::replace(&mut self.now, kept);
+        if last.room_bytes() >= self.spare.room_bytes() {
+            self.spare = last;
+        }
     }
 
     fn wait(
@@ -228,6 +243,16 @@ impl Station {
                 // What is wrong shows when a run is armed.
                 _ => return,
             }
+        }
+    }
+
+    /// Makes room for messages with images of up to `bytes`, so that none is made while they come.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        let room = bytes + HEAD_BYTES_MAX;
+        self.now.reserve(room);
+        self.spare.reserve(room);
+        if let Wire::Lines { lines, .. } = &mut self.wire {
+            lines.iter_mut().for_each(|line| line.incoming.reserve(room));
         }
     }
 
