@@ -620,6 +620,52 @@ fn no_frame_of_an_aborted_series_enters_the_next_run() {
     drop(sender);
 }
 
+/// Addresses of every kind: a file, a name without a file, a host's name, and one that is libzmq's business.
+#[test]
+fn every_kind_of_address_leads_to_the_detector() {
+    let test = "every_kind_of_address_leads_to_the_detector";
+    let folder = folder(test);
+    let frames = simulation(&folder, "frames = 30\nrate_hz = 0.0\n");
+    let (socket, name) = (folder.join("s").display().to_string(), std::process::id());
+    let (by_name, from) = (fluxline_tests::port(), fluxline_tests::port());
+    for (bound, connected) in [
+        (format!("ipc://{socket}"), format!("ipc://{socket}")),
+        (format!("ipc://@fluxline-{name}"), format!("ipc://@fluxline-{name}")),
+        (
+            format!("tcp://127.0.0.1:{by_name}"),
+            format!("tcp://localhost:{by_name}"),
+        ),
+        (
+            format!("tcp://127.0.0.1:{from}"),
+            format!("tcp://127.0.0.1:0;127.0.0.1:{from}"),
+        ),
+    ] {
+        let sender = emulate(&bound, &["--simulate", &frames]);
+        let summary = once(&configuration(&folder, &connected, ""));
+        assert_eq!(summary["frames"]["complete"], 30, "{connected}: {summary}");
+        sender.output();
+    }
+}
+
+/// A detector that was started anew between two runs is found, and what it sends is kept for the next run.
+#[test]
+fn a_series_that_comes_while_no_run_is_armed_waits_for_the_next() {
+    let test = "a_series_that_comes_while_no_run_is_armed_waits_for_the_next";
+    let folder = folder(test);
+    let address = address();
+    let server = Server::start(&configuration(&folder, &address, ""));
+    let frames = simulation(&folder, "frames = 30\nrate_hz = 0.0\n");
+    for name in ["first", "second"] {
+        // It ends when all of its messages are gone: somebody has taken them.
+        let sender = emulate(&address, &["--simulate", &frames]);
+        sender.output();
+        let (status, armed) = server.post("/api/v1/runs", &object!({ "name": name }));
+        assert_eq!(status, 201, "{armed}");
+        let run = server.wait(&format!("/api/v1/runs/{name}"), |run| !run["summary"].is_null());
+        assert_eq!(run["summary"]["frames"]["complete"], 30, "{run}");
+    }
+}
+
 /// The EIGER simulator of tickit-devices: armed and triggered over its SIMPLON interface, 16 million pixels an image.
 #[test]
 fn a_simulated_eiger_16m_feeds_a_run_from_arm_to_end() {
