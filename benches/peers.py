@@ -352,60 +352,64 @@ operations = {operations}
 
 
 def stream(_, rounds, __):
-    """The emulator's messages of a DECTRIS stream V2, taken by a run that stores and analyses, beside a bare PULL socket."""
+    """The emulator's messages of a DECTRIS stream V2, taken by a run that stores and analyses, beside a bare PULL socket. In
+    memory, where a disk is out of the way, and on a disk, past the page cache."""
+    for place, base in (("in memory", "/dev/shm"), ("on the disk", ROOT)):
+        with tempfile.TemporaryDirectory(dir=base, prefix="bench-store-") as folder:
+            stream_into(folder, place, rounds)
+
+
+def stream_into(folder, place, rounds):
     import zmq
-    # In memory: what a disk takes is the writer's comparison.
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="bench-store-") as folder:
-        simulation, config = os.path.join(folder, "simulate.toml"), os.path.join(folder, "bench.toml")
-        for detector, frames in (("eiger1m", 4000), ("eiger4m", 1000)):
-            with open(simulation, "w", encoding="utf-8") as file:
-                file.write(f'scene = "diffraction"\ndetector = "{detector}"\nframes = {frames}\nrate_hz = 0.0\n'
-                           "distinct = 8\ncompressed = true\n")
+    simulation, config = os.path.join(folder, "simulate.toml"), os.path.join(folder, "bench.toml")
+    for detector, frames in (("eiger1m", 4000), ("eiger4m", 1000)):
+        with open(simulation, "w", encoding="utf-8") as file:
+            file.write(f'scene = "diffraction"\ndetector = "{detector}"\nframes = {frames}\nrate_hz = 0.0\n'
+                       "distinct = 8\ncompressed = true\n")
 
-            def emulator(port):
-                address = f"tcp://127.0.0.1:{port}"
-                return address, subprocess.Popen([FLUXLINE, "emulate", "--json", "--dectris", address, "--simulate", simulation],
-                                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        def emulator(port):
+            address = f"tcp://127.0.0.1:{port}"
+            return address, subprocess.Popen([FLUXLINE, "emulate", "--json", "--dectris", address, "--simulate", simulation],
+                                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-            def bare(port):
-                address, sender = emulator(port)
-                socket = zmq.Context.instance().socket(zmq.PULL)
-                socket.setsockopt(zmq.RCVHWM, 64)
-                socket.connect(address)
-                socket.recv(copy=False)
-                first = time.perf_counter()
-                size = sum(len(socket.recv(copy=False).buffer) for _ in range(frames))
-                seconds = time.perf_counter() - first
-                socket.close()
+        def bare(port):
+            address, sender = emulator(port)
+            socket = zmq.Context.instance().socket(zmq.PULL)
+            socket.setsockopt(zmq.RCVHWM, 64)
+            socket.connect(address)
+            socket.recv(copy=False)
+            first = time.perf_counter()
+            size = sum(len(socket.recv(copy=False).buffer) for _ in range(frames))
+            seconds = time.perf_counter() - first
+            socket.close()
+            sender.wait()
+            return frames / seconds, size / seconds / 1e9
+
+        for operations in OPERATIONS:
+            with_azimuthal = "azimuthal" in operations
+            rates, bares, latencies = [], [], []
+            for round_ in range(rounds):
+                bares.append(bare(32100 + 2 * round_))
+                address, sender = emulator(32101 + 2 * round_)
+                with open(config, "w", encoding="utf-8") as file:
+                    file.write(STREAM_CONFIG.format(address=address, operations=operations, store=os.path.join(folder, "store")))
+                    if with_azimuthal:
+                        file.write("[recipe.bench.azimuthal]\nbins = 1000\n")
+                done = subprocess.run([FLUXLINE, "run", "--once", config, "--json"], capture_output=True, text=True, check=False)
                 sender.wait()
-                return frames / seconds, size / seconds / 1e9
-
-            for operations in OPERATIONS:
-                with_azimuthal = "azimuthal" in operations
-                rates, bares, latencies = [], [], []
-                for round_ in range(rounds):
-                    bares.append(bare(32100 + 2 * round_))
-                    address, sender = emulator(32101 + 2 * round_)
-                    with open(config, "w", encoding="utf-8") as file:
-                        file.write(STREAM_CONFIG.format(address=address, operations=operations,
-                                                        store=os.path.join(folder, "store")))
-                        if with_azimuthal:
-                            file.write("[recipe.bench.azimuthal]\nbins = 1000\n")
-                    done = subprocess.run([FLUXLINE, "run", "--once", config, "--json"], capture_output=True, text=True, check=False)
-                    sender.wait()
-                    if done.returncode != 0:
-                        sys.exit(done.stderr)
-                    summary = json.loads(done.stdout)
-                    assert summary["frames"]["complete"] == frames, summary
-                    shutil.rmtree(os.path.join(folder, "store"))
-                    rates.append(summary["throughput"]["frames_per_s"])
-                    latencies.append((summary["latency_us"]["p50"], summary["latency_us"]["p99"]))
-                ratios = [rate / bare_rate for rate, (bare_rate, _) in zip(rates, bares)]
-                p50, p99 = (statistics.median(values) / 1e3 for values in zip(*latencies))
-                print(f"| stream V2, {detector}, {OPERATIONS[operations]}, stored | {statistics.median(rates):.0f}/s, "
-                      f"p50 {p50:.1f} ms, p99 {p99:.1f} ms | bare PULL | {statistics.median(b[0] for b in bares):.0f}/s, "
-                      f"{statistics.median(b[1] for b in bares):.2f} GB/s | Fluxline has **{statistics.median(ratios):.2f}** "
-                      f"({min(ratios):.2f} to {max(ratios):.2f}) of its rate |", flush=True)
+                if done.returncode != 0:
+                    sys.exit(done.stderr)
+                summary = json.loads(done.stdout)
+                assert summary["frames"]["complete"] == frames, summary
+                shutil.rmtree(os.path.join(folder, "store"))
+                rates.append(summary["throughput"]["frames_per_s"])
+                latencies.append((summary["latency_us"]["p50"], summary["latency_us"]["p99"]))
+            ratios = [rate / bare_rate for rate, (bare_rate, _) in zip(rates, bares)]
+            p50, p99 = (statistics.median(values) / 1e3 for values in zip(*latencies))
+            print(f"| stream V2, {detector}, {OPERATIONS[operations]}, stored {place} | {statistics.median(rates):.0f}/s, "
+                  f"p50 {p50:.1f} ms, p99 {p99:.1f} ms | bare PULL | {statistics.median(b[0] for b in bares):.0f}/s, "
+                  f"{statistics.median(b[1] for b in bares):.2f} GB/s | Fluxline has **{statistics.median(ratios):.2f}** "
+                  f"({min(ratios):.2f} to {max(ratios):.2f}) of its rate |", flush=True)
 
 
 UDP_CONFIG = """

@@ -171,26 +171,24 @@ impl Case {
             .stderr(Stdio::null())
             .spawn()
             .expect("a run");
-        let until = Instant::now() + Duration::from_secs(60);
-        let store = self.folder.join("store/commissioning");
-        let recording = || {
-            let below = |path: PathBuf| {
-                std::fs::read_dir(path)
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-                    .map(|e| e.path())
-            };
-            below(store.clone())
-                .flat_map(below)
-                .any(|run| run.join("state.jsonl").exists())
-        };
-        while !recording() {
-            assert!(Instant::now() < until, "the run was never armed");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        std::thread::sleep(Duration::from_millis(500));
+        // `ip netns exec` becomes the program. Its receiving thread begins when the sockets are bound and quiet and the files are
+        // made; the kernel cuts names off at 15 bytes.
+        let threads = PathBuf::from(format!("/proc/{}/task", child.id()));
+        until("the run was never armed", || {
+            let tasks = std::fs::read_dir(&threads).into_iter().flatten().flatten();
+            tasks
+                .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+                .any(|name| name.trim() == "fluxline-receiv")
+        });
         child
+    }
+
+    /// Packets that have reached the receiver's interface.
+    fn arrived(&self) -> u64 {
+        let mut command = Link::command(&self.link.receiver, Path::new("cat"));
+        let output = command.arg("/sys/class/net/d0/statistics/rx_packets").output();
+        let text = String::from_utf8(output.expect("the interface's counts").stdout);
+        text.expect("a number").trim().parse().expect("a number")
     }
 
     fn emulate(&self, rate: &str, arguments: &[&str]) -> Value {
@@ -232,6 +230,15 @@ impl Case {
         let run = self.start();
         let report = self.emulate(rate, arguments);
         (Self::summary(run), report)
+    }
+}
+
+/// Waits until something has happened.
+fn until(never: &str, happened: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !happened() {
+        assert!(Instant::now() < end, "{never}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -356,15 +363,14 @@ fn an_aborted_acquisition_ends_the_run_and_its_strays_stay_outside() {
     let Some(case) = Case::new(test, "stray", &JUNGFRAU, 40) else {
         return;
     };
-    let sender = std::thread::scope(|scope| {
-        let sent = ["--abort-after", "5", "--series", "2", "--stray", "64", "--pause", "6"];
-        let sender = scope.spawn(move || sent);
-        sender.join().expect("a thread")
-    });
+    let sent = ["--abort-after", "5", "--series", "2", "--stray", "64", "--pause", "12"];
+    let first = 5 * 128;
     let report = std::thread::scope(|scope| {
-        let sending = scope.spawn(|| case.emulate("20", &sender));
-        std::thread::sleep(Duration::from_secs(1));
-        let summary = Case::summary(case.start());
+        let sending = scope.spawn(|| case.emulate("20", &sent));
+        until("the first acquisition never came", || case.arrived() >= first);
+        let run = case.start();
+        assert!(case.arrived() < first + 128, "the run was armed within the pause");
+        let summary = Case::summary(run);
         assert_eq!(of(&summary["frames"], "complete"), 5, "{summary}");
         assert_eq!(of(&summary["frames"], "partial"), 0, "{summary}");
         assert_eq!(of(&summary["udp"], "stray"), 64, "{summary}");

@@ -104,7 +104,7 @@ impl DectrisMetrics {
         Ok(Self {
             values: m.gauges(
                 "fluxline_dectris",
-                "DECTRIS streams, counted: messages, malformed ones, damaged images, series, stray images, starts and ends of \
+                "DECTRIS streams, counted: messages, images received straight into their slots, connections that ended, malformed messages, damaged images, series, stray images, starts and ends of \
                  other series, images before their start, missing ends, series with images missing, superseded series",
                 "what",
                 &names,

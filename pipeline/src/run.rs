@@ -271,7 +271,6 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
     let emit = parts.emit.clone();
     let receiver = spawn("receive", move || {
         crate::cores::pin(core);
-        received_ring.warm_thread();
         barrier.wait();
         let queues = Outlets {
             work,

@@ -1,7 +1,7 @@
 //! Fuzzing on a stable compiler: a seeded mutator over a corpus of our own bytes. A panic, a hang, or memory that grows
 //! fails it, and the input is named.
 //!
-//! `cargo test --release -p fluxline-tests --test fuzz -- --nocapture` runs 500 000 executions a target (fewer of one that weighs more).
+//! `cargo test --release -p fluxline-tests --test fuzz -- --nocapture` runs 500 000 executions a target.
 //! `FLUXLINE_FUZZ=100000000` runs so many over all targets, on all cores; `FLUXLINE_FUZZ_SEED` begins elsewhere.
 //! An input that failed is written to `tests/fuzz/corpus/TARGET/`, which every later run begins with.
 
@@ -123,7 +123,6 @@ fn every(executions: u64, threads: u64, seed: u64) -> Vec<String> {
     let mut report = Vec::new();
     for target in &TARGETS {
         let (started, beat) = (Instant::now(), AtomicU64::new(0));
-        let executions = executions.div_ceil(target.weight);
         let each = executions.div_ceil(threads);
         let mut early_kib = None;
         let done: Vec<Done> = std::thread::scope(|scope| {

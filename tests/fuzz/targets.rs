@@ -3,6 +3,7 @@
 
 use driver::dectris::encode::{SeriesEncoder, unique_name};
 use driver::dectris::message::{Message, Pixels, SeriesKey, Short};
+use driver::dectris::zmtp::{self, Item, Peer};
 use driver::dectris::{Version, v1, v2};
 use driver::udp::fuzz::Harness;
 use driver::udp::{Detector, fuzz as packets, wire::PacketHeader};
@@ -39,59 +40,56 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// longest input
     pub most: usize,
-    /// how many executions of another target take as long as one of this
-    pub weight: u64,
 }
 
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target {
         name: "dectris-v2",
         run: dectris_v2,
         seeds: seeds_v2,
         most: 4096,
-        weight: 1,
     },
     Target {
         name: "dectris-v1",
         run: dectris_v1,
         seeds: seeds_v1,
         most: 4096,
-        weight: 1,
+    },
+    Target {
+        name: "zmtp",
+        run: zmtp,
+        seeds: seeds_zmtp,
+        most: 2048,
     },
     Target {
         name: "bitshuffle-lz4",
         run: |input, memory| chunk(Beneath::Lz4, input, memory),
         seeds: seeds_lz4,
         most: 2048,
-        weight: 1,
     },
     Target {
         name: "bitshuffle-zstd",
         run: |input, memory| chunk(Beneath::Zstd, input, memory),
         seeds: seeds_zstd,
         most: 2048,
-        weight: 1,
     },
     Target {
         name: "lz4",
         run: lz4,
         seeds: seeds_lz4,
         most: 2048,
-        weight: 1,
     },
     Target {
         name: "udp-packets",
         run: udp,
         seeds: seeds_udp,
         most: 4096,
-        weight: 50,
     },
     Target {
         name: "http-json",
         run: http_json,
         seeds: seeds_json,
         most: 2048,
-        weight: 1,
     },
 ];
 
@@ -148,8 +146,72 @@ fn pixels(pixels: &Pixels<'_>, memory: &mut Memory) -> bool {
     .is_ok()
 }
 
+/// A message, and its head alone: what an image's head says is what the whole says.
 fn dectris_v2(input: &[u8], memory: &mut Memory) -> u64 {
-    message(v2::decode(input, None), memory)
+    let whole = v2::decode(input, None);
+    let cut = input
+        .len()
+        .saturating_sub(usize::from(input.last().copied().unwrap_or(0)) % 64 + 1);
+    let beyond = input.len() - cut;
+    if let Ok(Message::Image(head)) = v2::decode_head(&input[..cut], beyond, None)
+        && beyond > 0
+    {
+        assert_eq!(head.pixels.beyond, beyond);
+        let Ok(Message::Image(image)) = &whole else {
+            panic!("a head of an image that is none: {whole:?}");
+        };
+        assert_eq!(
+            (
+                head.series,
+                head.image_id,
+                head.pixels.total_bytes(),
+                head.pixels.packing
+            ),
+            (
+                image.series,
+                image.image_id,
+                image.pixels.bytes.len(),
+                image.pixels.packing
+            )
+        );
+        assert!(image.pixels.bytes.starts_with(head.pixels.bytes));
+    }
+    message(whole, memory)
+}
+
+/// What a peer sends from its greeting on, or from its READY on; the bytes of parts are stepped over.
+fn zmtp(input: &[u8], _memory: &mut Memory) -> u64 {
+    const BYTES_MAX: u64 = 1 << 16;
+    let (mut peer, mut rest, mut seen) = (Peer::new(BYTES_MAX), input, [0u8; 8]);
+    if input.first().is_some_and(|first| *first != 0xff) {
+        let greeted = peer.take(&zmtp::greeting());
+        assert!(matches!(greeted, Ok((zmtp::GREETING_BYTES, Item::Greeting))));
+    }
+    for place in 0.. {
+        let (used, item) = match peer.take(rest) {
+            Ok((used, item)) => (used, item),
+            Err(refusal) => return kind((seen, words(&refusal.to_string()))),
+        };
+        let (number, bytes) = match item {
+            Item::Need => return kind((seen, used)),
+            Item::Greeting => (1, 0),
+            Item::Ready => (2, 0),
+            Item::Ping(context) => {
+                let mut out = [0; zmtp::PONG_BYTES_MAX];
+                assert!(zmtp::pong(context, &mut out) <= out.len());
+                (3, 0)
+            }
+            Item::Ignored => (4, 0),
+            Item::Part { more, bytes } => {
+                assert!(peer.ready() && bytes <= BYTES_MAX);
+                (5 + u8::from(more), bytes as usize)
+            }
+        };
+        assert!(used > 0, "a peer that stands still");
+        seen[place % 8] = number;
+        rest = rest[used..].get(bytes..).unwrap_or_default();
+    }
+    0
 }
 
 /// Parts behind their lengths, two bytes each.
@@ -280,6 +342,19 @@ fn seeds_v2() -> Vec<Vec<u8>> {
     seeds.push(own);
     seeds.push([b"\xd9\xd9\xf7\xa1\x64deep".to_vec(), vec![0x81; 64]].concat());
     seeds
+}
+
+/// Sessions of a PUSH socket: with heartbeats, with a message of two parts, with a long one, with an error.
+fn seeds_zmtp() -> Vec<Vec<u8>> {
+    const READY: &[u8] = b"\x04\x27\x05READY\x0bSocket-Type\x00\x00\x00\x04PUSH\x08Identity\x00\x00\x00\x00";
+    let greeting = zmtp::greeting().to_vec();
+    let long = [&[2][..], &300u64.to_be_bytes(), &[7; 300]].concat();
+    vec![
+        [&greeting, READY, b"\x04\x0b\x04PING\x00\x0aabcd\x00\x03end"].concat(),
+        [READY, b"\x01\x05first\x00\x06second", &long].concat(),
+        [READY, &long, &[6, 0, 0, 0, 0, 0, 0, 0, 5], b"\x04PONG"].concat(),
+        [&greeting[..], b"\x04\x0a\x05ERROR\x03not"].concat(),
+    ]
 }
 
 fn seeds_v1() -> Vec<Vec<u8>> {

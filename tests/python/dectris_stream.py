@@ -7,6 +7,7 @@ import glob
 import gzip
 import json
 import os
+import socket
 import sys
 import time
 
@@ -87,15 +88,16 @@ def send_real(address, folder):
     socket.close()
 
 
-def make(path, dtype, count, packed):
+def make(path, dtype, count, packed, rows=66, columns=50):
     """A file of frames, bitshuffle-LZ4 or plain."""
     random = np.random.default_rng(7)
-    data = random.poisson(3, (int(count), 66, 50)).astype(dtype)
+    rows, columns = int(rows), int(columns)
+    data = random.poisson(3, (int(count), rows, columns)).astype(dtype)
     data[:, 5, 6] = np.iinfo(dtype).max
     data[:, 0, 0] = np.arange(int(count))
     with h5py.File(path, "w") as file:
         options = hdf5plugin.Bitshuffle(cname="lz4") if packed == "packed" else {}
-        file.create_dataset("data", data=data, chunks=(1, 66, 50), **options)
+        file.create_dataset("data", data=data, chunks=(1, rows, columns), **options)
 
 
 def same(path, master):
@@ -287,8 +289,95 @@ def send_rubbish(address, path):
     print(2 * len(rubbish))
 
 
+class Hand:
+    """A PUSH socket without ZeroMQ: ZMTP 3.1 (RFC 37) byte by byte, sent in pieces of any size."""
+
+    def __init__(self, address):
+        host, port = address.removeprefix("tcp://").split(":")
+        self.listener = socket.create_server((host, int(port)))
+        self.random = np.random.default_rng(5)
+        self.accept()
+
+    def accept(self):
+        self.peer, _ = self.listener.accept()
+        self.peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.peer.settimeout(60)
+        self.pieces(b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + b"\0" + bytes(31), 9)
+        greeting = self.receive(64)
+        assert greeting[0] == 0xff and greeting[9] == 0x7f and greeting[10] == 3, greeting
+        assert greeting[12:32] == b"NULL" + bytes(16) and greeting[32] == 0, greeting
+        name, properties = self.command()
+        assert name == b"READY" and properties == b"\x0bSocket-Type\0\0\0\x04PULL", properties
+        self.pieces(self.framed(b"\x05READY\x0bSocket-Type\0\0\0\x04PUSH\x08Identity\0\0\0\0", 4), 11)
+
+    def receive(self, count):
+        data = b""
+        while len(data) < count:
+            more = self.peer.recv(count - len(data))
+            assert more, "the other side has ended the connection"
+            data += more
+        return data
+
+    def command(self):
+        flags, length = self.receive(2)
+        assert flags == 4, flags
+        body = self.receive(length)
+        return body[1:1 + body[0]], body[1 + body[0]:]
+
+    def framed(self, body, flags=0):
+        if len(body) < 256:
+            return bytes([flags, len(body)]) + body
+        return bytes([flags | 2]) + len(body).to_bytes(8, "big") + body
+
+    def pieces(self, data, most):
+        while data:
+            cut = int(self.random.integers(1, most + 1))
+            self.peer.sendall(data[:cut])
+            data = data[cut:]
+
+    def send(self, message, most=30000):
+        self.pieces(self.framed(message), most)
+
+    def ping(self, context):
+        """A heartbeat is answered with its context, in its turn."""
+        self.pieces(self.framed(b"\x04PING\0\x64" + context, 4), 3)
+        assert self.command() == (b"PONG", context)
+
+    def end(self):
+        self.peer.shutdown(socket.SHUT_WR)
+        self.peer.close()
+
+
+def send_by_hand(address, path):
+    """A series through that socket: pixels at the end of the message and in its midst, a connection that breaks within an
+    image, heartbeats before, between and behind."""
+    with h5py.File(path) as file:
+        data = file["data"][()]
+    hand = Hand(address)
+    hand.ping(b"")
+    series = {"series_id": 1, "series_unique_id": "01BYHANDBYHANDBYHANDBYHAND"}
+    hand.send(cbor2.dumps({"type": "start", **series, "channels": ["threshold_1"], "image_dtype": data.dtype.name,
+                           "image_size_x": data.shape[2], "image_size_y": data.shape[1], "number_of_images": len(data)}), 50)
+    for index, frame in enumerate(data):
+        pixels = {"data": {"threshold_1": typed(frame, ("none", "bslz4")[index % 2])}}
+        number = {"image_id": index, "start_time": [index, 10]}
+        image = {"type": "image", **series, **(number | pixels if index % 5 else pixels | number)}
+        message = cbor2.dumps(image)
+        if index % 7 == 3:
+            hand.ping(b"heartbeat %d" % index)
+        if index in (6, 13):
+            whole = hand.framed(message)
+            hand.pieces(whole[:len(whole) * 2 // 3], 30000)
+            hand.end()
+            hand.accept()
+        hand.send(message, 30000 if index % 2 else 1500)
+    hand.send(cbor2.dumps({"type": "end", **series}))
+    hand.ping(b"sixteen bytes it")
+    hand.end()
+
+
 CHECKS = {check.__name__: check for check in (
-    check_real, send_real, make, same, receive_v2, receive_v1, send_mixed, angles, metadata, send_minimal_v1, send_rubbish)}
+    check_real, send_real, make, same, receive_v2, receive_v1, send_mixed, angles, metadata, send_minimal_v1, send_rubbish, send_by_hand)}
 
 if __name__ == "__main__":
     CHECKS[sys.argv[1]](*sys.argv[2:])

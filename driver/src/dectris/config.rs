@@ -39,7 +39,8 @@ pub struct DectrisConfig {
     /// Seconds without any message of the series after which a run ends, and at least three times the time from frame to
     /// frame (0.1 to 86400).
     pub silence_timeout_s: f64,
-    /// Messages that wait in memory while nobody takes them (2 to 100000); then the detector's own buffer fills.
+    /// Messages that wait in memory between two runs (2 to 100000, 256 MiB); then the detector's own buffer fills, as it does
+    /// while a run's ring is full.
     pub queue_messages: i32,
     /// Largest message that is taken, bytes (1024 to 4294967296): one that is larger ends the connection.
     pub message_bytes_max: i64,
@@ -58,6 +59,29 @@ impl Default for DectrisConfig {
             silence_timeout_s: 30.0,
             queue_messages: 64,
             message_bytes_max: 512 << 20,
+        }
+    }
+}
+
+/// An address that is connected to without a library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// name or number, and port
+    Tcp(String),
+    /// path of a socket; one without a file begins with a zero
+    Ipc(String),
+}
+
+impl Endpoint {
+    /// `None` where ZeroMQ has more to say about it: an interface or an address of this machine to connect from.
+    pub(super) fn plain(address: &str) -> Option<Self> {
+        match (address.strip_prefix("tcp://"), address.strip_prefix("ipc://")) {
+            (Some(name), _) if !name.contains(';') => Some(Endpoint::Tcp(name.into())),
+            (_, Some(path)) => Some(Endpoint::Ipc(match path.strip_prefix('@') {
+                Some(name) => format!("\0{name}"),
+                None => path.into(),
+            })),
+            _ => None,
         }
     }
 }

@@ -22,6 +22,8 @@ macro_rules! counters {
 
 counters! {
     messages: "messages received";
+    placed: "images that were received straight into their slot";
+    disconnects: "connections that ended, or were ended for what they sent";
     malformed: "messages that are none of the stream's";
     damaged: "images whose bytes cannot be a frame of the series; corrupt in the ledger";
     series: "series that were taken";

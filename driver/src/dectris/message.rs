@@ -82,9 +82,16 @@ pub struct Pixels<'m> {
     pub packing: Packing,
     /// the bytes as they came
     pub bytes: &'m [u8],
+    /// bytes that follow them and are still on their way
+    pub beyond: usize,
 }
 
 impl Pixels<'_> {
+    /// Bytes, with those that are still on their way.
+    pub fn total_bytes(&self) -> usize {
+        self.bytes.len().saturating_add(self.beyond)
+    }
+
     /// Checks, before anything is unpacked, that the bytes claim to be a frame of `shape` and `pixel_type`.
     pub fn check(&self, shape: Shape, pixel_type: PixelType) -> Result<(), DecodeError> {
         if self.shape != shape {
@@ -106,7 +113,7 @@ impl Pixels<'_> {
         let frame_bytes = shape.pixels() * pixel_type.bytes();
         let size = |found: u64| DecodeError::new("data.size", Found::Number(found), "the bytes of one frame");
         match self.packing {
-            Packing::None if self.bytes.len() != frame_bytes => Err(size(self.bytes.len() as u64)),
+            Packing::None if self.total_bytes() != frame_bytes => Err(size(self.total_bytes() as u64)),
             Packing::BitshuffleLz4 | Packing::BitshuffleZstd | Packing::Lz4Framed => {
                 let declared = self.bytes.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
                 match declared {
@@ -114,8 +121,8 @@ impl Pixels<'_> {
                     other => return Err(size(other.unwrap_or(0))),
                 }
                 let most = codec::compress_bound(frame_bytes, pixel_type.bytes());
-                if self.bytes.len() > most {
-                    let found = Found::Number(self.bytes.len() as u64);
+                if self.total_bytes() > most {
+                    let found = Found::Number(self.total_bytes() as u64);
                     return Err(DecodeError::new(
                         "data.size",
                         found,

@@ -15,12 +15,16 @@ type Result<T> = std::result::Result<T, DecodeError>;
 
 pub(super) struct Reader<'m> {
     decoder: Decoder<'m>,
+    /// bytes of the message behind those that are here
+    beyond: usize,
 }
 
 impl<'m> Reader<'m> {
-    pub(super) fn new(message: &'m [u8]) -> Self {
+    /// For a message whose last `beyond` bytes are not in `message` yet.
+    pub(super) fn new(message: &'m [u8], beyond: usize) -> Self {
         Self {
             decoder: Decoder::new(message),
+            beyond,
         }
     }
 
@@ -54,6 +58,20 @@ impl<'m> Reader<'m> {
         self.take(field, "bytes in one piece, all of them in the message", |decoder| {
             decoder.bytes()
         })
+    }
+
+    /// Bytes, of which the last may lie beyond what is here where nothing follows them: how many do.
+    pub(super) fn last_bytes(&mut self, field: &'static str) -> Result<(&'m [u8], usize)> {
+        let (at, input) = (self.decoder.position(), self.decoder.input());
+        if self.beyond > 0
+            && let Some((head_bytes, length)) = string_head(&input[at..])
+            && let Some(begun) = input.get(at + head_bytes..)
+            && length == begun.len() as u64 + self.beyond as u64
+        {
+            self.decoder.set_position(input.len());
+            return Ok((begun, self.beyond));
+        }
+        Ok((self.bytes(field)?, 0))
     }
 
     pub(super) fn number(&mut self, field: &'static str) -> Result<u64> {
@@ -247,5 +265,19 @@ impl<'m> Reader<'m> {
     /// The bytes of a channel name or the like that may be told in an error.
     pub(super) fn found(text: &str) -> Found {
         Found::Text(Short::new(text))
+    }
+}
+
+/// Bytes of the head of a byte string, and the length that it tells; `None` where it is another value or not whole.
+/// `minicbor` reads it together with the bytes only.
+fn string_head(input: &[u8]) -> Option<(usize, u64)> {
+    let (first, rest) = input.split_first()?;
+    match first {
+        0x40..=0x57 => Some((1, u64::from(first & 0x1f))),
+        0x58 => Some((2, u64::from(*rest.first()?))),
+        0x59 => Some((3, u64::from(u16::from_be_bytes(*rest.first_chunk()?)))),
+        0x5a => Some((5, u64::from(u32::from_be_bytes(*rest.first_chunk()?)))),
+        0x5b => Some((9, u64::from_be_bytes(*rest.first_chunk()?))),
+        _ => None,
     }
 }

@@ -1,12 +1,14 @@
 //! The source that the pipeline sees.
 
-use super::config::DectrisConfig;
+use super::config::{DectrisConfig, Version};
 use super::counters::{Counters, count};
 use super::describe::{self, FirstImage};
 use super::error::DectrisError;
+use super::line::{Filling, Place};
 use super::message::{Image, Message, Packing, SeriesKey, Start};
-use super::series::{OnImage, OnStart, Over};
-use super::station::{Parked, Station};
+use super::series::{OnImage, OnStart, Over, Series};
+use super::station::{Came, Parked, Station};
+use super::v2;
 use crate::clock::monotonic_ns;
 use crate::memory::{FrameRing, FrameSlot};
 use crate::source::{Arrival, FrameSource, SourceError, WhenFull};
@@ -67,6 +69,7 @@ impl DectrisSource {
             if !station.receive(&self.counters)? {
                 if Instant::now() > until {
                     self.counters.show(&station.series.counts());
+                    let complaint = complaint.or_else(|| station.refusal());
                     return Err(self.no_start(begun.is_some(), complaint).into());
                 }
                 continue;
@@ -128,6 +131,7 @@ impl DectrisSource {
         let patience = self.config.patience(self.stream.detector.frame_time_s);
         station.series.arm(patience);
         station.series.begin(key, self.stream.frames_expected, monotonic_ns());
+        station.reserve(self.stream.payload_bytes_max);
         station.replay_early();
         Ok(())
     }
@@ -174,7 +178,8 @@ fn unknown(config: &DectrisConfig) -> StreamDescription {
     }
 }
 
-/// Puts an image's bytes into a slot, once: as they came where the pipeline reads that, else unpacked on the way.
+/// Puts an image's bytes into a slot, once: as they came where the pipeline reads that, else unpacked on the way. Those that
+/// are still on their way are left out, and counted.
 /// Returns the bytes used and how they are packed now; `None` where they cannot be a frame of the series.
 fn place(
     image: &Image<'_>,
@@ -188,14 +193,15 @@ fn place(
     let room = slot.payload_mut();
     match pixels.packing {
         Packing::None | Packing::BitshuffleLz4 => {
-            room.get_mut(..pixels.bytes.len())?.copy_from_slice(pixels.bytes);
+            let (here, total) = (pixels.bytes.len(), pixels.total_bytes());
+            room.get_mut(..total)?[..here].copy_from_slice(pixels.bytes);
             let plain = pixels.packing == Packing::None;
             let compression = if plain {
                 Compression::None
             } else {
                 Compression::BitshuffleLz4
             };
-            Some((pixels.bytes.len(), compression))
+            Some((total, compression))
         }
         Packing::BitshuffleZstd => {
             // Whether a series is packed so, only its images say: the files are made before, for LZ4.
@@ -251,6 +257,55 @@ fn fill(
     placed.is_some()
 }
 
+/// What decides where an image goes whose first bytes have come.
+struct Taking<'a> {
+    version: Version,
+    channel: Option<&'a str>,
+    stream: &'a StreamDescription,
+    epoch: u32,
+    ring: &'a FrameRing,
+    when_full: WhenFull,
+}
+
+impl Taking<'_> {
+    /// An image of the running series that stays as it is goes straight into a slot; everything else is received whole first.
+    fn place(&self, series: &Series, head: &[u8], beyond: usize, scratch: &mut codec::Scratch) -> Place {
+        if self.version == Version::V1 || !v2::looks_like(head) {
+            return Place::Memory;
+        }
+        let Ok(Message::Image(image)) = v2::decode_head(head, beyond, self.channel) else {
+            return Place::Memory;
+        };
+        let (pixels, stream) = (&image.pixels, self.stream);
+        let stays = matches!(pixels.packing, Packing::None | Packing::BitshuffleLz4)
+            && pixels.check(stream.shape, stream.pixel_type).is_ok();
+        if !stays || series.running() != Some(image.series) {
+            return Place::Memory;
+        }
+        let slot = match self.when_full {
+            WhenFull::Wait => self.ring.slot_within(Duration::from_millis(20)),
+            WhenFull::Drop => self.ring.try_slot(),
+        };
+        let Some(mut slot) = slot else {
+            return match self.when_full {
+                WhenFull::Wait => Place::NoSlot,
+                // Whole, it asks for a slot again, and is then let go.
+                WhenFull::Drop => Place::Memory,
+            };
+        };
+        if !fill(&image, stream, self.epoch, &mut slot, scratch) {
+            return Place::Memory;
+        }
+        Place::Slot(Filling {
+            slot,
+            series: image.series,
+            image_id: image.image_id,
+            at: pixels.bytes.len(),
+            end: pixels.total_bytes(),
+        })
+    }
+}
+
 impl FrameSource for DectrisSource {
     fn stream(&self) -> &StreamDescription {
         &self.stream
@@ -264,6 +319,7 @@ impl FrameSource for DectrisSource {
             Some(station) => station,
             None => self.parked.take(&self.config)?,
         };
+        station.give_back();
         station.series.arm(self.config.patience(None));
         let waited = self.wait_for_start(&mut station);
         self.station = Some(station);
@@ -277,10 +333,32 @@ impl FrameSource for DectrisSource {
         if self.over.is_some() {
             return Ok(Arrival::End);
         }
-        let came = self.waiting || station.receive(&self.counters)?;
+        let taking = Taking {
+            version: self.config.version,
+            channel: self.channel.as_deref(),
+            stream: &self.stream,
+            epoch: self.epoch,
+            ring,
+            when_full,
+        };
+        let came = if self.waiting {
+            Came::Message
+        } else {
+            let scratch = &mut self.scratch;
+            station.receive_into(&self.counters, false, &mut |series, head, beyond| {
+                taking.place(series, head, beyond, scratch)
+            })?
+        };
         let now = monotonic_ns();
         let mut arrival = Arrival::Idle;
-        if came {
+        if let Came::Image(mut image) = came {
+            // Its series may have ended while its last bytes were on their way.
+            if station.series.on_image(&image.series, image.image_id, now) == OnImage::Take {
+                count(&self.counters.placed);
+                image.slot.header_mut().arrival_time_ns.set(now);
+                arrival = Arrival::Frame(image.slot.publish());
+            }
+        } else if matches!(came, Came::Message) {
             match station.now.decode(self.config.version, self.channel.as_deref()) {
                 Ok(Message::Image(image)) => {
                     if self.waiting || station.series.on_image(&image.series, image.image_id, now) == OnImage::Take {
@@ -336,7 +414,8 @@ impl FrameSource for DectrisSource {
 
 impl Drop for DectrisSource {
     fn drop(&mut self) {
-        if let Some(station) = self.station.take() {
+        if let Some(mut station) = self.station.take() {
+            station.give_back();
             self.counters.show(&station.series.counts());
             self.parked.put(station);
         }

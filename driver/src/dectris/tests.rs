@@ -148,6 +148,46 @@ fn images_of_every_pixel_type_come_back_and_are_not_copied() {
     }
 }
 
+/// From the byte on where its pixels begin, the head of an image is known, wherever the message is cut; before, nothing is.
+#[test]
+fn the_head_of_an_image_says_what_the_whole_says() {
+    for pixel_type in PixelType::ALL {
+        for (bytes, compression) in [
+            (7, Compression::None),
+            (700, Compression::BitshuffleLz4),
+            (70_000, Compression::None),
+        ] {
+            let stream = stream(pixel_type);
+            let payload: Vec<u8> = (0..bytes).map(|i| i as u8).collect();
+            let mut header = FrameHeader::new(stream.shape, pixel_type, compression);
+            header.frame_number.set(5);
+            let parts = encoder(Version::V2, &stream).image(&header, &payload, &stream);
+            let message = parts[0].as_slice();
+            let head_bytes = message.len() - bytes;
+            for cut in (0..head_bytes + 10.min(bytes)).chain([message.len()]) {
+                let decoded = v2::decode_head(&message[..cut], message.len() - cut, Some(CHANNEL));
+                if cut < head_bytes {
+                    assert!(decoded.is_err(), "cut at {cut} of {head_bytes}");
+                    continue;
+                }
+                let Ok(Message::Image(image)) = decoded else {
+                    panic!("cut at {cut} of {head_bytes}: {decoded:?}");
+                };
+                assert_eq!((image.image_id, image.pixels.beyond), (5, message.len() - cut));
+                assert_eq!(image.pixels.bytes, &payload[..cut - head_bytes]);
+                assert_eq!(image.pixels.total_bytes(), bytes);
+            }
+            // With anything behind the pixels, or another number of bytes on their way, it is no head.
+            for beyond in [bytes - 1, bytes + 1] {
+                assert!(v2::decode_head(&message[..head_bytes], beyond, None).is_err());
+            }
+        }
+    }
+    // Another channel's bytes are not the wanted one's.
+    let first = b"\xa1\x64data\xa2\x61a\xd8\x28\x82\x82\x02\x02\xd8\x40\x44abcd\x61b\x44ef";
+    assert!(v2::decode_head(first, 2, Some("a")).is_err());
+}
+
 fn complaint(message: &[u8]) -> String {
     v2::decode(message, None).unwrap_err().to_string()
 }

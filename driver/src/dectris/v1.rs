@@ -141,6 +141,7 @@ fn image<'m>(parts: &[&'m [u8]], series: SeriesKey, image_id: u64) -> Result<Mes
             pixel_type,
             packing: packing(&head.encoding, pixel_type)?,
             bytes,
+            beyond: 0,
         },
     }))
 }

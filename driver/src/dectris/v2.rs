@@ -26,6 +26,8 @@ struct RawArray<'m> {
     tag: u64,
     shape: Option<Shape>,
     bytes: &'m [u8],
+    /// bytes that follow `bytes` and are not here yet
+    beyond: usize,
     packing: Packing,
 }
 
@@ -36,7 +38,13 @@ pub fn looks_like(message: &[u8]) -> bool {
 
 /// Decodes a message. Of an image the channel called `channel` is taken, or the first.
 pub fn decode<'m>(message: &'m [u8], channel: Option<&str>) -> Result<Message<'m>> {
-    let mut reader = Reader::new(message);
+    decode_head(message, 0, channel)
+}
+
+/// As [`decode`], of a message whose last `beyond` bytes have not come yet. They must all be pixels: of an image whose wanted
+/// channel ends the message, [`Pixels::beyond`] says so; anything else is an error until the message is whole.
+pub fn decode_head<'m>(message: &'m [u8], beyond: usize, channel: Option<&str>) -> Result<Message<'m>> {
+    let mut reader = Reader::new(message, beyond);
     if reader.kind("message")? == minicbor::data::Type::Tag {
         let tag = reader.tag("message")?;
         if tag != SELF_DESCRIBED {
@@ -54,6 +62,15 @@ pub fn decode<'m>(message: &'m [u8], channel: Option<&str>) -> Result<Message<'m
             "message",
             Found::AtByte(message.len()),
             "nothing behind the map",
+        ));
+    }
+    let told = fields.pixels.map_or(0, |pixels| pixels.beyond);
+    if told != beyond {
+        let found = Found::Number(beyond as u64);
+        return Err(DecodeError::new(
+            "message",
+            found,
+            "the whole message, or all but pixels",
         ));
     }
     fields.finish(message.len())
@@ -218,6 +235,7 @@ fn pixels<'m>(reader: &mut Reader<'m>) -> Result<Pixels<'m>> {
         pixel_type,
         packing: array.packing,
         bytes: array.bytes,
+        beyond: array.beyond,
     })
 }
 
@@ -235,7 +253,7 @@ fn raw_array<'m>(reader: &mut Reader<'m>, field: &'static str) -> Result<RawArra
         tag = reader.tag(field)?;
     }
     let mut packing = Packing::None;
-    let bytes = if reader.kind(field)? == minicbor::data::Type::Tag {
+    if reader.kind(field)? == minicbor::data::Type::Tag {
         let inner = reader.tag(field)?;
         if inner != COMPRESSED {
             return Err(DecodeError::new(
@@ -267,14 +285,13 @@ fn raw_array<'m>(reader: &mut Reader<'m>, field: &'static str) -> Result<RawArra
             let expected = "bitshuffle's element size to be that of a pixel";
             return Err(DecodeError::new(field, Found::Number(element_bytes), expected));
         }
-        reader.bytes(field)?
-    } else {
-        reader.bytes(field)?
-    };
+    }
+    let (bytes, beyond) = reader.last_bytes(field)?;
     Ok(RawArray {
         tag,
         shape,
         bytes,
+        beyond,
         packing,
     })
 }

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 mod counting;
+mod free;
 mod pages;
 mod ring;
 

@@ -56,8 +56,9 @@
 //! Invariant: a slot is in the free list, or has one `FrameSlot`, or has at least one `FrameLease`; never two of these.
 
 use super::counting::SlotCounts;
+use super::free::FreeSlots;
 use super::pages::{HugePages, PageSize};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::Receiver;
 use frame::header::{FLAG_DAMAGED, FLAG_PAYLOAD_CRC, HEADER_PAGE_BYTES};
 use frame::note::{NOTES_END, NOTES_MAX, NOTES_OFFSET};
 use frame::{Compression, FrameHeader, HostRegion, Note, PixelType, Shape};
@@ -96,8 +97,7 @@ struct Inner {
     stride: usize,
     payload_bytes: usize,
     counts: SlotCounts,
-    give: Sender<usize>,
-    take: Receiver<usize>,
+    free: FreeSlots,
 }
 
 impl Inner {
@@ -122,8 +122,7 @@ impl Inner {
     }
 
     fn give_back(&self, slot: usize) {
-        // The list has room for every slot, and a slot is given back once.
-        let _ = self.give.try_send(slot);
+        self.free.give(slot);
     }
 }
 
@@ -157,19 +156,19 @@ impl FrameRing {
                 found,
             });
         }
-        let (give, take) = bounded(slots);
         let inner = Inner {
             stride: stride(payload_bytes),
             payload_bytes: stride(payload_bytes) - HEADER_PAGE_BYTES,
             counts: SlotCounts::new(slots),
             pages: Arc::new(pages),
-            give,
-            take,
+            free: FreeSlots::new(slots),
         };
         let blank = FrameHeader::new(Shape::new(0, 0), PixelType::U8, Compression::None);
         for slot in 0..slots {
             // SAFETY: no token of the slot exists yet.
             unsafe { inner.header(slot).write(blank) };
+        }
+        for slot in (0..slots).rev() {
             inner.give_back(slot);
         }
         Ok(FrameRing(Arc::new(inner)))
@@ -182,7 +181,7 @@ impl FrameRing {
 
     /// A free slot, if there is one.
     pub fn try_slot(&self) -> Option<FrameSlot> {
-        let slot = self.0.take.try_recv().ok()?;
+        let slot = self.0.free.take()?;
         Some(FrameSlot {
             ring: self.0.clone(),
             slot,
@@ -191,18 +190,11 @@ impl FrameRing {
 
     /// A free slot; waits for one without spinning.
     pub fn slot_within(&self, wait: Duration) -> Option<FrameSlot> {
-        let slot = self.0.take.recv_timeout(wait).ok()?;
+        let slot = self.0.free.take_within(wait)?;
         Some(FrameSlot {
             ring: self.0.clone(),
             slot,
         })
-    }
-
-    /// Makes this thread's place among those that wait for a slot, so that a later wait allocates nothing.
-    pub fn warm_thread(&self) {
-        let all: Vec<FrameSlot> = std::iter::from_fn(|| self.try_slot()).collect();
-        warm(&self.0.take);
-        drop(all);
     }
 
     /// Number of slots.
@@ -212,7 +204,7 @@ impl FrameRing {
 
     /// Slots that are free now.
     pub fn free(&self) -> usize {
-        self.0.take.len()
+        self.0.free.len()
     }
 
     /// Largest payload, bytes.

@@ -11,4 +11,4 @@ mod socket;
 
 pub use receive::{Buffers, HEAD_BYTES, Message, Receiver, Target};
 pub use send::{Packet, Sender};
-pub use socket::{Poller, bind, drops, interface_of};
+pub use socket::{Poller, bind, drops, interface_of, wake_at};

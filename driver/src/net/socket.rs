@@ -58,7 +58,12 @@ pub fn interface_of(address: IpAddr) -> Option<String> {
     found
 }
 
-fn set(socket: &UdpSocket, option: libc::c_int, value: i32) -> io::Result<()> {
+/// Lets a wait for a stream end when `bytes` can be read, or when no more can come.
+pub fn wake_at(socket: &impl AsRawFd, bytes: usize) -> io::Result<()> {
+    set(socket, libc::SO_RCVLOWAT, i32::try_from(bytes).unwrap_or(i32::MAX))
+}
+
+fn set(socket: &impl AsRawFd, option: libc::c_int, value: i32) -> io::Result<()> {
     let bytes = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the descriptor is open while `socket` is borrowed; the value is read during the call, `bytes` long.
     let status = unsafe {
@@ -103,12 +108,25 @@ pub struct Poller(Vec<libc::pollfd>);
 impl Poller {
     /// Waits for these sockets; they must live as long as it is used.
     pub fn new<'a>(sockets: impl Iterator<Item = &'a UdpSocket>) -> Self {
-        let entry = |socket: &UdpSocket| libc::pollfd {
+        let mut poller = Self::default();
+        for socket in sockets {
+            poller.add(socket, false);
+        }
+        poller
+    }
+
+    /// Waits for none any more; the room for them is kept.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Waits for `socket`, too: until it can be read, or written where a connection is being made.
+    pub fn add(&mut self, socket: &impl AsRawFd, to_write: bool) {
+        self.0.push(libc::pollfd {
             fd: socket.as_raw_fd(),
-            events: libc::POLLIN,
+            events: if to_write { libc::POLLOUT } else { libc::POLLIN },
             revents: 0,
-        };
-        Self(sockets.map(entry).collect())
+        });
     }
 
     /// Whether something has come within `milliseconds`.

@@ -149,7 +149,11 @@ pub struct Assembly {
 impl Assembly {
     /// For a configuration that was checked.
     pub fn new(config: &UdpConfig, counters: Arc<Counters>, ports: usize) -> Result<Self, SourceError> {
-        let layout = Layout::new(config)?;
+        Ok(Self::over(Layout::new(config)?, config, counters, ports))
+    }
+
+    /// The same over a geometry of its own.
+    pub(super) fn over(layout: Layout, config: &UdpConfig, counters: Arc<Counters>, ports: usize) -> Self {
         let payload_bytes = layout.payload_bytes;
         let aside = Target {
             buffer: 0,
@@ -163,7 +167,7 @@ impl Assembly {
             bytes: 0,
             cut: false,
         };
-        Ok(Self {
+        Self {
             counters,
             config: config.clone(),
             memory: Memory {
@@ -193,7 +197,7 @@ impl Assembly {
             window: config.window as u64,
             last_packet_ns: 0,
             layout,
-        })
+        }
     }
 
     /// The geometry.

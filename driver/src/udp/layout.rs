@@ -50,6 +50,12 @@ pub struct Layout {
 impl Layout {
     /// The geometry that a configuration describes.
     pub fn new(config: &UdpConfig) -> Result<Self, SourceError> {
+        Self::scaled(config, 1)
+    }
+
+    /// The same of a module with so many times fewer rows and columns, and as many rows in a packet: for a fuzzer, whose time
+    /// would go into filling pixels otherwise.
+    pub(super) fn scaled(config: &UdpConfig, scale: usize) -> Result<Self, SourceError> {
         let pixel_type = config.pixel_type()?;
         let (payload_bytes, parts_of_module) = match (config.detector, config.interfaces, config.packet_bytes) {
             (Detector::Jungfrau, 1, _) => (8192, Shape::new(1, 1)),
@@ -70,9 +76,10 @@ impl Layout {
             return Err(wrong("gap", format!("{gap:?}"), "allowed is 0 to 1024 pixels"));
         }
         let part_shape = Shape::new(
-            MODULE.rows / parts_of_module.rows,
-            MODULE.columns / parts_of_module.columns,
+            MODULE.rows / parts_of_module.rows / scale,
+            MODULE.columns / parts_of_module.columns / scale,
         );
+        let payload_bytes = payload_bytes / scale;
         let parts = if config.part.is_empty() {
             regular(config, parts_of_module, part_shape)
         } else {
@@ -218,8 +225,8 @@ fn regular(config: &UdpConfig, of_module: Shape, part: Shape) -> Vec<PartConfig>
             parts.push(PartConfig {
                 header_row: header_row as u16,
                 header_column: header_column as u16,
-                row: row * (MODULE.rows + config.gap[0]) + lower * part.rows,
-                column: column * (MODULE.columns + config.gap[1]) + right * part.columns,
+                row: row * (of_module.rows * part.rows + config.gap[0]) + lower * part.rows,
+                column: column * (of_module.columns * part.columns + config.gap[1]) + right * part.columns,
                 flip_rows: config.flip_lower && lower == 1,
             });
         }
