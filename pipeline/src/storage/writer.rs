@@ -29,6 +29,8 @@ use std::thread::JoinHandle;
 
 /// Frames that may wait for a thread; never more than a ring has slots.
 const JOBS_MAX: usize = 4096;
+/// Threads that write, unless the configuration says otherwise: so many writes are on their way to the disk at once.
+const THREADS: usize = 4;
 /// Frames that were written and wait to be made safe, while a sync goes on.
 const DONE_MAX: usize = 1 << 15;
 
@@ -158,7 +160,7 @@ impl RunWriter {
         let journal_file = JournalFile::create(&folder, &info.id, format.frames)?;
         start.publish(&folder)?;
         let thread_count = match config.threads {
-            0 => std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 4),
+            0 => THREADS,
             threads => threads,
         };
         Ok(RunWriter {
