@@ -14,7 +14,7 @@
 //! pwrite|pwrite4 FOLDER ROWS COLUMNS FRAMES PERCENT  the same bytes by `pwrite` into one file, one thread or four, on disk
 //! read FOLDER ROWS COLUMNS FRAMES PERCENT      the frames of such a run in their order, as stored
 //! pread|pread4 FOLDER ROWS COLUMNS FRAMES PERCENT  the same files by `pread`, one thread or four
-//!     each with `cpu` behind it: processor time of all threads
+//!     each with `cpu` behind it: processor time of all threads for each GB
 //! compress|decompress FILE BYTES               bitshuffle-LZ4 of the file's elements of so many bytes, one core
 //! decoded|fused ROWS COLUMNS BATCH THREADS   per frame: compressed u16 frames, decoded and then statistics and curve, or both at once
 //! bare ROWS COLUMNS                            one frame: statistics and azimuthal curve, no pipeline

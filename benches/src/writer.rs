@@ -116,7 +116,7 @@ impl Way {
     }
 }
 
-/// A measurement of wall time, or with `cpu` of the processor time of all threads, kernel included.
+/// A measurement of wall time, or with `cpu` of the processor time of all threads, kernel included, for each GB.
 pub(crate) fn prepare(
     way: Way,
     folder: PathBuf,
@@ -130,7 +130,14 @@ pub(crate) fn prepare(
     let largest = chunks.iter().map(Vec::len).max().unwrap_or(0);
     let ring = filled(&chunks, largest)?;
     let stream = stream(shape, frames, largest);
-    let clock = move || if cpu { processor_seconds() } else { Ok(wall_seconds()) };
+    let gigabytes = chunks.iter().map(Vec::len).sum::<usize>() as f64 / chunks.len() as f64 * frames as f64 / 1e9;
+    let clock = move || {
+        if cpu {
+            Ok(processor_seconds()? / gigabytes)
+        } else {
+            Ok(wall_seconds())
+        }
+    };
     if matches!(way, Way::Raw | Way::RawBest) {
         let threads = if way == Way::Raw { 1 } else { 4 };
         return Ok(Box::new(move || {
