@@ -185,6 +185,7 @@ fn files_of_a_closed_run_are_read_whole_and_in_part() {
     for file in listed.concat() {
         let name = file["name"].as_str().expect("a name");
         let bytes = std::fs::read(here.join(name)).expect("a file");
+        assert_eq!(file["hash"], blake3::hash(&bytes).to_hex().as_str(), "{name}");
         let (status, headers, body) = part(&server, name, &[]);
         assert!(status == 200 && body == bytes, "{name}: {status}, {} bytes", body.len());
         let hash = format!("\"{}\"", file["hash"].as_str().expect("a hash"));

@@ -131,7 +131,7 @@ pub(crate) fn prepare(
     let ring = filled(&chunks, largest)?;
     let stream = stream(shape, frames, largest);
     let gigabytes = chunks.iter().map(Vec::len).sum::<usize>() as f64 / chunks.len() as f64 * frames as f64 / 1e9;
-    let clock = move || {
+    let clock = move || -> Result<f64> {
         if cpu {
             Ok(processor_seconds()? / gigabytes)
         } else {

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use zerocopy::IntoBytes;
 
 /// The pixels of one frame of a closed run, decompressed, with shape and type. `path` is the run's folder or its
 /// master file.
@@ -253,10 +254,7 @@ pub(super) fn same_through_master(
         ($type:ty) => {
             dataset
                 .read_slice_2d::<$type, _>((frame as usize, .., ..))
-                .map(|values| {
-                    let bytes = pixels.chunks_exact(size_of::<$type>());
-                    values.len() == bytes.len() && values.iter().zip(bytes).all(|(v, b)| v.to_ne_bytes() == *b)
-                })
+                .map(|values| values.as_slice().map(IntoBytes::as_bytes) == Some(pixels))
         };
     }
     let same = match pixel_type {

@@ -429,13 +429,23 @@ impl RunWriter {
             .finish((kept, &pieces), &frames, ledger, images, finals, &end);
         let data = data?;
         master?;
-        let mut records = vec![seal::seal(&self.master_path)?];
+        let (master_path, folder, format) = (&self.master_path, &self.folder, &self.format);
+        // The processor reads the run as others will while the disk takes the last of it.
+        let (verified, synced) = std::thread::scope(|scope| {
+            let verifying = scope.spawn(|| verify(master_path, kept, &frames, format));
+            let synced = seal::seal(master_path).and_then(|master| {
+                run_json::sync_folder(folder)?;
+                Ok((master, journal_file.close()?))
+            });
+            (verifying.join(), synced)
+        });
+        verified.unwrap_or_else(|_| Err(ended(folder)))?;
+        let (master, journal) = synced?;
+        let mut records = vec![master];
         records.extend(data);
-        verify(&self.master_path, kept, &frames, &self.format)?;
-        run_json::sync_folder(&self.folder)?;
         let left = records.iter().map(|record| self.folder.join(&record.name)).collect();
         let mut record = RunRecord::new(&self.info, end, records, warnings);
-        record.journal = journal_file.close()?;
+        record.journal = journal;
         record.publish(&self.folder)?;
         Start::clear(&self.folder);
         Ok(left)
