@@ -10,11 +10,11 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
 }
 
-/// Frames of 1 MB, past the page cache, until somebody stops it.
+/// Frames of 1 MB, past the page cache, for some minutes or until somebody stops it.
 fn configuration(folder: &Path, store: &Path) -> PathBuf {
     let text = format!(
         "[ring]\nslots = 64\nallow_transparent = true\n[[source]]\nkind = \"simulate\"\nscene = \"diffraction\"\n\
-         detector = \"custom\"\nrows = 512\ncolumns = 1024\nframes = 100000\nrate_hz = 50.0\ndistinct = 4\n\
+         detector = \"custom\"\nrows = 512\ncolumns = 1024\nframes = 5000\nrate_hz = 20.0\ndistinct = 4\n\
          [store]\npath = \"{}\"\nframes_per_file = 1000\n[feedback]\nlisten = \"127.0.0.1:0\"\n\
          [recipe.look]\ntechnique = \"diffraction\"\noperations = [\"statistics\"]\n",
         store.display()
@@ -112,7 +112,7 @@ fn a_disk_that_turns_read_only_keeps_what_was_safe() {
     let store = volume.mounted.join("store");
     let config = configuration(&folder, &store);
     let server = Server::start(&config);
-    arm(&server, "torn", 100_000);
+    arm(&server, "torn", 1500);
     server.wait("/api/v1/runs/torn", |run| synced(run) >= 20);
     volume.turn_read_only();
     let failing = server.wait("/api/v1/runs/torn", |run| {
@@ -154,7 +154,7 @@ fn a_deleted_folder_costs_its_run_and_nothing_else() {
     let folder = folder("deleted-folder");
     let store = folder.join("store");
     let server = Server::start(&configuration(&folder, &store));
-    arm(&server, "gone", 100_000);
+    arm(&server, "gone", 5000);
     server.wait("/api/v1/runs/gone", |run| synced(run) >= 20);
     fs::remove_dir_all(run_folder(&store, "gone")).expect("deleted");
     let failing = server.wait("/api/v1/runs/gone", |run| {
@@ -204,7 +204,7 @@ fn a_run_belongs_to_the_day_on_which_it_was_armed() {
     let mut program = Command::new(binary());
     program.env("LD_PRELOAD", &library).env("FLUXLINE_WALL_CLOCK", &clock);
     let server = Server::start_by(program, &configuration(&folder, &store));
-    arm(&server, "late", 100_000);
+    arm(&server, "late", 5000);
     server.wait("/api/v1/runs/late", |run| synced(run) >= 5);
     turn(midnight + 600);
     let before = synced(&server.get("/api/v1/runs/late"));

@@ -172,7 +172,8 @@ fn files_of_a_closed_run_are_read_whole_and_in_part() {
     let folder = folder("files");
     // Frames of 1 MB that are stored as they are: data files longer than what is read at once.
     let source = "scene = \"pattern\"\nrows = 512\ncolumns = 1024\nframes = 20\nrate_hz = 0.0\n";
-    let config = configuration(&folder, source, POWDER);
+    let recipe = "[recipe.look]\ntechnique = \"diffraction\"\noperations = [\"statistics\"]\n";
+    let config = configuration(&folder, source, recipe);
     let text = std::fs::read_to_string(&config).expect("the configuration");
     let text = text.replace("[store]\n", "[store]\ncompress = false\nframes_per_file = 15\n");
     std::fs::write(&config, text).expect("a configuration");
