@@ -340,6 +340,75 @@ fn a_bucket_that_is_busy_hangs_and_lies_gets_the_right_bytes_in_the_end() {
     json(&place.store_command(&["verify"]));
 }
 
+/// The export shows closed runs only, as the proposal's own; a repaired file takes the place of the damaged one there, too.
+#[test]
+fn the_export_shows_closed_runs_to_those_who_may_read_them() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let place = Place::new("export", "");
+    // Only root gives files away; numbers, for users whom this machine does not know.
+    let root = fs::metadata(&place.folder).expect("a folder").uid() == 0;
+    let owner = if root {
+        "owner = \"54321\"\ngroup = \"54322\"\n"
+    } else {
+        ""
+    };
+    if !root {
+        eprintln!("SKIPPED the owner's part of the_export_shows_closed_runs_to_those_who_may_read_them: not root");
+    }
+    place.configure(&format!("[access]\nexport = \".export\"\n{owner}"));
+    let server = place.serve();
+    record(&server, "first", 5);
+    let relative = place.relative(&place.run_folder("first"));
+    let exported = place.store().join(".export").join(&relative);
+    until("the export", || exported.join("run.json").exists());
+    // A run that records is not there, and one that is closed is there only as it was closed.
+    let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "second", "frames_expected": 30 }));
+    assert_eq!(status, 201, "{armed}");
+    let day = exported.parent().expect("a day").to_path_buf();
+    until("the second run", || {
+        let shown = names(&day).contains(&"second".to_string());
+        let closed = place.run_folder("second").join("run.json").exists();
+        assert!(closed || !shown, "a run that records is shown");
+        day.join("second/run.json").exists()
+    });
+    for run in ["first", "second"] {
+        let (here, there) = (place.run_folder(run), day.join(run));
+        let mut files = names(&there);
+        files.sort();
+        let mut listed = names(&here);
+        listed.retain(|name| name != "state.jsonl");
+        listed.sort();
+        assert_eq!(files, listed, "{run}");
+        for file in &files {
+            let (ours, theirs) = (fs::metadata(here.join(file)), fs::metadata(there.join(file)));
+            let (ours, theirs) = (ours.expect("a file"), theirs.expect("a file"));
+            assert_eq!(ours.ino(), theirs.ino(), "{run} {file}");
+            if root {
+                let found = (theirs.uid(), theirs.gid(), theirs.permissions().mode() & 0o7777);
+                assert_eq!(found, (54321, 54322, 0o640), "{run} {file}");
+            }
+        }
+        if root {
+            let found = fs::metadata(&there).expect("a folder");
+            let found = (found.uid(), found.gid(), found.permissions().mode() & 0o7777);
+            assert_eq!(found, (54321, 54322, 0o750), "{run}");
+        }
+    }
+    server.wait("/api/v1/runs/first", |run| run["store_state"] == "verified");
+    drop(server);
+    let file = "first_data_000001.h5";
+    let good = fs::read(exported.join(file)).expect("a file");
+    flip(&exported.join(file));
+    json(&place.store_command(&["scrub", "first"]));
+    assert!(
+        fs::read(exported.join(file)).expect("a file") == good,
+        "the export still has the damaged file"
+    );
+    if root {
+        assert_eq!(fs::metadata(exported.join(file)).expect("a file").uid(), 54321);
+    }
+}
+
 #[test]
 fn what_the_facility_is_told_is_what_its_own_programs_take() {
     let Some(python) = python("what_the_facility_is_told_is_what_its_own_programs_take") else {

@@ -1,6 +1,6 @@
 //! A closed run answers under the same addresses as one in memory, and says the same.
 
-use fluxline_tests::{Server, folder};
+use fluxline_tests::{Server, check, folder, python};
 use serde_json::{Value, json as object};
 use std::path::{Path, PathBuf};
 
@@ -149,4 +149,89 @@ fn a_request_says_how_many_frames_and_which_technique() {
         let message = error["message"].as_str().unwrap_or_default();
         assert!(status == 422 && message.contains(said), "{status} {error}");
     }
+}
+
+/// Status, headers and body of a file, or of a part of it.
+fn part(server: &Server, file: &str, headers: &[(&str, &str)]) -> (u16, ureq::http::HeaderMap, Vec<u8>) {
+    let mut request = ureq::get(format!("{}/api/v1/runs/first/files/{file}", server.url));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut answer = request.config().http_status_as_error(false).build().call().expect(file);
+    let body = answer.body_mut().with_config().limit(1 << 30).read_to_vec();
+    (
+        answer.status().as_u16(),
+        answer.headers().clone(),
+        body.expect("a body"),
+    )
+}
+
+#[test]
+fn files_of_a_closed_run_are_read_whole_and_in_part() {
+    let test = "files_of_a_closed_run_are_read_whole_and_in_part";
+    let folder = folder("files");
+    // Frames of 1 MB that are stored as they are: data files longer than what is read at once.
+    let source = "scene = \"pattern\"\nrows = 512\ncolumns = 1024\nframes = 20\nrate_hz = 0.0\n";
+    let recipe = "[recipe.look]\ntechnique = \"diffraction\"\noperations = [\"statistics\"]\n";
+    let config = configuration(&folder, source, recipe);
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let text = text.replace("[store]\n", "[store]\ncompress = false\nframes_per_file = 15\n");
+    std::fs::write(&config, text).expect("a configuration");
+    let server = Server::start(&config);
+    let ended = run(&server, &object!({ "name": "first" }));
+    let record = &server.wait("/api/v1/runs/first", |run| run["record"]["id"] == "first")["record"];
+    let master = ended["summary"]["files"][0].as_str().expect("a master file");
+    let here = Path::new(master).parent().expect("a folder");
+    let listed = ["files", "journal"].map(|list| record[list].as_array().expect("a list").clone());
+    for file in listed.concat() {
+        let name = file["name"].as_str().expect("a name");
+        let bytes = std::fs::read(here.join(name)).expect("a file");
+        assert_eq!(file["hash"], blake3::hash(&bytes).to_hex().as_str(), "{name}");
+        let (status, headers, body) = part(&server, name, &[]);
+        assert!(status == 200 && body == bytes, "{name}: {status}, {} bytes", body.len());
+        let hash = format!("\"{}\"", file["hash"].as_str().expect("a hash"));
+        assert_eq!(headers["etag"], hash.as_str());
+        assert_eq!(headers["content-length"], bytes.len().to_string().as_str());
+        let (last, behind) = (bytes.len() - 1, bytes.len());
+        for (asked, from, to) in [
+            ("bytes=0-0".to_string(), 0, 1),
+            (format!("bytes=1-{last}"), 1, behind),
+            (format!("bytes=-{}", 7.min(last)), behind - 7.min(last), behind),
+            (format!("bytes={}-", behind / 2 + 1), behind / 2 + 1, behind),
+        ] {
+            let (status, headers, body) = part(&server, name, &[("range", &asked), ("if-range", &hash)]);
+            assert!(status == 206 && body == bytes[from..to], "{name} {asked}: {status}");
+            let range = format!("bytes {from}-{}/{behind}", to - 1);
+            assert_eq!(headers["content-range"], range.as_str());
+        }
+        let (status, _, body) = part(&server, name, &[("range", "bytes=0-0"), ("if-range", "\"other\"")]);
+        assert!(
+            status == 200 && body.len() == behind,
+            "the file is another one: {status}"
+        );
+        let (status, headers, _) = part(&server, name, &[("range", &format!("bytes={behind}-"))]);
+        assert_eq!(status, 416);
+        assert_eq!(headers["content-range"], format!("bytes */{behind}").as_str());
+    }
+    assert_eq!(
+        part(&server, "run.json", &[]).2,
+        std::fs::read(here.join("run.json")).expect("run.json")
+    );
+    for other in [
+        "state.jsonl",
+        "none.h5",
+        "..%2Frun.json",
+        "%2Fetc%2Fpasswd",
+        ".start.json",
+    ] {
+        assert_eq!(part(&server, other, &[]).0, 404, "{other}");
+    }
+    let Some(python) = python(test) else { return };
+    let files = format!("{}/api/v1/runs/first/files/", server.url);
+    let said = check(
+        &python,
+        "ranges.py",
+        &[&files, "first", "15", "20", &here.display().to_string()],
+    );
+    println!("{}", said.trim());
 }

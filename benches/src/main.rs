@@ -11,7 +11,10 @@
 //! sirt|cgls COLUMNS ANGLES                     per slice: ten iterations
 //! paganin ROWS COLUMNS                         per projection: phase retrieval, as many at once as there are threads
 //! write FOLDER ROWS COLUMNS FRAMES PERCENT     NeXus writer, chunks compressed to PERCENT passed through, on disk
-//! pwrite FOLDER ROWS COLUMNS FRAMES PERCENT    the same bytes by `pwrite` into one file, on disk
+//! pwrite|pwrite4 FOLDER ROWS COLUMNS FRAMES PERCENT  the same bytes by `pwrite` into one file, one thread or four, on disk
+//! read FOLDER ROWS COLUMNS FRAMES PERCENT      the frames of such a run in their order, as stored
+//! pread|pread4 FOLDER ROWS COLUMNS FRAMES PERCENT  the same files by `pread`, one thread or four
+//!     each with `cpu` behind it: processor time of all threads for each GB
 //! compress|decompress FILE BYTES               bitshuffle-LZ4 of the file's elements of so many bytes, one core
 //! decoded|fused ROWS COLUMNS BATCH THREADS   per frame: compressed u16 frames, decoded and then statistics and curve, or both at once
 //! bare ROWS COLUMNS                            one frame: statistics and azimuthal curve, no pipeline
@@ -80,16 +83,12 @@ fn prepare(line: &str) -> Result<Measurement> {
             let file = words.get(1).copied().unwrap_or_default();
             codec::prepare(kind == "compress", file, number(2)?)
         }
-        Some(kind @ ("write" | "pwrite")) => {
+        Some("write" | "pwrite" | "pwrite4" | "read" | "pread" | "pread4") => {
+            let way = writer::Way::of(words[0]).ok_or("no such way")?;
             let folder = words.get(1).copied().unwrap_or(".");
-            writer::prepare(
-                kind == "write",
-                folder.into(),
-                number(2)?,
-                number(3)?,
-                number(4)?,
-                number(5)?,
-            )
+            let size = (number(2)?, number(3)?);
+            let cpu = words.get(6) == Some(&"cpu");
+            writer::prepare(way, folder.into(), size, number(4)?, number(5)?, cpu)
         }
         _ => Err(format!("unknown measurement `{line}`").into()),
     }

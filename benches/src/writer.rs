@@ -1,13 +1,16 @@
-//! The NeXus writer beside the same bytes written raw, past the page cache, the disk's best way; both end when the bytes are
-//! on the disk, and both write from where the frames lie in the ring.
+//! The NeXus writer beside the same bytes written raw, past the page cache; both end when the bytes are on the disk, and both
+//! write from where the frames lie in the ring. And the read path beside the same bytes read raw, past the page cache.
 
 use super::{Measurement, Result};
 use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
 use frame::{Compression, FrameHeader, PixelType, ResultLayout, Shape, StreamDescription};
-use pipeline::storage::{LedgerColumns, RunEnd, RunInfo, RunWriter, Store, WriterConfig};
+use pipeline::storage::{LedgerColumns, RunEnd, RunInfo, RunWriter, Store, StoreError, WriterConfig, read_chunks};
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Slots of the ring.
@@ -82,35 +85,120 @@ fn info(id: String) -> Result<RunInfo> {
     })
 }
 
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// a whole run by the NeXus writer
+    Run,
+    /// the same bytes by one `pwrite` after the other, into a file that grows
+    Raw,
+    /// the same bytes by four threads into a file that was made as long before: the best way that was found for this disk
+    RawBest,
+    /// a run's frames in their order by the read path
+    Frames,
+    /// the same files by one `pread` of 4 MiB after the other
+    RawRead,
+    /// the same by four threads
+    RawReadBest,
+}
+
+impl Way {
+    pub(crate) fn of(word: &str) -> Option<Way> {
+        Some(match word {
+            "write" => Way::Run,
+            "pwrite" => Way::Raw,
+            "pwrite4" => Way::RawBest,
+            "read" => Way::Frames,
+            "pread" => Way::RawRead,
+            "pread4" => Way::RawReadBest,
+            _ => return None,
+        })
+    }
+}
+
+/// A measurement of wall time, or with `cpu` of the processor time of all threads, kernel included, for each GB.
 pub(crate) fn prepare(
-    nexus: bool,
+    way: Way,
     folder: PathBuf,
-    rows: usize,
-    columns: usize,
+    (rows, columns): (usize, usize),
     frames: usize,
     percent: usize,
+    cpu: bool,
 ) -> Result<Measurement> {
     let shape = Shape::new(rows, columns);
     let chunks = chunks(shape, percent)?;
     let largest = chunks.iter().map(Vec::len).max().unwrap_or(0);
     let ring = filled(&chunks, largest)?;
-    if !nexus {
-        return Ok(Box::new(move || raw(&folder, &ring, &chunks, frames)));
-    }
     let stream = stream(shape, frames, largest);
+    let gigabytes = chunks.iter().map(Vec::len).sum::<usize>() as f64 / chunks.len() as f64 * frames as f64 / 1e9;
+    let clock = move || -> Result<f64> {
+        if cpu {
+            Ok(processor_seconds()? / gigabytes)
+        } else {
+            Ok(wall_seconds())
+        }
+    };
+    if matches!(way, Way::Raw | Way::RawBest) {
+        let threads = if way == Way::Raw { 1 } else { 4 };
+        return Ok(Box::new(move || {
+            let path = folder.join(format!("raw_{}", std::process::id()));
+            let begun = clock()?;
+            raw(&path, &ring, &chunks, frames, threads)?;
+            let seconds = clock()? - begun;
+            std::fs::remove_file(&path)?;
+            Ok(seconds)
+        }));
+    }
     let store = Store::open(&folder)?;
     let mut number = 0;
+    if way == Way::Run {
+        return Ok(Box::new(move || {
+            number += 1;
+            let info = info(format!("bench_{}_{number}", std::process::id()))?;
+            let begun = clock()?;
+            let left = nexus_run(&store, &info, &stream, &ring, &chunks)?;
+            let seconds = clock()? - begun;
+            std::fs::remove_dir_all(run_of(&left)?)?;
+            Ok(seconds)
+        }));
+    }
+    let kept = format!("bench_{}_{rows}_{frames}_{cpu}_{}", std::process::id(), way as u8);
+    let files = nexus_run(&store, &info(kept)?, &stream, &ring, &chunks)?;
     Ok(Box::new(move || {
-        number += 1;
-        let info = info(format!("bench_{}_{number}", std::process::id()))?;
-        let started = Instant::now();
-        let left = nexus_run(&store, &info, &stream, &ring, &chunks)?;
-        let seconds = started.elapsed().as_secs_f64();
-        if let Some(run) = left.first().and_then(|file| file.parent()) {
-            std::fs::remove_dir_all(run)?;
+        let begun = clock()?;
+        match way {
+            Way::Frames => {
+                let mut bytes = 0;
+                let found = read_chunks(run_of(&files)?, 0..frames as u64, |chunk| {
+                    bytes += chunk.bytes.len();
+                    Ok::<_, StoreError>(())
+                })?;
+                assert!(found == frames as u64 && bytes > 0);
+            }
+            _ => raw_read(&files[1..], if way == Way::RawRead { 1 } else { 4 })?,
         }
-        Ok(seconds)
+        Ok(clock()? - begun)
     }))
+}
+
+fn run_of(files: &[PathBuf]) -> Result<&Path> {
+    Ok(files
+        .first()
+        .and_then(|file| file.parent())
+        .ok_or("a run without files")?)
+}
+
+fn wall_seconds() -> f64 {
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
+    BEGUN.get_or_init(Instant::now).elapsed().as_secs_f64()
+}
+
+/// Processor time of this process, as `/proc` has it, in hundredths.
+fn processor_seconds() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    let behind = text.rsplit_once(')').ok_or("no name in /proc/self/stat")?.1;
+    let ticks = behind.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+    Ok(ticks.collect::<std::result::Result<Vec<_>, _>>()?.iter().sum::<f64>() / 100.0)
 }
 
 /// A ring whose slots hold the chunks in turn, as a source would have left them there.
@@ -183,27 +271,81 @@ fn nexus_run(
     Ok(writer.finish(&ledger, &[], &[], end)?)
 }
 
-fn raw(folder: &std::path::Path, ring: &FrameRing, chunks: &[Vec<u8>], frames: usize) -> Result<f64> {
-    let path = folder.join(format!("raw_{}", std::process::id()));
+fn raw(path: &Path, ring: &FrameRing, chunks: &[Vec<u8>], frames: usize, threads: usize) -> Result<()> {
     let mut slots: Vec<_> = std::iter::from_fn(|| ring.try_slot()).collect();
-    let started = Instant::now();
+    let count = slots.len();
+    let payloads: Vec<&[u8]> = slots
+        .iter_mut()
+        .map(|slot| {
+            let bytes = chunks[slot.index() % chunks.len()].len().next_multiple_of(4096);
+            &slot.payload_mut()[..bytes]
+        })
+        .collect();
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     let file = options
         .clone()
         .custom_flags(libc::O_DIRECT)
-        .open(&path)
-        .or_else(|_| options.open(&path))?;
-    let mut offset = 0;
+        .open(path)
+        .or_else(|_| options.open(path))?;
+    let mut offsets = vec![0];
     for frame in 0..frames {
-        let count = slots.len();
-        let slot = &mut slots[frame % count];
-        let bytes = chunks[slot.index() % chunks.len()].len().next_multiple_of(4096);
-        file.write_all_at(&slot.payload_mut()[..bytes], offset)?;
-        offset += bytes as u64;
+        offsets.push(offsets[frame] + payloads[frame % count].len() as u64);
     }
-    file.sync_all()?;
-    let seconds = started.elapsed().as_secs_f64();
-    std::fs::remove_file(&path)?;
-    Ok(seconds)
+    if threads > 1 {
+        let made = Command::new("fallocate")
+            .arg("-l")
+            .arg(offsets[frames].to_string())
+            .arg(path)
+            .status()?;
+        assert!(made.success(), "no room for {}", path.display());
+    }
+    let next = AtomicUsize::new(0);
+    let write = || -> std::io::Result<()> {
+        loop {
+            let frame = next.fetch_add(1, Relaxed);
+            if frame >= frames {
+                return Ok(());
+            }
+            file.write_all_at(payloads[frame % count], offsets[frame])?;
+        }
+    };
+    together(threads, &write)?;
+    Ok(file.sync_all()?)
+}
+
+fn raw_read(files: &[PathBuf], threads: usize) -> Result<()> {
+    const PIECE: u64 = 4 << 20;
+    for path in files {
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path)?;
+        let bytes = file.metadata()?.len();
+        let next = AtomicU64::new(0);
+        let read = || -> std::io::Result<()> {
+            let mut memory = vec![0; PIECE as usize + 4096];
+            let start = memory.as_ptr().align_offset(4096);
+            loop {
+                let at = next.fetch_add(PIECE, Relaxed);
+                if at >= bytes {
+                    return Ok(());
+                }
+                let mut filled = 0;
+                while at + (filled as u64) < bytes.min(at + PIECE) {
+                    filled += file.read_at(&mut memory[start + filled..start + PIECE as usize], at + filled as u64)?;
+                }
+            }
+        };
+        together(threads, &read)?;
+    }
+    Ok(())
+}
+
+/// The same on so many threads.
+fn together(threads: usize, work: &(dyn Fn() -> std::io::Result<()> + Sync)) -> Result<()> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            thread.join().map_err(|_| "a thread has panicked")??;
+        }
+        Ok(())
+    })
 }

@@ -453,7 +453,7 @@ pub struct StoreConfig {
     /// Frames in one data file (1 to 1000000).
     #[serde(default = "thousand")]
     pub frames_per_file: u64,
-    /// Threads that compress and write frames (1 to 64); 0: two to four, by the machine's cores.
+    /// Threads that compress and write frames, so many writes are on their way to the disk at once (1 to 64); 0: four.
     #[serde(default)]
     pub threads: usize,
 }

@@ -113,7 +113,9 @@ fn tear(bytes: &mut [u8], synced: &[std::ops::Range<usize>], seed: &mut u64) {
 fn a_power_cut_costs_no_frame_that_was_synced() {
     use pipeline::storage::journal::{RECORD_BYTES, Record};
     let folder = Folder::new("power");
-    let stream = stream(Shape::new(20, 30), PixelType::U16, 60);
+    // Frames that go through the page cache, and some that go past it into files that were made longer ahead of them.
+    let [small, large] =
+        [(20, 30), (400, 400)].map(|(rows, columns)| stream(Shape::new(rows, columns), PixelType::U16, 60));
     let (layout, axes) = layout();
     let cuts: u64 = std::env::var("FLUXLINE_CUTS")
         .ok()
@@ -122,11 +124,12 @@ fn a_power_cut_costs_no_frame_that_was_synced() {
     let (mut frames, mut masters) = (0, Vec::new());
     for cut in 0..cuts {
         let mut seed = cut;
+        let stream = if cut % 8 == 3 { &large } else { &small };
         let store = Store::open(&folder.0.join(cut.to_string())).unwrap();
         let mut writer = RunWriter::create(
             &store,
             &info("cut", "NXmx"),
-            &stream,
+            stream,
             &layout,
             &axes,
             &config(cut % 2 == 0, 25),
@@ -135,7 +138,7 @@ fn a_power_cut_costs_no_frame_that_was_synced() {
         for frame in 0..60 {
             let frame = frame / 4 * 4 + (frame + 1) % 4;
             writer
-                .write_frame(&header(&stream, frame), &pixels(stream.shape, stream.pixel_type, frame))
+                .write_frame(&header(stream, frame), &pixels(stream.shape, stream.pixel_type, frame))
                 .unwrap();
         }
         let run = writer.folder().to_path_buf();

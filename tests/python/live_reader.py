@@ -35,8 +35,8 @@ while seen < frames:
                     more = max(more, frame + 1)
                 if len(there) < per_file:
                     break
-    except OSError:
-        errors += 1  # between two writes of a head: look again
+    except (OSError, RuntimeError):
+        errors += 1  # the head was replaced while h5py was reading it: look again
         assert errors < 20, "the files cannot be opened"
     if more > seen:
         looks += 1

@@ -9,6 +9,7 @@ pub mod delivery;
 pub mod error;
 pub mod events;
 mod extract;
+pub mod files;
 pub mod frames;
 mod guard;
 pub mod hub;

@@ -2,7 +2,9 @@
 
 use super::access::{Access, enter, roles};
 use super::listen::{self, Door, Tls};
-use super::{calibrations, decisions, delivery, frames, guard, metadata, page, parameters, runs, status, tokens};
+use super::{
+    calibrations, decisions, delivery, files, frames, guard, metadata, page, parameters, runs, status, tokens,
+};
 use crate::active_run::Summary;
 use crate::appliance::{Appliance, ApplianceError, RunRequest};
 use crate::config::{Config, ConfigError};
@@ -102,6 +104,7 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(runs::events))
             .routes(routes!(delivery::results))
             .routes(routes!(frames::frame))
+            .routes(routes!(files::file))
             .routes(routes!(frames::mask))
             .routes(routes!(frames::profile))
             .routes(routes!(frames::slices))

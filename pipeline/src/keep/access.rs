@@ -8,7 +8,7 @@ use super::config::AccessConfig;
 use super::push::Job;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -46,14 +46,28 @@ pub fn publish(config: &AccessConfig, store: &Path, job: &Job) -> Result<(), Kee
     give(&folder, 0o750)?;
     for name in names {
         let link = folder.join(name);
-        match fs::hard_link(job.folder.join(name), &link) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(KeepError::io("linking", &link, error));
-            }
-            _ => {}
-        }
+        show(&job.folder.join(name), &link).map_err(|source| KeepError::io("linking", &link, source))?;
     }
     Ok(())
+}
+
+/// Links a file, in the place of one that was shown before it was repaired.
+fn show(file: &Path, link: &Path) -> std::io::Result<()> {
+    match fs::hard_link(file, link) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        linked => return linked,
+    }
+    if fs::symlink_metadata(link)?.ino() == fs::metadata(file)?.ino() {
+        return Ok(());
+    }
+    let mut draft = link.as_os_str().to_owned();
+    draft.push(".part");
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::hard_link(file, &draft)?;
+    fs::rename(&draft, link)
 }
 
 /// Takes a run out of the export, `run.json` first.
@@ -77,9 +91,13 @@ fn export(config: &AccessConfig, store: &Path) -> Option<PathBuf> {
         .map(|export| crate::config::resolve(store, export))
 }
 
-/// Number of a user or group, asked where the machine asks: files, LDAP, whatever it is set up for.
+/// Number of a user or group, asked where the machine asks: files, LDAP, whatever it is set up for. A number is taken as it
+/// is: a server of files need not know who its clients' users are.
 fn number(database: &str, name: &str, proposal: &str) -> Result<u32, KeepError> {
     let name = name.replace("{proposal}", proposal);
+    if let Ok(number) = name.parse() {
+        return never_root(&name, number);
+    }
     let unknown = || {
         let what = if database == "group" { "group" } else { "user" };
         KeepError::Config(format!(
@@ -90,7 +108,11 @@ fn number(database: &str, name: &str, proposal: &str) -> Result<u32, KeepError> 
     let output = output.map_err(|source| KeepError::io("running", Path::new("getent"), source))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let number = text.split(':').nth(2).and_then(|number| number.parse().ok());
-    match number.ok_or_else(unknown)? {
+    never_root(&name, number.ok_or_else(unknown)?)
+}
+
+fn never_root(name: &str, number: u32) -> Result<u32, KeepError> {
+    match number {
         0 => Err(KeepError::Config(format!(
             "{name:?} is root: runs never belong to root"
         ))),

@@ -110,10 +110,10 @@ impl RetentionConfig {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessConfig {
-    /// Group that closed runs are given to, `{proposal}` for the proposal's name; others may then not read them. This
+    /// Group that closed runs are given to, by name or number, `{proposal}` for the proposal's name; others may then not read them. This
     /// program must be in the group. Never root.
     pub group: Option<String>,
-    /// User that closed runs are given to, `{proposal}` for the proposal's name; needs the right to give files away. Never root.
+    /// User that closed runs are given to, by name or number, `{proposal}` for the proposal's name; needs the right to give files away. Never root.
     pub owner: Option<String>,
     /// Folder on the same file system where closed runs appear, whole, for NFS and SMB; a folder of the store begins with a dot.
     pub export: Option<PathBuf>,
@@ -179,7 +179,7 @@ pub fn check(
         ));
     }
     for (key, name) in [("access.group", &access.group), ("access.owner", &access.owner)] {
-        if name.as_deref().is_some_and(|name| name == "root" || name.is_empty()) {
+        if name.as_deref().is_some_and(|name| matches!(name, "root" | "0" | "")) {
             return Err(ConfigError::value(
                 key,
                 format!("{name:?}"),

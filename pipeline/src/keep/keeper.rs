@@ -560,6 +560,9 @@ impl Keeper {
             tracing::error!(target: "fluxline", "run {path}: {text}");
         }
         self.note(path)?;
+        if !found.repaired.is_empty() {
+            access::publish(&self.settings.access, self.store.root(), &job)?;
+        }
         Ok(found)
     }
 

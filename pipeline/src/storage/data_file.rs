@@ -1,9 +1,9 @@
 //! One data file: where the next frame goes, what lies where, and what of it a reader sees.
 
-use super::hash::{self, TailHash};
+use super::hash::{self, SUBTREES_MAX, Subtree, Subtrees, TailHash, subtrees};
 use super::head::{self, Head, Place};
 use super::io::{Aligned, BLOCK_BYTES, Disk};
-use super::run_json::FileRecord;
+use super::run_json::{FileRecord, hex};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// Bytes of frames for each byte of indexes that only a reader of the running run needs, but for the first megabyte.
 const BYTES_PER_INDEX_BYTE: u64 = 64;
 const INDEX_BYTES_FREE: u64 = 1 << 20;
+/// Frames that are smaller than this go through the page cache: whole blocks would waste too much of the disk.
+const DIRECT_BYTES_MIN: usize = 256 << 10;
 /// What offsets are multiples of where the page cache is in between.
 const BUFFERED_ALIGN: u64 = 8;
 
@@ -35,9 +37,11 @@ pub(super) struct DataFile {
     pub(super) stored: u64,
     head: Head,
     disk: Shared,
+    /// bytes of a frame before compression
+    frame_bytes: usize,
     direct: bool,
     end: u64,
-    tail: TailHash,
+    tail: Tail,
     /// whether everything behind the head is as `tail` has it
     hash_holds: bool,
     places: Box<[Place]>,
@@ -50,6 +54,39 @@ pub(super) struct DataFile {
     placed: u64,
     settled: u64,
     sealed: bool,
+}
+
+/// The hash of everything behind the head.
+#[derive(Debug)]
+enum Tail {
+    /// made under the lock, where frames are small and lie where there is room
+    InOrder(TailHash),
+    /// made by the threads that write, where frames lie on whole blocks
+    AnyOrder(Subtrees),
+}
+
+impl Tail {
+    fn behind(head_bytes: u64, direct: bool) -> Self {
+        if direct {
+            Self::AnyOrder(Subtrees::behind(head_bytes))
+        } else {
+            Self::InOrder(TailHash::behind(head_bytes))
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::InOrder(tail) => tail.bytes(),
+            Self::AnyOrder(trees) => trees.bytes(),
+        }
+    }
+
+    fn with_head(&self, head: &[u8]) -> Option<blake3::Hash> {
+        match self {
+            Self::InOrder(tail) => Some(tail.with_head(head)),
+            Self::AnyOrder(trees) => trees.with_head(head),
+        }
+    }
 }
 
 /// An index on its way to the disk: the nodes first, then the head that points at them.
@@ -68,24 +105,27 @@ impl NewIndex {
         self.end
     }
 
-    /// Writes both, and waits for the disk where `sync` says so.
-    pub(super) fn write(&self, spare: &mut Aligned, sync: bool) -> io::Result<()> {
+    /// Writes both. After a power cut one may be there without the other: heads are made anew then.
+    pub(super) fn write(&self, spare: &mut Aligned) -> io::Result<()> {
         let disk = self.disk.read().unwrap_or_else(PoisonError::into_inner);
         let disk = disk.as_ref().ok_or(io::ErrorKind::NotFound)?;
         if !self.nodes.is_empty() {
             disk.write(&self.nodes, self.offset, spare)?;
         }
-        if sync {
-            disk.sync()?;
-        }
-        disk.write(&self.head, 0, spare)?;
-        if sync { disk.sync() } else { Ok(()) }
+        disk.write(&self.head, 0, spare)
+    }
+
+    /// Waits for the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let disk = self.disk.read().unwrap_or_else(PoisonError::into_inner);
+        disk.as_ref().ok_or(io::ErrorKind::NotFound)?.sync()
     }
 }
 
 impl DataFile {
     /// The file at `path`, which holds nothing but this head.
-    pub(super) fn new(path: PathBuf, slot: u64, first: u64, frames: u64, head: Head, direct: bool) -> Self {
+    pub(super) fn new(path: PathBuf, slot: u64, first: u64, frames: u64, head: Head, frame_bytes: usize) -> Self {
+        let direct = frame_bytes >= DIRECT_BYTES_MIN;
         Self {
             path,
             slot,
@@ -95,7 +135,7 @@ impl DataFile {
             failed: false,
             stored: 0,
             end: head.len(),
-            tail: TailHash::behind(head.len()),
+            tail: Tail::behind(head.len(), direct),
             hash_holds: true,
             places: vec![Place::default(); frames as usize].into(),
             indexed: 0,
@@ -106,6 +146,7 @@ impl DataFile {
             sealed: false,
             disk: Shared::default(),
             head,
+            frame_bytes,
             direct,
         }
     }
@@ -117,38 +158,56 @@ impl DataFile {
         let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         file.write_all(head.bytes())?;
         file.sync_all()?;
-        let mut next = Self::new(path, self.slot, self.first, self.frames, head, self.direct);
+        let mut next = Self::new(path, self.slot, self.first, self.frames, head, self.frame_bytes);
         next.generation = self.generation + 1;
         Ok(next)
     }
 
-    /// Finds a place for these bytes, and opens the file where it is closed.
+    /// Finds a place for these bytes, and opens the file where it is closed. Where [`DataFile::direct`], their hash is
+    /// to follow by [`DataFile::hashed`].
     pub(super) fn place(&mut self, bytes: &[u8]) -> io::Result<(u64, Shared)> {
         self.open()?;
         self.sealed = false;
         self.placed += 1;
-        let offset = self.end;
-        self.append(bytes);
-        Ok((offset, self.disk.clone()))
+        Ok((self.append(bytes), self.disk.clone()))
     }
 
-    fn append(&mut self, bytes: &[u8]) {
-        const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
-        let align = if self.direct {
+    /// Takes the next place in the file, and returns where it begins.
+    fn append(&mut self, bytes: &[u8]) -> u64 {
+        const ZEROS: [u8; BUFFERED_ALIGN as usize] = [0; BUFFERED_ALIGN as usize];
+        let offset = self.end;
+        self.end += self.padded(bytes.len());
+        if let Tail::InOrder(tail) = &mut self.tail {
+            tail.update(bytes);
+            tail.update(&ZEROS[..(self.end - offset) as usize - bytes.len()]);
+        }
+        offset
+    }
+
+    fn padded(&self, bytes: usize) -> u64 {
+        (bytes as u64).next_multiple_of(self.align())
+    }
+
+    fn align(&self) -> u64 {
+        if self.direct {
             BLOCK_BYTES as u64
         } else {
             BUFFERED_ALIGN
-        };
-        self.tail.update(bytes);
-        let padded = (bytes.len() as u64).next_multiple_of(align);
-        self.tail.update(&ZEROS[..padded as usize - bytes.len()]);
-        self.end += padded;
+        }
+    }
+
+    /// The subtrees of bytes that have a place, written or not.
+    pub(super) fn hashed(&mut self, found: &[Subtree]) {
+        if let Tail::AnyOrder(trees) = &mut self.tail {
+            trees.insert(found);
+        }
     }
 
     fn open(&self) -> io::Result<()> {
         let mut disk = self.disk.write().unwrap_or_else(PoisonError::into_inner);
         if disk.is_none() {
-            *disk = Some(Disk::open(&self.path, self.direct)?);
+            let bytes_max = self.frames.saturating_mul(self.padded(self.frame_bytes)) + self.head.len();
+            *disk = Some(Disk::open(&self.path, self.direct, bytes_max)?);
         }
         Ok(())
     }
@@ -158,9 +217,14 @@ impl DataFile {
         &self.head
     }
 
-    /// Whether it is written past the page cache.
+    /// Whether it is written past the page cache, frames on whole blocks.
     pub(super) fn direct(&self) -> bool {
         self.direct
+    }
+
+    /// Bytes of a frame before compression.
+    pub(super) fn frame_bytes(&self) -> usize {
+        self.frame_bytes
     }
 
     /// The open file.
@@ -232,6 +296,11 @@ impl DataFile {
             self.head.point(self.head.len(), root);
         } else {
             self.append(&nodes);
+            if self.direct {
+                let mut found = Vec::with_capacity(SUBTREES_MAX);
+                subtrees(&nodes, offset, &mut found);
+                self.hashed(&found);
+            }
             self.head.point(self.end, root);
         }
         self.index_bytes += self.end - offset;
@@ -257,6 +326,15 @@ impl DataFile {
         self.sealed
     }
 
+    /// Ends the file behind its newest index, if nothing has come since: what was made ahead for frames is given back.
+    pub(super) fn cut(&self) -> io::Result<()> {
+        let disk = self.disk.read().unwrap_or_else(PoisonError::into_inner);
+        match disk.as_ref().filter(|_| self.quiet()) {
+            Some(disk) => disk.cut(self.end),
+            None => Ok(()),
+        }
+    }
+
     /// Its newest index is on the disk and nothing more is expected.
     pub(super) fn seal(&mut self) {
         self.sealed = true;
@@ -274,30 +352,28 @@ impl DataFile {
 
     /// Length and hash of the file from what was written; `None` where they must be read back.
     pub(super) fn record(&self) -> Option<FileRecord> {
-        let trusted =
-            self.hash_holds && self.tail.bytes() == self.end && (self.stored > 0 || self.end == self.head.len());
-        trusted.then(|| FileRecord {
+        let trusted = self.stored > 0 || self.end == self.head.len();
+        let (bytes, digest) = self.digest().filter(|_| trusted)?;
+        Some(FileRecord {
             name: name_of(&self.path),
-            bytes: self.end,
+            bytes,
             algorithm: hash::ALGORITHM.into(),
-            hash: self.tail.with_head(self.head.bytes()).to_hex().to_string(),
+            hash: hex(&digest),
         })
     }
 
-    /// The hash alone.
+    /// Length and hash of the file, where they are known.
     pub(super) fn digest(&self) -> Option<(u64, [u8; 32])> {
-        self.hash_holds
-            .then(|| (self.end, *self.tail.with_head(self.head.bytes()).as_bytes()))
+        if !self.hash_holds || self.tail.bytes() != self.end {
+            return None;
+        }
+        let digest = self.tail.with_head(self.head.bytes())?;
+        Some((self.end, *digest.as_bytes()))
     }
 
     /// Takes over what a journal says of a file that another process wrote, up to `end`.
     pub(super) fn resume(&mut self, end: u64) {
-        let align = if self.direct {
-            BLOCK_BYTES as u64
-        } else {
-            BUFFERED_ALIGN
-        };
-        self.end = end.max(self.end).next_multiple_of(align);
+        self.end = end.max(self.end).next_multiple_of(self.align());
         self.hash_holds = false;
     }
 }

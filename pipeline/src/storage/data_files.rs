@@ -49,9 +49,6 @@ impl FrameFormat {
     }
 }
 
-/// Frames that are smaller than this go through the page cache: whole blocks would waste too much of the disk.
-const DIRECT_BYTES_MIN: usize = 256 << 10;
-
 /// All data files of a run, and which of them takes what.
 #[derive(Debug)]
 pub(super) struct DataFiles {
@@ -73,6 +70,8 @@ pub(super) struct Placed {
     pub(super) file: u32,
     pub(super) offset: u64,
     pub(super) disk: Shared,
+    /// whether its hash is to follow
+    pub(super) direct: bool,
 }
 
 impl DataFiles {
@@ -122,8 +121,9 @@ impl DataFiles {
 
     fn add(&mut self, path: PathBuf, slot: u64, head: Head) {
         let (first, frames) = self.format.range(slot);
-        let direct = self.format.frame_bytes() >= DIRECT_BYTES_MIN;
-        self.files.push(DataFile::new(path, slot, first, frames, head, direct));
+        let frame_bytes = self.format.frame_bytes();
+        self.files
+            .push(DataFile::new(path, slot, first, frames, head, frame_bytes));
     }
 
     /// Paths of the files that frames are planned for, in order.
@@ -141,7 +141,13 @@ impl DataFiles {
         }
         let target = &mut self.files[file as usize];
         let (offset, disk) = target.place(bytes).at("opening", &target.path)?;
-        Ok(Placed { file, offset, disk })
+        let direct = target.direct();
+        Ok(Placed {
+            file,
+            offset,
+            disk,
+            direct,
+        })
     }
 
     /// A new file in the place of one that the disk has refused.
@@ -176,7 +182,7 @@ impl DataFiles {
         let path = self.folder.join(file_name(&self.run, slot, generation));
         let mut head = first.head().clone();
         head.point(head.len(), u64::MAX);
-        let mut new = DataFile::new(path, slot, first.first, first.frames, head, first.direct());
+        let mut new = DataFile::new(path, slot, first.first, first.frames, head, first.frame_bytes());
         new.generation = generation;
         self.adopt(new).map(drop)
     }
@@ -203,7 +209,11 @@ impl DataFiles {
                 let failed = |source| StoreError::io(doing, &path, source, needed_bytes);
                 let index = file.next_index().map_err(failed)?;
                 // A file that the disk has refused once is not asked for a sync again.
-                index.write(&mut spare, !file.failed).map_err(failed)?;
+                index.write(&mut spare).map_err(failed)?;
+                file.cut().map_err(failed)?;
+                if !file.failed {
+                    index.sync().map_err(failed)?;
+                }
                 file.seal();
             }
             let record = match file.record() {

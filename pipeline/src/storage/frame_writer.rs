@@ -1,12 +1,14 @@
 //! The threads that bring frames to the disk: they compress where the run says so, find a place, and write.
 //!
-//! One lock is held while a place is found and the bytes go into the file's hash, which is made in the order of the file;
-//! nothing else happens under it. Everything before and behind it runs on as many cores as there are threads.
+//! One lock is held while a place is found, and while the hashes of a frame's parts are put with those of its file; nothing else
+//! happens under it, but for small frames, whose bytes are hashed in the order of the file. There are more threads than
+//! cores may be: most of the time they wait for the disk, and while some wait others check, hash and compress.
 
 use super::codec::Compressor;
 use super::data_file::Shared;
 use super::data_files::{DataFiles, FrameFormat, Placed};
 use super::error::{At, StoreError};
+use super::hash::{self, SUBTREES_MAX, Subtree};
 use super::io::{Aligned, BLOCK_BYTES};
 use super::journal::Chunk;
 use crate::data_plane;
@@ -98,6 +100,7 @@ pub(super) fn serve(common: &Common, jobs: &Receiver<Job>, done: &Sender<Done>, 
             .compress
             .then(|| Compressor::new(format.frame_bytes(), format.pixel_type)),
         spare: Aligned::new(BLOCK_BYTES),
+        hashed: Vec::with_capacity(SUBTREES_MAX),
     };
     driver::memory::warm(jobs);
     ready.wait();
@@ -130,6 +133,8 @@ struct Hand<'a> {
     common: &'a Common,
     compressor: Option<Compressor>,
     spare: Aligned,
+    /// of the frame at hand
+    hashed: Vec<Subtree>,
 }
 
 impl Hand<'_> {
@@ -154,8 +159,17 @@ impl Hand<'_> {
         if self.common.full.load(Relaxed) {
             return Err(self.no_room(chunk));
         }
-        let Placed { file, offset, disk } = self.common.files().place(frame, stored)?;
+        let Placed {
+            file,
+            offset,
+            disk,
+            direct,
+        } = self.common.files().place(frame, stored)?;
         (chunk.file, chunk.offset) = (file, offset);
+        if direct {
+            hash::subtrees(stored, offset, &mut self.hashed);
+            self.common.files().files[file as usize].hashed(&self.hashed);
+        }
         write(&disk, stored, offset, &mut self.spare).map_err(|source| {
             let mut files = self.common.files();
             let file = &mut files.files[file as usize];
@@ -185,6 +199,7 @@ impl Hand<'_> {
 fn write(disk: &Shared, bytes: &[u8], offset: u64, spare: &mut Aligned) -> std::io::Result<()> {
     let disk = disk.read().unwrap_or_else(PoisonError::into_inner);
     let disk = disk.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
+    disk.make_room(offset + bytes.len() as u64);
     disk.write(bytes, offset, spare)
 }
 

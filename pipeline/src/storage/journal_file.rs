@@ -70,7 +70,8 @@ impl JournalFile {
         let written = self
             .file
             .write_all_at(records, place.offset)
-            .and_then(|()| self.file.sync_data());
+            .and_then(|()| self.file.sync_data())
+            .and_then(|()| io::still_there(&self.file));
         written.map_err(|source| StoreError::io("writing the journal", &path, source, records.len() as u64))
     }
 

@@ -244,7 +244,14 @@ impl Keeper {
                 }
                 (file.next_index(), complete)
             };
-            let written = index.and_then(|index| index.write(&mut self.spare, complete));
+            let written = index.and_then(|index| {
+                index.write(&mut self.spare)?;
+                if complete {
+                    self.common.files().files[number as usize].cut()?;
+                    index.sync()?;
+                }
+                Ok(())
+            });
             let mut files = self.common.files();
             let file = &mut files.files[number as usize];
             match written {

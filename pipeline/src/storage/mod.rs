@@ -43,6 +43,8 @@ mod nxmx;
 mod nxtomo;
 mod open;
 mod read;
+mod read_ahead;
+mod read_chunks;
 mod recover;
 mod reduced;
 mod reserve;
@@ -60,6 +62,7 @@ pub use journal_file::JournalRecords;
 pub use keeper::Outcomes;
 pub use nxtomo::read_tomography_columns;
 pub use read::{read_array, read_dataset_f32, read_frame, read_ledger};
+pub use read_chunks::{StoredChunk, find_file, read_chunks, read_file};
 pub use recover::Recovered;
 pub use reduced::{FrameFacts, StoredCurve, list_datasets, list_images};
 pub use reduced::{read_curve, read_frame_facts, read_frame_metadata, read_image, read_mask, read_names, read_scalar};
@@ -128,7 +131,7 @@ pub struct WriterConfig {
     pub frames_per_file: u64,
     /// whether frames are stored; a derived run leaves them where they are
     pub store_frames: bool,
-    /// threads that compress and write; 0: two to four, by the machine's cores
+    /// threads that compress and write; 0: four
     pub threads: usize,
     /// calibrated geometry, where the recipe has one: it goes before what the detector says
     pub geometry: Option<frame::Geometry>,

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use zerocopy::IntoBytes;
 
 /// The pixels of one frame of a closed run, decompressed, with shape and type. `path` is the run's folder or its
 /// master file.
@@ -157,30 +158,48 @@ pub(super) fn master_of(path: &Path) -> Result<PathBuf, StoreError> {
 
 /// Data file of a frame, the first or one that took over from it, and the frame's index there.
 fn locate(master: &Path, frame: u64, generation: u32) -> Result<(PathBuf, u64), StoreError> {
+    let Frames { run, count, per_file } = frames_of(master)?;
+    if frame >= count {
+        return Err(StoreError::FrameNumber { frame, frames: count });
+    }
+    Ok((
+        master.with_file_name(file_name(&run, frame / per_file, generation)),
+        frame % per_file,
+    ))
+}
+
+/// What a master file says of its run's frames.
+pub(super) struct Frames {
+    /// name of the run, as its files have it
+    pub(super) run: String,
+    /// frames of the run
+    pub(super) count: u64,
+    /// and of each data file
+    pub(super) per_file: u64,
+}
+
+pub(super) fn frames_of(master: &Path) -> Result<Frames, StoreError> {
     let file = open_file(master)?;
     let look = || -> Result<(u64, u64), hdf5::Error> {
         let frames = file.dataset(FRAMES)?.shape().first().copied().unwrap_or(0) as u64;
         Ok((frames, file.group("/entry/data")?.attr(FRAMES_PER_FILE)?.read_scalar()?))
     };
-    let (frames, per_file) = look().at("looking up a frame in", master)?;
-    if frame >= frames {
-        return Err(StoreError::FrameNumber { frame, frames });
-    }
+    let (count, per_file) = look().at("looking up a frame in", master)?;
     let run = master
         .file_name()
         .and_then(|name| name.to_str())
         .and_then(|name| name.strip_suffix("_master.h5"));
-    let Some(run) = run.filter(|_| per_file > 0) else {
-        let reason = "it is not named RUN_master.h5".into();
-        return Err(StoreError::Verify {
+    match run.filter(|_| per_file > 0) {
+        Some(run) => Ok(Frames {
+            run: run.into(),
+            count,
+            per_file,
+        }),
+        None => Err(StoreError::Verify {
             path: master.to_path_buf(),
-            reason,
-        });
-    };
-    Ok((
-        master.with_file_name(file_name(run, frame / per_file, generation)),
-        frame % per_file,
-    ))
+            reason: "it is not named RUN_master.h5".into(),
+        }),
+    }
 }
 
 pub(super) fn open_file(path: &Path) -> Result<hdf5::File, StoreError> {
@@ -235,10 +254,7 @@ pub(super) fn same_through_master(
         ($type:ty) => {
             dataset
                 .read_slice_2d::<$type, _>((frame as usize, .., ..))
-                .map(|values| {
-                    let bytes = pixels.chunks_exact(size_of::<$type>());
-                    values.len() == bytes.len() && values.iter().zip(bytes).all(|(v, b)| v.to_ne_bytes() == *b)
-                })
+                .map(|values| values.as_slice().map(IntoBytes::as_bytes) == Some(pixels))
         };
     }
     let same = match pixel_type {

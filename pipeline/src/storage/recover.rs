@@ -262,7 +262,8 @@ fn write_head(file: &mut DataFile, frames: u64, spare: &mut Aligned) -> Result<(
         .open(&path);
     made.at("opening", &path)?;
     let written = file.next_index().and_then(|index| {
-        index.write(spare, true)?;
+        index.write(spare)?;
+        index.sync()?;
         Ok(index.end())
     });
     let end = written.map_err(|source| StoreError::io("writing the index of", &path, source, 0))?;

@@ -29,6 +29,8 @@ use std::thread::JoinHandle;
 
 /// Frames that may wait for a thread; never more than a ring has slots.
 const JOBS_MAX: usize = 4096;
+/// Threads that write, unless the configuration says otherwise: so many writes are on their way to the disk at once.
+const THREADS: usize = 4;
 /// Frames that were written and wait to be made safe, while a sync goes on.
 const DONE_MAX: usize = 1 << 15;
 
@@ -158,7 +160,7 @@ impl RunWriter {
         let journal_file = JournalFile::create(&folder, &info.id, format.frames)?;
         start.publish(&folder)?;
         let thread_count = match config.threads {
-            0 => std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 4),
+            0 => THREADS,
             threads => threads,
         };
         Ok(RunWriter {
@@ -427,13 +429,23 @@ impl RunWriter {
             .finish((kept, &pieces), &frames, ledger, images, finals, &end);
         let data = data?;
         master?;
-        let mut records = vec![seal::seal(&self.master_path)?];
+        let (master_path, folder, format) = (&self.master_path, &self.folder, &self.format);
+        // The processor reads the run as others will while the disk takes the last of it.
+        let (verified, synced) = std::thread::scope(|scope| {
+            let verifying = scope.spawn(|| verify(master_path, kept, &frames, format));
+            let synced = seal::seal(master_path).and_then(|master| {
+                run_json::sync_folder(folder)?;
+                Ok((master, journal_file.close()?))
+            });
+            (verifying.join(), synced)
+        });
+        verified.unwrap_or_else(|_| Err(ended(folder)))?;
+        let (master, journal) = synced?;
+        let mut records = vec![master];
         records.extend(data);
-        verify(&self.master_path, kept, &frames, &self.format)?;
-        run_json::sync_folder(&self.folder)?;
         let left = records.iter().map(|record| self.folder.join(&record.name)).collect();
         let mut record = RunRecord::new(&self.info, end, records, warnings);
-        record.journal = journal_file.close()?;
+        record.journal = journal;
         record.publish(&self.folder)?;
         Start::clear(&self.folder);
         Ok(left)

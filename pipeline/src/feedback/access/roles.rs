@@ -67,6 +67,7 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/runs/{id}/events", VIEWER),
     ("GET", "/api/v1/runs/{id}/results", VIEWER),
     ("GET", "/api/v1/runs/{id}/frames/{file}", VIEWER),
+    ("GET", "/api/v1/runs/{id}/files/{file}", VIEWER),
     ("GET", "/api/v1/runs/{id}/mask.npy", VIEWER),
     ("GET", "/api/v1/runs/{id}/profiles/{which}", VIEWER),
     ("GET", "/api/v1/runs/{id}/slices", VIEWER),
