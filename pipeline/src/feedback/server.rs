@@ -104,6 +104,7 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(frames::frame))
             .routes(routes!(frames::mask))
             .routes(routes!(frames::profile))
+            .routes(routes!(runs::grid))
             .routes(routes!(frames::slices))
             .routes(routes!(frames::slice))
             .routes(routes!(calibrations::list))

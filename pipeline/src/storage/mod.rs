@@ -183,6 +183,8 @@ pub struct RunEnd {
     pub summary: serde_json::Value,
     /// values by frame number, one per expected frame
     pub metadata: Vec<crate::frame_metadata::MetadataColumn>,
+    /// where the crystals of a grid scan are
+    pub grid: Option<std::sync::Arc<crate::grid::GridAnswer>>,
 }
 
 /// The journal of a closed run: where every stored frame lies, with the checksum of its bytes.

@@ -347,6 +347,7 @@ impl Books {
             }),
             counts,
             metadata: Vec::new(),
+            grid: None,
         }
     }
 

@@ -69,6 +69,7 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/runs/{id}/frames/{file}", VIEWER),
     ("GET", "/api/v1/runs/{id}/mask.npy", VIEWER),
     ("GET", "/api/v1/runs/{id}/profiles/{which}", VIEWER),
+    ("GET", "/api/v1/runs/{id}/grid", VIEWER),
     ("GET", "/api/v1/runs/{id}/slices", VIEWER),
     ("GET", "/api/v1/runs/{id}/slices/{file}", VIEWER),
     ("GET", "/api/v1/parameters", VIEWER),
