@@ -43,6 +43,7 @@ technique = "diffraction"
 operations = {operations}
 """
 TICK = os.sysconf("SC_CLK_TCK")
+PROGRAM = os.path.basename(FLUXLINE)[:15]
 
 
 def threads(pid):
@@ -58,7 +59,7 @@ def threads(pid):
         number = path.split("/")[4]
         # The main thread drives the interface; the device's threads have the program's name and no other.
         stage = next((stage for start, stage in STAGES.items() if name.startswith(start)), None)
-        stage = stage or ("device" if name == "fluxline" and number != str(pid) else "rest")
+        stage = stage or ("device" if name == PROGRAM and number != str(pid) else "rest")
         seconds[number] = (stage, (int(fields[11]) + int(fields[12])) / TICK)
     return seconds
 

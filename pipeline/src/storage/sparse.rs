@@ -31,6 +31,9 @@ const GROUP: &str = "sparse_frames";
 /// Pixels in a chunk.
 const CHUNK: usize = 1 << 16;
 
+/// Pixels of a frame as bytes, with shape and type.
+type Dense = (Vec<u8>, Shape, PixelType);
+
 /// A frame taken apart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SparseFrame {
@@ -239,7 +242,10 @@ impl SparseWriter {
     pub fn finish(self, end: RunEnd, warnings: Vec<String>) -> Result<Vec<PathBuf>, StoreError> {
         if self.stored.len() != self.config.frames {
             let reason = format!("{} of {} frames were written", self.stored.len(), self.config.frames);
-            return Err(StoreError::Verify { path: self.path, reason });
+            return Err(StoreError::Verify {
+                path: self.path,
+                reason,
+            });
         }
         let close = || -> Result<(), hdf5::Error> {
             self.data.array("frame_ptr", &self.ends)?;
@@ -250,7 +256,15 @@ impl SparseWriter {
         };
         close().at("completing", &self.path)?;
         // Datasets keep a file open as long as they live.
-        drop((self.index, self.intensity, self.average, self.spread, self.data, self.entry, self.file));
+        drop((
+            self.index,
+            self.intensity,
+            self.average,
+            self.spread,
+            self.data,
+            self.entry,
+            self.file,
+        ));
         let record = seal::seal(&self.path)?;
         run_json::sync_folder(&self.folder)?;
         RunRecord::new(&self.info, end, vec![record], warnings).publish(&self.folder)?;
@@ -303,8 +317,8 @@ pub(super) fn group_of(file: &hdf5::File) -> Result<Group, hdf5::Error> {
 
 /// A frame of a sparse run, dense again, in the type of the frames that it came from: kept pixels exactly, masked ones
 /// `dummy`, all others the background at their radius, rounded where the type is of whole numbers.
-pub(super) fn read_dense(path: &Path, file: &hdf5::File, frame: u64) -> Result<(Vec<u8>, Shape, PixelType), StoreError> {
-    let read = || -> Result<Result<(Vec<u8>, Shape, PixelType), StoreError>, hdf5::Error> {
+pub(super) fn read_dense(path: &Path, file: &hdf5::File, frame: u64) -> Result<Dense, StoreError> {
+    let read = || -> Result<Result<Dense, StoreError>, hdf5::Error> {
         let data = group_of(file)?;
         let number = |name: &str, range: Range<usize>| -> Result<Vec<u64>, hdf5::Error> {
             Ok(data.dataset(name)?.read_slice_1d::<u64, _>(range)?.to_vec())
@@ -315,7 +329,10 @@ pub(super) fn read_dense(path: &Path, file: &hdf5::File, frame: u64) -> Result<(
         }
         let at = frame as usize;
         if number("frame_stored", at..at + 1)? != [1] {
-            return Ok(Err(StoreError::FrameMissing { frame, path: path.to_path_buf() }));
+            return Ok(Err(StoreError::FrameMissing {
+                frame,
+                path: path.to_path_buf(),
+            }));
         }
         let ends = number("frame_ptr", at..at + 2)?;
         let kept = ends[0] as usize..ends[1] as usize;

@@ -8,6 +8,7 @@ mod geometry;
 mod grid;
 mod hits;
 mod host;
+mod sparse;
 mod spots;
 mod statistics;
 mod stored;
@@ -22,6 +23,7 @@ use frame::{PixelMask, PixelType, ResultLayout, Shape};
 use grid::GridParameters;
 use hits::{HitParameters, Hits};
 use host::Host;
+use sparse::SparseParameters;
 use spots::{SpotParameters, Spots};
 use statistics::{StatisticsOperation, StatisticsParameters};
 
@@ -29,7 +31,7 @@ use statistics::{StatisticsOperation, StatisticsParameters};
 pub struct Diffraction;
 
 /// Operations in the only order that makes sense: a correction belongs before what it corrects.
-const OPERATIONS: [&str; 8] = [
+const OPERATIONS: [&str; 9] = [
     "gain",
     "countrate",
     "correct",
@@ -38,6 +40,7 @@ const OPERATIONS: [&str; 8] = [
     "hits",
     "azimuthal",
     "grid",
+    "sparse",
 ];
 
 impl Technique for Diffraction {
@@ -91,6 +94,10 @@ impl Technique for Diffraction {
                 "[recipe.NAME.grid]` of diffraction".into(),
                 schemars::schema_for!(GridParameters).to_value(),
             ),
+            (
+                "[recipe.NAME.sparse]` of diffraction".into(),
+                schemars::schema_for!(SparseParameters).to_value(),
+            ),
         ]
     }
 
@@ -125,6 +132,13 @@ impl Technique for Diffraction {
         parameters::<SpotParameters>(name, config, "spots")?.check(name)?;
         parameters::<HitParameters>(name, config, "hits")?.check(name)?;
         parameters::<StatisticsParameters>(name, config, "statistics")?;
+        if asked("sparse") && asked("gain") {
+            let value = format!("{:?}", config.operations);
+            let expected =
+                "\"sparse\" keeps stored pixels, and those of \"gain\" are words, not counts: list one of them";
+            return Err(ConfigError::value(format!("recipe.{name}.operations"), value, expected));
+        }
+        parameters::<SparseParameters>(name, config, "sparse")?.check(name)?;
         if asked("grid") {
             parameters::<GridParameters>(name, config, "grid")?.check(name)?;
         }
@@ -139,6 +153,7 @@ impl Technique for Diffraction {
         let hits: HitParameters = setup.parameters("hits")?;
         let azimuthal: AzimuthalParameters = setup.parameters("azimuthal")?;
         let grid: GridParameters = setup.parameters("grid")?;
+        let sparse: SparseParameters = setup.parameters("sparse")?;
         let gain: GainParameters = setup.parameters("gain")?;
         let countrate: CountRateParameters = setup.parameters("countrate")?;
         let raw = setup;
@@ -195,6 +210,7 @@ impl Technique for Diffraction {
             "gain": asked("gain").then_some(gain), "countrate": asked("countrate").then_some(countrate),
             "correct": correct, "statistics": statistics, "spots": spots, "hits": hits,
             "azimuthal": azimuthal, "grid": asked("grid").then_some(&grid),
+            "sparse": asked("sparse").then_some(&sparse),
             "saturation_value": corrections.saturation, "invalid_value": corrections.invalid,
             "uncalibrated_pixels": corrections.uncalibrated,
             "calibrations": used.iter().map(|record| serde_json::json!({
@@ -240,6 +256,9 @@ impl Technique for Diffraction {
         };
         if asked("grid") {
             grid::plan(setup, &grid, &mut prepared)?;
+        }
+        if asked("sparse") {
+            sparse::plan(raw, &sparse, &corrections, &mut prepared)?;
         }
         // Without spots and split pixels, and where the counts are taken as they came, nobody needs pixels: the host can reduce a frame while it
         // decodes it, or take a failing device's place.

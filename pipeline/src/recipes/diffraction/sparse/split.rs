@@ -42,8 +42,20 @@ pub(super) struct Rings {
 
 impl Rings {
     /// `bins` rings of one width over the radii of pixels that are not masked; 2 at least. Row by row, `columns` a row.
-    pub(super) fn new(radii: &[f64], masked: impl Fn(usize) -> bool, factor: Vec<f32>, bins: usize, columns: usize) -> Self {
-        let seen = || radii.iter().enumerate().filter(|(pixel, _)| !masked(*pixel)).map(|(_, radius)| *radius);
+    pub(super) fn new(
+        radii: &[f64],
+        masked: impl Fn(usize) -> bool,
+        factor: Vec<f32>,
+        bins: usize,
+        columns: usize,
+    ) -> Self {
+        let seen = || {
+            radii
+                .iter()
+                .enumerate()
+                .filter(|(pixel, _)| !masked(*pixel))
+                .map(|(_, radius)| *radius)
+        };
         let (low, high) = (seen().fold(f64::INFINITY, f64::min), seen().fold(0.0, f64::max));
         let width = ((high - low) / bins as f64).max(f64::MIN_POSITIVE);
         let (mut lower, mut along) = (vec![MASKED; radii.len()], vec![0.0; radii.len()]);
@@ -61,10 +73,12 @@ impl Rings {
         }
     }
 
-    /// The ring that a pixel counts in; `None` where it is masked.
-    fn ring(&self, pixel: usize) -> Option<usize> {
-        let lower = self.lower[pixel];
-        (lower != MASKED).then(|| lower as usize + usize::from(self.along[pixel] >= 0.5))
+    /// The ring that a pixel counts in.
+    fn ring(&self, pixel: usize) -> u32 {
+        match self.lower[pixel] {
+            MASKED => MASKED,
+            lower => lower + u32::from(self.along[pixel] >= 0.5),
+        }
     }
 
     /// A curve at a pixel that is not masked.
@@ -75,9 +89,11 @@ impl Rings {
 
     /// Takes a frame apart. Pixels in `unusable` hold no count that a background may rest on; they are kept.
     pub(super) fn split(&self, values: &[f64], unusable: impl Fn(f64) -> bool, limits: &Limits) -> SparseFrame {
-        let taken: Vec<(usize, usize)> = (0..values.len())
-            .filter(|pixel| !unusable(values[*pixel]))
-            .filter_map(|pixel| Some((pixel, self.ring(pixel)?)))
+        // Ring of every pixel that a background may rest on.
+        let taken: Vec<u32> = values
+            .iter()
+            .enumerate()
+            .map(|(pixel, value)| if unusable(*value) { MASKED } else { self.ring(pixel) })
             .collect();
         let (average, spread) = self.background(values, &taken, limits);
         let limit2 = |pixel: usize| {
@@ -86,14 +102,21 @@ impl Rings {
         };
         let off = |pixel: usize| values[pixel] - self.at(&average, pixel) * f64::from(self.factor[pixel]);
         let mut kept = vec![false; values.len()];
-        for (pixel, value) in values.iter().enumerate().filter(|(pixel, _)| self.lower[*pixel] != MASKED) {
+        for (pixel, value) in values
+            .iter()
+            .enumerate()
+            .filter(|(pixel, _)| self.lower[*pixel] != MASKED)
+        {
             if unusable(*value) {
                 kept[pixel] = true;
             } else if off(pixel).powi(2) > limit2(pixel) {
                 self.keep_around(&mut kept, pixel, limits.border_px);
             }
         }
-        let index: Vec<u32> = (0..values.len()).filter(|pixel| kept[*pixel]).map(|pixel| pixel as u32).collect();
+        let index: Vec<u32> = (0..values.len())
+            .filter(|pixel| kept[*pixel])
+            .map(|pixel| pixel as u32)
+            .collect();
         SparseFrame {
             intensity: index.iter().map(|pixel| values[*pixel as usize]).collect(),
             index,
@@ -114,25 +137,30 @@ impl Rings {
     }
 
     /// Mean of every ring and its standard deviation, which is never less than counting explains.
-    fn background(&self, values: &[f64], taken: &[(usize, usize)], limits: &Limits) -> (Vec<f64>, Vec<f64>) {
+    fn background(&self, values: &[f64], taken: &[u32], limits: &Limits) -> (Vec<f64>, Vec<f64>) {
         let bins = self.radius.len();
         let (mut average, mut spread) = (vec![0.0; bins], vec![f64::INFINITY; bins]);
         for _ in 0..=limits.cycles {
             // Value, factor, number; then the squares around the mean, by the same pixels.
             let (mut sums, mut squares) = (vec![(0.0, 0.0, 0.0); bins], vec![0.0; bins]);
-            let near = |pixel: usize, ring: usize| {
-                let off = values[pixel] / f64::from(self.factor[pixel]) - average[ring];
-                off.abs() <= limits.clip_sigmas * spread[ring]
+            let seen = || {
+                let all = taken.iter().enumerate().filter(|(_, ring)| **ring != MASKED);
+                let divided = all.map(|(pixel, ring)| {
+                    let factor = f64::from(self.factor[pixel]);
+                    (*ring as usize, values[pixel], factor, values[pixel] / factor)
+                });
+                divided
+                    .filter(|(ring, _, _, value)| (value - average[*ring]).abs() <= limits.clip_sigmas * spread[*ring])
             };
-            for (pixel, ring) in taken.iter().copied().filter(|(pixel, ring)| near(*pixel, *ring)) {
+            for (ring, counts, part, _) in seen() {
                 let (value, factor, number) = &mut sums[ring];
-                *value += values[pixel];
-                *factor += f64::from(self.factor[pixel]);
+                *value += counts;
+                *factor += part;
                 *number += 1.0;
             }
             let means: Vec<f64> = sums.iter().map(|(value, factor, _)| value / factor).collect();
-            for (pixel, ring) in taken.iter().copied().filter(|(pixel, ring)| near(*pixel, *ring)) {
-                squares[ring] += (values[pixel] / f64::from(self.factor[pixel]) - means[ring]).powi(2);
+            for (ring, _, _, value) in seen() {
+                squares[ring] += (value - means[ring]).powi(2);
             }
             for ring in 0..bins {
                 let number = sums[ring].2;
@@ -197,7 +225,9 @@ mod tests {
     #[test]
     fn what_stands_out_is_kept_exactly_and_bends_no_background() {
         // A background that checkers by one count around 100.
-        let mut values: Vec<f64> = (0..4096).map(|pixel| f64::from(99 + 2 * ((pixel + pixel / 64) % 2))).collect();
+        let mut values: Vec<f64> = (0..4096)
+            .map(|pixel| f64::from(99 + 2 * ((pixel + pixel / 64) % 2)))
+            .collect();
         (values[70], values[2000], values[5]) = (1e6, 40.0, 1e9);
         values[3000] = 65535.0;
         let rings = rings();
@@ -207,7 +237,12 @@ mod tests {
         // Divided by the factor of one half.
         let far = sparse.background_avg.iter().map(|value| (value - 200.0).abs());
         assert!(far.fold(0.0, f32::max) < 1.0, "{:?}", sparse.background_avg);
-        assert!(sparse.background_std.iter().all(|sigma| (sigma - 200f32.sqrt()).abs() < 0.1));
+        assert!(
+            sparse
+                .background_std
+                .iter()
+                .all(|sigma| (sigma - 200f32.sqrt()).abs() < 0.1)
+        );
     }
 
     #[test]
