@@ -21,6 +21,8 @@ import time
 
 import numpy as np
 
+from live import live
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BENCHES = os.path.join(ROOT, "target/release/fluxline-benches")
 FLUXLINE = os.environ.get("FLUXLINE_BINARY", os.path.join(ROOT, "target/release/fluxline"))
@@ -538,7 +540,7 @@ def udp(_, rounds, __):
                   f"({min(ratios):.2f} to {max(ratios):.2f}) of its rate |", flush=True)
 
 
-PARTS = {"stream": stream, "udp": udp, "azimuthal": azimuthal, "spots": spots, "backprojection": backprojection, "volumes": volumes, "fused": fused, "codec": codec, "writer": writer, "latency": latency}
+PARTS = {"stream": stream, "udp": udp, "azimuthal": azimuthal, "spots": spots, "backprojection": backprojection, "volumes": volumes, "fused": fused, "codec": codec, "writer": writer, "latency": latency, "live": live}
 
 
 def main():
@@ -550,7 +552,7 @@ def main():
     unknown = [name for name in arguments.only.split(",") if name not in PARTS]
     if unknown:
         parser.error(f"--only {unknown[0]}: there is {', '.join(PARTS)}")
-    ours = Ours() if set(arguments.only.split(",")) - {"stream", "udp", "spots"} else None
+    ours = Ours() if set(arguments.only.split(",")) - {"stream", "udp", "spots", "live"} else None
     load = os.getloadavg()[0]
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown")

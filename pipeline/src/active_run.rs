@@ -5,6 +5,7 @@ use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
 use crate::feedback::hub::ResultMessage;
 use crate::frame_metadata::{FrameMetadata, MetadataSummary};
+use crate::grid::{GRID, GridAnswer, GridScan};
 use crate::ledger::{Analysis, Entry, Ledger, Outcomes};
 use crate::recipes::findings::Findings;
 use crate::recipes::live::LiveParameters;
@@ -245,6 +246,8 @@ pub struct ActiveRun {
     pub hub: FeedbackHub,
     /// parameters that may change while it records
     pub live: Arc<LiveParameters>,
+    /// scores of a grid scan
+    pub grid: Option<Arc<GridScan>>,
     /// what the recipe finds out about the run as a whole
     pub found: Arc<Findings>,
     /// what the rules make of the results
@@ -329,6 +332,25 @@ impl ActiveRun {
     pub(crate) fn device_back(&self) {
         self.way.store(Way::Kernels as u8, SeqCst);
         self.events.add("device_back", json!({}));
+    }
+
+    /// What a grid scan says now, and its pictures brought up to it; nothing where the run is none.
+    pub(crate) fn look_at_grid(&self, insists: bool) -> Option<Arc<GridAnswer>> {
+        let grid = self.grid.as_ref()?;
+        let answer = grid.look(&self.metadata, insists);
+        let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        grid.show(&mut snapshot.images);
+        Some(answer)
+    }
+
+    /// Tells what a grid scan says, as an event and in the summary, unless that has just been told.
+    pub(crate) fn tell_grid(&self) -> Option<Arc<GridAnswer>> {
+        let answer = self.look_at_grid(true)?;
+        let told = json!(*answer);
+        if self.found.all().get(GRID) != Some(&told) {
+            self.found.tell(GRID, told);
+        }
+        Some(answer)
     }
 
     /// Whether somebody asked for the end.

@@ -396,6 +396,15 @@ impl FrameMetadata {
         }
     }
 
+    /// The numbers of a column by frame, those that are there.
+    pub fn numbers<'a>(&'a self, name: &str) -> impl Fn(u64) -> Option<f64> + use<'a> {
+        let column = self.column(name);
+        move |frame| match column?.value(frame)? {
+            Value::Number(number) => Some(number),
+            Value::Nanoseconds(_) => None,
+        }
+    }
+
     /// Everything that is known of a frame now.
     pub fn of(&self, frame: u64) -> BTreeMap<String, Value> {
         self.columns()

@@ -15,6 +15,7 @@ pub mod describe;
 pub mod emit;
 pub mod feedback;
 pub mod frame_metadata;
+pub mod grid;
 pub mod interrupted;
 pub mod keep;
 pub mod ledger;

@@ -46,7 +46,7 @@ pub struct Derivation {
 /// Finds a stored run by its name, or by its folder or master file, and reads what it is.
 ///
 /// # Errors
-/// Names the run where there is none, or where it is a volume, which has no frames.
+/// Names the run where there is none, or where it is a volume or sparse, which has no frames as they came.
 pub fn find(store: &Store, run: &str) -> Result<(PathBuf, RunRecord), ApplianceError> {
     let missing = |expected: &str| ApplianceError::from(ConfigError::value("run", format!("{run:?}"), expected));
     let path = Path::new(run);
@@ -58,7 +58,7 @@ pub fn find(store: &Store, run: &str) -> Result<(PathBuf, RunRecord), ApplianceE
             .ok_or_else(|| missing("the store has no closed run of this name"))?,
     };
     let record = RunRecord::read(&folder)?;
-    if record.files.is_empty() || record.definition == "NXtomoproc" {
+    if record.files.is_empty() || matches!(record.definition.as_str(), "NXtomoproc" | "sparse_frames") {
         let origin = record.metadata.get(DERIVED_FROM).map_or("the run", String::as_str);
         let expected = format!("it has no frames; reprocess {origin}, from which it was derived");
         return Err(missing(&expected));

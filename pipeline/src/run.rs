@@ -126,7 +126,11 @@ fn names(layout: &ResultLayout, axes: &[CurveAxis]) -> Names {
         .map(|scalar| (scalar.name.clone(), scalar.unit.clone()));
     Names {
         scalars: scalars.collect(),
-        curve: axes.first().map(|axis| (axis.curve.clone(), axis.values.clone())),
+        // A picture of the whole run may have axes, too.
+        curve: axes
+            .iter()
+            .find(|axis| layout.curves.iter().any(|curve| curve.name == axis.curve))
+            .map(|axis| (axis.curve.clone(), axis.values.clone())),
     }
 }
 
@@ -152,6 +156,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         mask,
         counters,
         may_veto,
+        grid,
         live,
         found,
         afterwards,
@@ -176,7 +181,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         ledger: Ledger::new(stream.frames_expected, monotonic_ns()),
         metadata: metadata.clone(),
         counts: LiveCounts::expecting(stream.frames_expected),
-        hub: FeedbackHub::new(layout.clone(), parts.results_kept, metadata),
+        hub: FeedbackHub::new(layout.clone(), parts.results_kept, metadata, grid.clone()),
         decisions: Decisions::new(parts.rules, names(&layout, &axes)),
         events: EventLog::default(),
         latest: ArrayQueue::new(1),
@@ -197,6 +202,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         source_counts: Mutex::default(),
         queues: Default::default(),
         counters,
+        grid,
         live,
         found: found.clone(),
         datasets: parts.files.datasets(),
@@ -297,6 +303,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         };
         hub_run.hub.serve(&for_hub, |result| tell(hub_run.decide(result)));
         tell(hub_run.decisions.finish(monotonic_ns));
+        hub_run.tell_grid();
     })?;
     active
         .events
@@ -475,6 +482,7 @@ impl Run {
             if Instant::now() >= next_progress {
                 next_progress += Duration::from_secs(1);
                 active.events.add("progress", json!(active.counts.get()));
+                active.look_at_grid(false);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -556,6 +564,10 @@ fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
         active.degraded(error.clone());
     }
     active.metadata.seal();
+    // Values by frame number may have come since the last frame.
+    if let Some(answer) = active.tell_grid().filter(|answer| !answer.complete) {
+        active.degraded(answer.gaps());
+    }
     let mut summary = Summary {
         run: active.info.id.clone(),
         state: state.name(),

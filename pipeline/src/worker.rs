@@ -337,6 +337,9 @@ impl Worker {
             self.latency.saturating_record(latency_ns);
             self.metrics.result_latency.observe(latency_ns as f64 / 1e9);
             self.run.ledger.analysed(number, Analysis::Done, latency_ns);
+            if let Some(grid) = &self.run.grid {
+                grid.score(number, &result.scalars, result.partial);
+            }
             if self.to_hub.try_send(result.clone()).is_err() {
                 self.run.hub.miss();
             }

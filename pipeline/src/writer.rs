@@ -232,6 +232,7 @@ impl Writer {
             counts: serde_json::json!(summary.frames),
             summary: serde_json::json!(summary),
             metadata: run.metadata.for_file(),
+            grid: run.grid.as_ref().map(|grid| grid.look(&run.metadata, true)),
         };
         let files = self
             .files

@@ -143,6 +143,7 @@ fn read_block(
             .iter()
             .filter_map(|(name, values)| Some((name.clone(), (*values.get(row)?)?)));
         ResultMessage {
+            grid: None,
             sequence: 0,
             frame_number: frame as u64,
             kind: FrameKind::Sample,

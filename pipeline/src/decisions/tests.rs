@@ -14,6 +14,7 @@ fn names() -> Names {
 
 fn result(frame: u64, max: f64, hit: f64) -> Arc<ResultMessage> {
     Arc::new(ResultMessage {
+        grid: None,
         sequence: frame,
         frame_number: frame,
         kind: frame::FrameKind::Sample,

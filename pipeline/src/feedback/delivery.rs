@@ -232,6 +232,7 @@ fn without_curves(message: &ResultMessage) -> ResultMessage {
         scalars: message.scalars.clone(),
         metadata: message.metadata.clone(),
         curves: BTreeMap::new(),
+        grid: message.grid.clone(),
         ..*message
     }
 }

@@ -2,6 +2,7 @@
 //! slow consumer loses its own messages and sees the gap in the sequence numbers; nobody waits for it.
 
 use crate::frame_metadata::{FrameMetadata, Value};
+use crate::grid::{GridMessage, GridScan};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use frame::{FrameResult, ResultLayout};
 use serde::Serialize;
@@ -36,6 +37,9 @@ pub struct ResultMessage {
     /// values of the frame that had come by then, by name
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, Value>,
+    /// of a grid scan: the frame's box, and what all boxes say
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grid: Option<GridMessage>,
 }
 
 /// A result, and when its frame arrived.
@@ -75,11 +79,12 @@ pub struct FeedbackHub {
     published: AtomicU64,
     missed: AtomicU64,
     metadata: Arc<FrameMetadata>,
+    grid: Option<Arc<GridScan>>,
 }
 
 impl FeedbackHub {
     /// A hub for results of this layout that keeps `kept` of them for consumers that fall behind.
-    pub fn new(layout: ResultLayout, kept: usize, metadata: Arc<FrameMetadata>) -> Self {
+    pub fn new(layout: ResultLayout, kept: usize, metadata: Arc<FrameMetadata>, grid: Option<Arc<GridScan>>) -> Self {
         Self {
             layout,
             capacity: kept.max(1),
@@ -88,6 +93,7 @@ impl FeedbackHub {
             published: AtomicU64::new(0),
             missed: AtomicU64::new(0),
             metadata,
+            grid,
         }
     }
 
@@ -165,6 +171,10 @@ impl FeedbackHub {
             scalars: scalars.collect(),
             curves: curves.collect(),
             metadata: self.metadata.of(result.frame_number),
+            grid: self
+                .grid
+                .as_ref()
+                .map(|grid| grid.message(result.frame_number, &self.metadata)),
         });
         {
             let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);

@@ -10,6 +10,7 @@ use super::stored;
 use crate::active_run::{ActiveRun, RunState, Summary};
 use crate::appliance::RunRequest;
 use crate::frame_metadata::Value;
+use crate::grid::GridAnswer;
 use crate::keep::{Found, Life, Query as RunQuery, State};
 use crate::ledger::{Entry, Outcomes};
 use crate::storage::DatasetInfo;
@@ -359,6 +360,26 @@ pub async fn ledger(
         entries,
         next: (frame < run.ledger.expected()).then_some(frame),
     }))
+}
+
+/// Where the crystals of a grid scan are: so far, or of a closed run.
+#[utoipa::path(get, path = "/runs/{id}/grid", responses((status = 200, body = GridAnswer), (status = 404, body = ApiError)))]
+pub async fn grid(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> Result<Json<GridAnswer>, ApiError> {
+    let none = || ApiError::not_found("this run is no grid scan: its recipe has no \"grid\"");
+    let Some(run) = active(&shared, &id) else {
+        return Ok(Json(
+            stored::with_record(&shared, &id, stored::grid)
+                .await?
+                .ok_or_else(none)?,
+        ));
+    };
+    let look = move || match run.summary() {
+        // Nothing is taken any more.
+        Some(summary) => stored::grid_of(&summary.results),
+        None => Ok(run.look_at_grid(false).map(|answer| (*answer).clone())),
+    };
+    let answer = tokio::task::spawn_blocking(look).await.map_err(ApiError::internal)??;
+    Ok(Json(answer.ok_or_else(none)?))
 }
 
 /// The events of a run from its beginning, or from behind `Last-Event-ID`, as server-sent events; of a stored run those that

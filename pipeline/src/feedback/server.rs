@@ -107,6 +107,7 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(files::file))
             .routes(routes!(frames::mask))
             .routes(routes!(frames::profile))
+            .routes(routes!(runs::grid))
             .routes(routes!(frames::slices))
             .routes(routes!(frames::slice))
             .routes(routes!(calibrations::list))

@@ -8,11 +8,13 @@ use super::server::Shared;
 use crate::appliance::Appliance;
 use crate::decisions::Decision;
 use crate::frame_metadata::Value;
+use crate::grid::{GRID, GridAnswer};
 use crate::keep::{Life, State};
 use crate::storage::{self, RunRecord, StoreError};
 use axum::http::StatusCode;
 use driver::tracker::FrameState;
 use frame::{Image, PixelMask};
+use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -167,6 +169,19 @@ pub fn events(run: &StoredRun) -> Vec<Event> {
         data,
     };
     told.enumerate().map(event).collect()
+}
+
+/// Where the crystals of a grid scan are.
+pub fn grid(run: &StoredRun) -> Result<Option<GridAnswer>, ApiError> {
+    grid_of(&run.record.summary["results"])
+}
+
+/// The same from the results of a run's summary.
+pub fn grid_of(results: &serde_json::Value) -> Result<Option<GridAnswer>, ApiError> {
+    let found = results["found"].get(GRID);
+    found
+        .map(|answer| GridAnswer::deserialize(answer).map_err(ApiError::internal))
+        .transpose()
 }
 
 /// What the rules decided.

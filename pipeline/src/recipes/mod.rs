@@ -12,6 +12,7 @@ pub mod tomography;
 use crate::afterwards::Afterwards;
 use crate::calibrations::Calibrations;
 use crate::config::{ConfigError, RecipeConfig};
+use crate::grid::GridScan;
 use crate::storage::CurveAxis;
 use driver::memory::FrameLease;
 use frame::codec::Beneath;
@@ -145,6 +146,8 @@ pub struct Prepared {
     pub counters: Vec<(&'static str, Counter)>,
     /// whether the recipe may decide against storing a frame
     pub may_veto: bool,
+    /// scores of a grid scan
+    pub grid: Option<Arc<GridScan>>,
     /// everything as used, for the run's record
     pub parameters: serde_json::Value,
     /// what may change while the run records

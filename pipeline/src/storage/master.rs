@@ -224,6 +224,9 @@ impl Master {
             virtual_frames(&self.entry, pieces, kept, &self.format)?;
             if let Some(results) = self.entry.child("results") {
                 results::write_finals(&results, finals, images, &self.axes)?;
+                if let Some(answer) = &end.grid {
+                    results::write_grid(&results, answer)?;
+                }
             }
             let end_time = rfc3339(end.end_time);
             self.entry.replace_text("end_time", &end_time)?;

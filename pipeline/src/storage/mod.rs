@@ -51,6 +51,7 @@ mod reserve;
 mod results;
 mod run_json;
 mod seal;
+mod sparse;
 mod start;
 mod store;
 mod volume;
@@ -61,13 +62,14 @@ pub use error::StoreError;
 pub use journal_file::JournalRecords;
 pub use keeper::Outcomes;
 pub use nxtomo::read_tomography_columns;
-pub use read::{read_array, read_dataset_f32, read_frame, read_ledger};
+pub use read::{frames_of, read_array, read_dataset_f32, read_frame, read_ledger};
 pub use read_chunks::{StoredChunk, find_file, read_chunks, read_file};
 pub use recover::Recovered;
 pub use reduced::{FrameFacts, StoredCurve, list_datasets, list_images};
 pub use reduced::{read_curve, read_frame_facts, read_frame_metadata, read_image, read_mask, read_names, read_scalar};
 pub use results::{curve_path, final_path, image_path, scalar_path};
 pub use run_json::{FileRecord, RunRecord};
+pub use sparse::{SparseConfig, SparseFrame, SparseWriter};
 pub use store::{Store, StoredRun, check_name};
 pub use volume::{SLAB_SLICES, VolumeConfig, VolumeFormat, VolumeRange, VolumeWriter};
 pub use writer::RunWriter;
@@ -85,7 +87,7 @@ pub struct RunInfo {
     pub sample: String,
     /// technique of the recipe
     pub technique: String,
-    /// NeXus application definition: `NXmx` or `NXtomo`; `NXtomoproc` of a volume
+    /// NeXus application definition: `NXmx` or `NXtomo`; `NXtomoproc` of a volume, `sparse_frames` of sparse ones
     pub definition: String,
     /// UTC time of arming
     pub start_time: jiff::Timestamp,
@@ -186,6 +188,8 @@ pub struct RunEnd {
     pub summary: serde_json::Value,
     /// values by frame number, one per expected frame
     pub metadata: Vec<crate::frame_metadata::MetadataColumn>,
+    /// where the crystals of a grid scan are
+    pub grid: Option<std::sync::Arc<crate::grid::GridAnswer>>,
 }
 
 /// The journal of a closed run: where every stored frame lies, with the checksum of its bytes.

@@ -6,6 +6,7 @@ use super::error::{At, StoreError};
 use super::h5;
 use super::open;
 use super::run_json::RunRecord;
+use super::sparse;
 use frame::codec::{Beneath, Scratch, decompress};
 use frame::{PixelType, Shape};
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor};
@@ -15,8 +16,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use zerocopy::IntoBytes;
 
-/// The pixels of one frame of a closed run, decompressed, with shape and type. `path` is the run's folder or its
-/// master file.
+/// The pixels of one frame of a closed run, decompressed, with shape and type; of a sparse run dense again, which is not what
+/// was measured. `path` is the run's folder or its master file.
 ///
 /// # Errors
 /// [`StoreError::FrameNumber`] past the end, [`StoreError::FrameMissing`] for a frame that was never stored,
@@ -24,6 +25,11 @@ use zerocopy::IntoBytes;
 pub fn read_frame(path: &Path, frame: u64) -> Result<(Vec<u8>, Shape, PixelType), StoreError> {
     let master = master_of(path)?;
     h5::register_bitshuffle().at("registering filter 32008 for", &master)?;
+    let opened = open_file(&master)?;
+    if sparse::is_sparse(&opened) {
+        return sparse::read_dense(&master, &opened, frame);
+    }
+    drop(opened);
     let (mut file, chunk) = locate(&master, frame, 1)?;
     let mut generation = 1;
     let (dataset, shape, pixel_type, place) = loop {
@@ -79,6 +85,19 @@ pub fn read_frame(path: &Path, frame: u64) -> Result<(Vec<u8>, Shape, PixelType)
         StoreError::Codec { frame, doing, source }
     })?;
     Ok((pixels, shape, pixel_type))
+}
+
+/// Number of frames of a closed run, stored or not, their shape and their type. `path` as for [`read_frame`].
+///
+/// # Errors
+/// [`StoreError::Hdf5`] where the file cannot be read.
+pub fn frames_of(path: &Path) -> Result<(u64, Shape, PixelType), StoreError> {
+    let master = master_of(path)?;
+    let dataset = open_file(&master)?
+        .dataset(FRAMES)
+        .at("opening the frames of", &master)?;
+    let (frames, shape, pixel_type) = describe(&dataset, &master)?;
+    Ok((frames as u64, shape, pixel_type))
 }
 
 fn size(path: &Path, found: usize, expected: usize) -> StoreError {

@@ -348,6 +348,7 @@ impl Books {
             }),
             counts,
             metadata: Vec::new(),
+            grid: None,
         }
     }
 

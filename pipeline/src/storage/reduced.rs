@@ -5,6 +5,7 @@ use super::data_files::FRAMES;
 use super::error::{At, StoreError};
 use super::read::{master_of, open_file};
 use super::results::{RESERVED, curve_path, final_path, image_path, scalar_path};
+use super::sparse;
 use crate::decisions::Names;
 use crate::frame_metadata::{Kind, Value};
 use driver::tracker::FrameState;
@@ -257,11 +258,13 @@ pub fn list_datasets(path: &Path) -> Result<Vec<DatasetInfo>, StoreError> {
     let master = master_of(path)?;
     let file = open_file(&master)?;
     let read = || -> Result<Vec<DatasetInfo>, hdf5::Error> {
-        let mut found = vec![file.dataset(FRAMES)?];
-        let mut groups = match file.link_exists(RESULTS) {
-            true => vec![file.group(RESULTS)?],
-            false => Vec::new(),
+        let (mut found, mut groups) = match sparse::is_sparse(&file) {
+            true => (Vec::new(), vec![sparse::group_of(&file)?]),
+            false => (vec![file.dataset(FRAMES)?], Vec::new()),
         };
+        if file.link_exists(RESULTS) {
+            groups.push(file.group(RESULTS)?);
+        }
         while let Some(group) = groups.pop() {
             groups.extend(group.groups()?);
             found.extend(group.datasets()?);

@@ -4,7 +4,8 @@ use super::CurveAxis;
 use super::error::{At, StoreError};
 use super::h5::RowWriter;
 use super::nexus::{self, Nx};
-use frame::{FrameResult, Image, ResultLayout};
+use crate::grid::{Crystal, GRID, GridAnswer};
+use frame::{FrameResult, Image, ResultLayout, Shape};
 use hdf5::Dataset;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +13,9 @@ use std::path::{Path, PathBuf};
 const BLOCK_ROWS: usize = 256;
 const BLOCK_BYTES_MAX: usize = 16 << 20;
 /// Names under `/entry/results` that no curve may have.
-pub(super) const RESERVED: [&str; 6] = [
+pub(super) const RESERVED: [&str; 7] = [
     "scalars",
+    "grid",
     "final",
     "images",
     "frame_number",
@@ -443,6 +445,55 @@ fn curve_data(parent: &Nx, name: &str, length: usize, axes: &[CurveAxis], per_fr
         nexus::attr_text(&dataset, "long_name", &axis.name)?;
     }
     Ok(data)
+}
+
+/// `/entry/results/grid`: where the crystals of a grid scan are, one row per crystal.
+pub(super) fn write_grid(results: &Nx, answer: &GridAnswer) -> Result<(), hdf5::Error> {
+    let group = results.group(GRID, "NXcollection")?;
+    let text = "boxes of the grid that hang together above the threshold; x (columns), y (rows) and, of two sweeps, z (layers), \
+                box 0 from 0 to 1; the scores are /entry/results/images/grid_score";
+    nexus::attr_text(group.group_ref(), "description", text)?;
+    group.text("score", &answer.score)?;
+    for (name, value) in [
+        ("boxes", answer.boxes as u64),
+        ("boxes_scored", answer.boxes_scored as u64),
+        ("boxes_without_score", answer.boxes_without_score as u64),
+        ("frames_partial", answer.frames_partial),
+        ("frames_outside", answer.frames_outside),
+        ("crystals_found", answer.crystals_found as u64),
+    ] {
+        group.value(name, value)?;
+    }
+    group.value("threshold", answer.threshold.unwrap_or(f64::NAN))?;
+    let crystals = &answer.crystals;
+    let axes = if answer.layers > 0 { 3 } else { 2 };
+    let points = |name: &str, value: &dyn Fn(&Crystal) -> Vec<f64>, unit: &str| -> Result<(), hdf5::Error> {
+        let values: Vec<f64> = crystals.iter().flat_map(value).collect();
+        units(&group.image(name, Shape::new(crystals.len(), axes), &values)?, unit)
+    };
+    let boxes = |name: &str, value: &dyn Fn(&Crystal) -> Vec<f64>, unit: &str| -> Result<(), hdf5::Error> {
+        let values: Vec<f64> = crystals.iter().flat_map(value).collect();
+        let new = group.group_ref().new_dataset::<f64>();
+        let dataset = new.shape((crystals.len(), 2, axes)).create(name)?;
+        dataset.write_raw(&values)?;
+        units(&dataset, unit)
+    };
+    let both = |edges: &[Vec<u64>; 2]| edges.iter().flatten().map(|at| *at as f64).collect();
+    points("centre_of_mass", &|crystal| crystal.centre_of_mass.clone(), "")?;
+    boxes("bounding_box", &|crystal| both(&crystal.bounding_box), "")?;
+    let best = |crystal: &Crystal| crystal.max_voxel.iter().map(|at| *at as f64).collect();
+    points("max_voxel", &best, "")?;
+    if crystals.iter().any(|crystal| crystal.centre_of_mass_mm.is_some()) {
+        let centre = |crystal: &Crystal| crystal.centre_of_mass_mm.clone().unwrap_or_default();
+        points("centre_of_mass_mm", &centre, "mm")?;
+        let edges = |crystal: &Crystal| crystal.bounding_box_mm.iter().flatten().flatten().copied().collect();
+        boxes("bounding_box_mm", &edges, "mm")?;
+    }
+    let column = |value: fn(&Crystal) -> f64| crystals.iter().map(value).collect::<Vec<f64>>();
+    group.array("max_count", &column(|crystal| crystal.max_count))?;
+    group.array("total_count", &column(|crystal| crystal.total_count))?;
+    let voxels: Vec<u64> = crystals.iter().map(|crystal| crystal.n_voxels).collect();
+    group.array("n_voxels", &voxels).map(drop)
 }
 
 /// Writes curves and images that belong to the whole run.

@@ -134,6 +134,7 @@ impl RunWriter {
             counts: serde_json::Value::Null,
             summary: serde_json::Value::Null,
             metadata: Vec::new(),
+            grid: None,
         };
         let record = RunRecord::new(info, end, Vec::new(), first.warnings().to_vec());
         let start = Start::new(record, format, first.per_frame(), first.end_estimated());

@@ -213,6 +213,7 @@ impl Books {
 
 pub fn end(state: &str) -> RunEnd {
     RunEnd {
+        grid: None,
         state: state.into(),
         end_time: "2026-11-22T23:31:00Z".parse().unwrap(),
         counts: serde_json::json!({ "expected": 1 }),

@@ -70,6 +70,7 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/runs/{id}/files/{file}", VIEWER),
     ("GET", "/api/v1/runs/{id}/mask.npy", VIEWER),
     ("GET", "/api/v1/runs/{id}/profiles/{which}", VIEWER),
+    ("GET", "/api/v1/runs/{id}/grid", VIEWER),
     ("GET", "/api/v1/runs/{id}/slices", VIEWER),
     ("GET", "/api/v1/runs/{id}/slices/{file}", VIEWER),
     ("GET", "/api/v1/parameters", VIEWER),

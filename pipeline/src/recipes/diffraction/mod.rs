@@ -1,11 +1,14 @@
-//! Diffraction: photons or true counts → mask, dark and flat → statistics → spots → hit or miss → azimuthal curve, frame by frame, and the mean curve of the run.
+//! Diffraction: photons or true counts → mask, dark and flat → statistics → spots → hit or miss → azimuthal curve, frame by frame, the mean
+//! curve of the run, and where the crystals of a grid scan are.
 
 mod azimuthal;
 mod convert;
 mod correct;
 mod geometry;
+mod grid;
 mod hits;
 mod host;
+mod sparse;
 mod spots;
 mod statistics;
 mod stored;
@@ -17,8 +20,10 @@ use azimuthal::{Azimuthal, AzimuthalParameters};
 use convert::{CountRateParameters, GainParameters};
 use correct::CorrectParameters;
 use frame::{PixelMask, PixelType, ResultLayout, Shape};
+use grid::GridParameters;
 use hits::{HitParameters, Hits};
 use host::Host;
+use sparse::SparseParameters;
 use spots::{SpotParameters, Spots};
 use statistics::{StatisticsOperation, StatisticsParameters};
 
@@ -26,7 +31,7 @@ use statistics::{StatisticsOperation, StatisticsParameters};
 pub struct Diffraction;
 
 /// Operations in the only order that makes sense: a correction belongs before what it corrects.
-const OPERATIONS: [&str; 7] = [
+const OPERATIONS: [&str; 9] = [
     "gain",
     "countrate",
     "correct",
@@ -34,6 +39,8 @@ const OPERATIONS: [&str; 7] = [
     "spots",
     "hits",
     "azimuthal",
+    "grid",
+    "sparse",
 ];
 
 impl Technique for Diffraction {
@@ -83,6 +90,14 @@ impl Technique for Diffraction {
                 "[recipe.NAME.azimuthal]` of diffraction".into(),
                 schemars::schema_for!(AzimuthalParameters).to_value(),
             ),
+            (
+                "[recipe.NAME.grid]` of diffraction".into(),
+                schemars::schema_for!(GridParameters).to_value(),
+            ),
+            (
+                "[recipe.NAME.sparse]` of diffraction".into(),
+                schemars::schema_for!(SparseParameters).to_value(),
+            ),
         ]
     }
 
@@ -117,6 +132,16 @@ impl Technique for Diffraction {
         parameters::<SpotParameters>(name, config, "spots")?.check(name)?;
         parameters::<HitParameters>(name, config, "hits")?.check(name)?;
         parameters::<StatisticsParameters>(name, config, "statistics")?;
+        if asked("sparse") && asked("gain") {
+            let value = format!("{:?}", config.operations);
+            let expected =
+                "\"sparse\" keeps stored pixels, and those of \"gain\" are words, not counts: list one of them";
+            return Err(ConfigError::value(format!("recipe.{name}.operations"), value, expected));
+        }
+        parameters::<SparseParameters>(name, config, "sparse")?.check(name)?;
+        if asked("grid") {
+            parameters::<GridParameters>(name, config, "grid")?.check(name)?;
+        }
         parameters::<AzimuthalParameters>(name, config, "azimuthal")?.check(name)
     }
 
@@ -127,6 +152,8 @@ impl Technique for Diffraction {
         let spots: SpotParameters = setup.parameters("spots")?;
         let hits: HitParameters = setup.parameters("hits")?;
         let azimuthal: AzimuthalParameters = setup.parameters("azimuthal")?;
+        let grid: GridParameters = setup.parameters("grid")?;
+        let sparse: SparseParameters = setup.parameters("sparse")?;
         let gain: GainParameters = setup.parameters("gain")?;
         let countrate: CountRateParameters = setup.parameters("countrate")?;
         let raw = setup;
@@ -140,6 +167,7 @@ impl Technique for Diffraction {
             geometry: None,
             counters: Vec::new(),
             may_veto: false,
+            grid: None,
             live: Default::default(),
             found: Default::default(),
             warnings: Vec::new(),
@@ -181,7 +209,8 @@ impl Technique for Diffraction {
             "recipe": setup.recipe, "technique": "diffraction", "operations": setup.config.operations,
             "gain": asked("gain").then_some(gain), "countrate": asked("countrate").then_some(countrate),
             "correct": correct, "statistics": statistics, "spots": spots, "hits": hits,
-            "azimuthal": azimuthal,
+            "azimuthal": azimuthal, "grid": asked("grid").then_some(&grid),
+            "sparse": asked("sparse").then_some(&sparse),
             "saturation_value": corrections.saturation, "invalid_value": corrections.invalid,
             "uncalibrated_pixels": corrections.uncalibrated,
             "calibrations": used.iter().map(|record| serde_json::json!({
@@ -225,6 +254,12 @@ impl Technique for Diffraction {
         } else {
             None
         };
+        if asked("grid") {
+            grid::plan(setup, &grid, &mut prepared)?;
+        }
+        if asked("sparse") {
+            sparse::plan(raw, &sparse, &corrections, &mut prepared)?;
+        }
         // Without spots and split pixels, and where the counts are taken as they came, nobody needs pixels: the host can reduce a frame while it
         // decodes it, or take a failing device's place.
         let plain = conversion.is_none()

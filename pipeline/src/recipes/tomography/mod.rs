@@ -145,6 +145,7 @@ impl Technique for Tomography {
             geometry: None,
             counters: Vec::new(),
             may_veto: false,
+            grid: None,
             parameters,
             live,
             found,

@@ -341,6 +341,7 @@ impl Afterwards for Volume {
             counts: json!({ "expected": came.missing + came.used.len(), "complete": came.used.len(), "lost": came.missing }),
             summary: summary.clone(),
             metadata: Vec::new(),
+            grid: None,
         };
         let files = writer.finish(end, warnings)?;
         let mut summary = summary;
