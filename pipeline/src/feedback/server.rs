@@ -2,7 +2,7 @@
 
 use super::access::{Access, enter, roles};
 use super::listen::{self, Door, Tls};
-use super::{calibrations, decisions, delivery, frames, guard, metadata, page, parameters, runs, status, tokens};
+use super::{calibrations, decisions, delivery, files, frames, guard, metadata, page, parameters, runs, spots, status, tokens};
 use crate::active_run::Summary;
 use crate::appliance::{Appliance, ApplianceError, RunRequest};
 use crate::config::{Config, ConfigError};
@@ -36,6 +36,8 @@ pub struct Shared {
     pub recorder: Arc<Recorder>,
     /// the newest frame that somebody looked at
     pub newest: Arc<Mutex<Option<frames::Seen>>>,
+    /// the newest hit that somebody looked at
+    pub newest_hit: Arc<Mutex<Option<frames::Seen>>>,
     /// tokens in force, and what was changed by whom
     pub access: Arc<Access>,
     /// beats of the control plane, one a second while it lives
@@ -106,6 +108,8 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(frames::profile))
             .routes(routes!(frames::slices))
             .routes(routes!(frames::slice))
+            .routes(routes!(spots::spots))
+            .routes(routes!(files::file))
             .routes(routes!(calibrations::list))
             .routes(routes!(calibrations::add))
             .routes(routes!(tokens::session))
@@ -225,6 +229,7 @@ impl Server {
             rate: Arc::default(),
             recorder: Arc::default(),
             newest: Arc::default(),
+            newest_hit: Arc::default(),
             access: Arc::new(guarded.access),
             beats: Arc::default(),
         };

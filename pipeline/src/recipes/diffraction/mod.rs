@@ -19,6 +19,7 @@ use correct::CorrectParameters;
 use frame::{PixelMask, PixelType, ResultLayout, Shape};
 use hits::{HitParameters, Hits};
 use host::Host;
+use serde_json::json;
 use spots::{SpotParameters, Spots};
 use statistics::{StatisticsOperation, StatisticsParameters};
 
@@ -280,6 +281,11 @@ impl Technique for Diffraction {
         if !same_shape {
             // Its pixels are not those of the frames in the files.
             prepared.geometry = None;
+        } else {
+            let poni = azimuthal.poni.as_ref().or(spots.poni.as_ref());
+            let known = prepared.geometry.clone().or_else(|| geometry::load(raw, "azimuthal", poni).ok());
+            let wavelength_m = raw.stream.detector.wavelength_m;
+            prepared.parameters["geometry"] = json!(known.map(|known| geometry::told(&known, raw.stream.shape, wavelength_m)));
         }
         Ok(prepared)
     }
