@@ -17,7 +17,7 @@ fn configuration(folder: &Path) -> PathBuf {
          detector = \"custom\"\nrows = 240\ncolumns = 300\nframes = 40\nrate_hz = 40.0\ndistinct = 8\n\
          [store]\npath = \"{}\"\n[feedback]\nlisten = \"127.0.0.1:0\"\n\
          [recipe.crystals]\ntechnique = \"diffraction\"\noperations = [\"correct\", \"statistics\", \"spots\", \"hits\", \"azimuthal\"]\n\
-         [recipe.crystals.hits]\nmin_spots = 3\n[recipe.crystals.azimuthal]\nbins = 100\nponi = \"detector.poni\"\n",
+         [recipe.crystals.hits]\nmin_spots = 67\n[recipe.crystals.azimuthal]\nbins = 100\nponi = \"detector.poni\"\n",
         folder.join("store").display()
     );
     let path = folder.join("fluxline.toml");
@@ -40,10 +40,16 @@ fn what_the_page_draws_and_saves_is_what_independent_programs_read() {
     let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "first" }));
     assert_eq!(status, 201, "{armed}");
     // While it records there is a newest hit as soon as there is one at all, with its spots.
-    let seen = server.wait("/api/v1/runs/first/frames/hit.json", |frame| frame["frame_number"].is_u64());
+    let seen = server.wait("/api/v1/runs/first/frames/hit.json", |frame| {
+        frame["frame_number"].is_u64()
+    });
     let number = seen["frame_number"].as_u64().expect("a number");
     let spots = server.get(&format!("/api/v1/runs/first/spots/{number}"));
-    assert_eq!((&spots["hit"], &spots["frame_number"]), (&object!(true), &object!(number)), "{spots}");
+    assert_eq!(
+        (&spots["hit"], &spots["frame_number"]),
+        (&object!(true), &object!(number)),
+        "{spots}"
+    );
     assert!(spots["spots"].as_array().is_some_and(|list| list.len() >= 3), "{spots}");
     server.wait("/api/v1/runs/first", |run| !run["summary"].is_null());
     let in_memory = hits(&server, "first");

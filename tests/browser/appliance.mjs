@@ -9,7 +9,7 @@ export const DIFFRACTION = `scene = "diffraction"
 detector = "custom"
 rows = 514
 columns = 514
-frames = 60
+frames = 5000
 rate_hz = 12.0
 distinct = 12
 [source.faults]
@@ -19,7 +19,7 @@ seed = 7
 technique = "diffraction"
 operations = ["correct", "statistics", "spots", "hits", "azimuthal"]
 [recipe.crystals.hits]
-min_spots = 3
+min_spots = 141
 [recipe.crystals.azimuthal]
 bins = 400
 unit = "q_nm^-1"

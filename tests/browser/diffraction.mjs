@@ -22,6 +22,13 @@ async function readOut(x, y) {
 
 const numberAfter = (text, name) => Number(new RegExp(`${name}\\s+([\\d.]+)`).exec(text)?.[1] ?? Number.NaN);
 
+/** Ends the run that records, by the page. */
+async function stop(run) {
+  await page.click('[data-testid=stop]');
+  await page.click('[data-testid=stop-confirm]');
+  await appliance.ended(run);
+}
+
 await appliance.arm({ name: 'first' });
 await page.goto(appliance.url, { waitUntil: 'domcontentloaded' });
 
@@ -95,8 +102,8 @@ await check('stages have their latencies, the store its room', async () => {
   await page.click('[data-testid=show-stages]');
 });
 
-await appliance.ended('first');
-await appliance.arm({ name: 'second', sample: 'insulin', frames_expected: 100000 });
+await stop('first');
+await appliance.arm({ name: 'second', sample: 'insulin' });
 await becomes(() => document.querySelector('[data-testid=run-id]').textContent.trim() === 'second');
 await check('paused, one steps back through the frames seen and on again', async () => {
   await becomes(() => Number(document.querySelector('[data-testid=live-frame]').dataset.frame) > 3);
@@ -127,6 +134,7 @@ await check('an address leads to a frame of a stored run', async () => {
   const frame = body.entries[0].frame_number;
   await page.goto(address(`/runs/first/frames?frame=${frame}`));
   await becomes((number) => document.querySelector('[data-testid=stored-frame]')?.dataset.frame === String(number), frame);
+  await page.click('[data-testid=stored-frame] h2'); // away from the field of the search
   await page.keyboard.press('ArrowRight');
   await becomes((number) => location.hash.endsWith(`frame=${number + 1}`), frame);
 });
@@ -158,9 +166,7 @@ await check('frames, curves and files are saved', async () => {
 });
 
 await page.goto(address('/'));
-await page.click('[data-testid=stop]');
-await page.click('[data-testid=stop-confirm]');
-await appliance.ended('second');
+await stop('second');
 await check('mean curves of two runs lie over each other', async () => {
   await page.goto(address('/runs/first/curves'));
   await page.locator('.compare-runs label:has-text("insulin") input').check();

@@ -23,10 +23,13 @@ async fn read_on(mut file: File, to: Sender<Piece>) {
         let read = tokio::task::spawn_blocking(move || {
             let mut piece = vec![0; PIECE_BYTES];
             let read = file.read(&mut piece);
-            (file, read.map(|bytes| {
-                piece.truncate(bytes);
-                Bytes::from(piece)
-            }))
+            (
+                file,
+                read.map(|bytes| {
+                    piece.truncate(bytes);
+                    Bytes::from(piece)
+                }),
+            )
         });
         let Ok((same, piece)) = read.await else { return };
         file = same;

@@ -88,7 +88,13 @@ pub struct Profile {
 impl Profile {
     /// A table with a heading: axis, value and, where there are any, standard error. What has no value has an empty cell.
     fn csv(&self) -> String {
-        let cell = |value: f32| if value.is_finite() { value.to_string() } else { String::new() };
+        let cell = |value: f32| {
+            if value.is_finite() {
+                value.to_string()
+            } else {
+                String::new()
+            }
+        };
         let axis = format!("{} ({})", self.axis.name, self.axis.unit);
         let mut table = format!("{axis},{}", self.name);
         table.push_str(if self.errors.is_some() { ",error\n" } else { "\n" });
@@ -170,7 +176,11 @@ fn unpack(run: &ActiveRun, lease: &FrameLease) -> Result<Seen, ApiError> {
 }
 
 /// The newest frame; taken out of the ring if there is a newer one than last time.
-fn newest(seen: &Mutex<Option<Seen>>, queue: &ArrayQueue<FrameLease>, run: &ActiveRun) -> Result<Option<Seen>, ApiError> {
+fn newest(
+    seen: &Mutex<Option<Seen>>,
+    queue: &ArrayQueue<FrameLease>,
+    run: &ActiveRun,
+) -> Result<Option<Seen>, ApiError> {
     let fresh = queue.pop().map(|lease| unpack(run, &lease)).transpose()?;
     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(fresh) = fresh {
@@ -397,7 +407,10 @@ pub async fn profile(
         return Ok(Json(find_profile(&shared, &id, which).await?).into_response());
     };
     let table = find_profile(&shared, &id, of.to_string()).await?.csv();
-    let headers = [(header::CONTENT_TYPE, "text/csv; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+    let headers = [
+        (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
     Ok((headers, table).into_response())
 }
 

@@ -113,7 +113,9 @@ impl FeedbackHub {
     pub fn of_frame(&self, frame_number: u64) -> Option<Kept> {
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
         let mut newest_first = kept.iter().rev();
-        newest_first.find(|kept| kept.message.frame_number == frame_number).cloned()
+        newest_first
+            .find(|kept| kept.message.frame_number == frame_number)
+            .cloned()
     }
 
     /// The newest result.

@@ -2,7 +2,9 @@
 
 use super::access::{Access, enter, roles};
 use super::listen::{self, Door, Tls};
-use super::{calibrations, decisions, delivery, files, frames, guard, metadata, page, parameters, runs, spots, status, tokens};
+use super::{
+    calibrations, decisions, delivery, files, frames, guard, metadata, page, parameters, runs, spots, status, tokens,
+};
 use crate::active_run::Summary;
 use crate::appliance::{Appliance, ApplianceError, RunRequest};
 use crate::config::{Config, ConfigError};

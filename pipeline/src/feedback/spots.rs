@@ -76,7 +76,11 @@ fn from_files(run: &stored::StoredRun, frame: u64) -> Result<SpotList, ApiError>
     }
     let index = frame as usize;
     let scalar = |name: &str| -> Result<Option<f64>, ApiError> {
-        if !storage::read_names(&run.folder)?.scalars.iter().any(|(known, _)| known == name) {
+        if !storage::read_names(&run.folder)?
+            .scalars
+            .iter()
+            .any(|(known, _)| known == name)
+        {
             return Ok(None);
         }
         let values = storage::read_scalar(&run.folder, name, index..index + 1)?;
@@ -114,12 +118,16 @@ pub async fn spots(
                 true => ApiError::new(
                     StatusCode::CONFLICT,
                     "on_disk",
-                    format!("the spots of frame {number} are gone from memory; they can be read when the run is closed"),
+                    format!(
+                        "the spots of frame {number} are gone from memory; they can be read when the run is closed"
+                    ),
                 ),
             });
         }
     }
-    Ok(Json(stored::with(&shared, &id, move |run| from_files(run, number)).await?))
+    Ok(Json(
+        stored::with(&shared, &id, move |run| from_files(run, number)).await?,
+    ))
 }
 
 #[cfg(test)]

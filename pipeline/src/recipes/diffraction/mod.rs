@@ -283,9 +283,13 @@ impl Technique for Diffraction {
             prepared.geometry = None;
         } else {
             let poni = azimuthal.poni.as_ref().or(spots.poni.as_ref());
-            let known = prepared.geometry.clone().or_else(|| geometry::load(raw, "azimuthal", poni).ok());
+            let known = prepared
+                .geometry
+                .clone()
+                .or_else(|| geometry::load(raw, "azimuthal", poni).ok());
             let wavelength_m = raw.stream.detector.wavelength_m;
-            prepared.parameters["geometry"] = json!(known.map(|known| geometry::told(&known, raw.stream.shape, wavelength_m)));
+            prepared.parameters["geometry"] =
+                json!(known.map(|known| geometry::told(&known, raw.stream.shape, wavelength_m)));
         }
         Ok(prepared)
     }

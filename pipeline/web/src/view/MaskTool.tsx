@@ -1,7 +1,7 @@
 /** Draws shapes for a mask on a picture: a rectangle by dragging, a polygon corner by corner, or with a brush. */
 
 import { SvgElement, useCameraState, useCanvasEvent, useVisCanvasContext, type CanvasEvent } from '@h5web/lib';
-import { useState } from 'react';
+import { useRef, useState } from 'react';
 import { Vector3 } from 'three';
 import type { MaskShape, Point } from '../lib/maskShapes';
 
@@ -14,7 +14,13 @@ export interface MaskToolProps {
 }
 
 export function MaskTool({ kind, radius, erase, shapes, onShape }: MaskToolProps) {
-  const [open, setOpen] = useState<MaskShape | null>(null);
+  // What is being drawn: events come faster than the page is drawn, so the newest is not in a state.
+  const open = useRef<MaskShape | null>(null);
+  const [, redraw] = useState(0);
+  const setOpen = (shape: MaskShape | null) => {
+    open.current = shape;
+    redraw((n) => n + 1);
+  };
   const { dataToHtml } = useVisCanvasContext();
   const point = ({ dataPt }: CanvasEvent<MouseEvent>): Point => [dataPt.x, dataPt.y];
   const finish = (shape: MaskShape | null) => {
@@ -26,22 +32,24 @@ export function MaskTool({ kind, radius, erase, shapes, onShape }: MaskToolProps
     if (event.sourceEvent.button !== 0) return;
     const at = point(event);
     if (kind !== 'polygon') setOpen({ kind, radius, erase, points: kind === 'rectangle' ? [at, at] : [at] });
-    else setOpen((last) => ({ kind, radius, erase, points: [...(last?.points ?? []), at] }));
+    else setOpen({ kind, radius, erase, points: [...(open.current?.points ?? []), at] });
   });
   useCanvasEvent('pointermove', (event) => {
-    if (kind === 'polygon' || !open) return;
+    const last = open.current;
+    if (kind === 'polygon' || !last) return;
     const at = point(event);
-    setOpen({ ...open, points: kind === 'rectangle' ? [open.points[0]!, at] : [...open.points, at] });
+    setOpen({ ...last, points: kind === 'rectangle' ? [last.points[0]!, at] : [...last.points, at] });
   });
   useCanvasEvent('pointerup', () => {
-    if (kind !== 'polygon') finish(open);
+    if (kind !== 'polygon') finish(open.current);
   });
   useCanvasEvent('dblclick', () => {
     // The second click of the two has set a corner that is the last one again.
-    if (kind === 'polygon' && open) finish({ ...open, points: open.points.slice(0, -1) });
+    const last = open.current;
+    if (kind === 'polygon' && last) finish({ ...last, points: last.points.slice(0, -1) });
   });
 
-  const all = open ? [...shapes, open] : shapes;
+  const all = open.current ? [...shapes, open.current] : shapes;
   const drawn = useCameraState(
     (camera) => {
       const place = ([x, y]: Point) => {
