@@ -4,6 +4,7 @@
 use fluxline_tests::{Server, check, folder, python};
 use serde_json::{Value, json as object};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// With all three rotations, so that no mistake of sign or order hides.
 const PONI: &str = "poni_version: 2.1\nDetector: Detector\nDetector_config: {\"pixel1\": 7.5e-05, \"pixel2\": 7.5e-05, \
@@ -32,6 +33,19 @@ fn hits(server: &Server, run: &str) -> Vec<u64> {
     frames.filter(hit).collect()
 }
 
+/// Asks until there is an answer: what has not come yet is told as 425.
+fn once_there(server: &Server, path: &str) -> Value {
+    let end = Instant::now() + Duration::from_secs(120);
+    loop {
+        let (status, body) = server.try_get(path);
+        if status == 200 {
+            return body;
+        }
+        assert!(status == 425 && Instant::now() < end, "{path}: {status} {body}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn what_the_page_draws_and_saves_is_what_independent_programs_read() {
     let test = "what_the_page_draws_and_saves_is_what_independent_programs_read";
@@ -40,11 +54,9 @@ fn what_the_page_draws_and_saves_is_what_independent_programs_read() {
     let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "first" }));
     assert_eq!(status, 201, "{armed}");
     // While it records there is a newest hit as soon as there is one at all, with its spots.
-    let seen = server.wait("/api/v1/runs/first/frames/hit.json", |frame| {
-        frame["frame_number"].is_u64()
-    });
+    let seen = once_there(&server, "/api/v1/runs/first/frames/hit.json");
     let number = seen["frame_number"].as_u64().expect("a number");
-    let spots = server.get(&format!("/api/v1/runs/first/spots/{number}"));
+    let spots = once_there(&server, &format!("/api/v1/runs/first/spots/{number}"));
     assert_eq!(
         (&spots["hit"], &spots["frame_number"]),
         (&object!(true), &object!(number)),

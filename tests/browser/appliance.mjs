@@ -32,7 +32,7 @@ when = "frame % 20 == 10"
 export const TOMOGRAPHY = `scene = "tomography"
 rows = 96
 columns = 128
-frames = 2400
+frames = 4800
 darks = 5
 flats = 5
 rate_hz = 40.0

@@ -5,7 +5,7 @@ import { check, conclude, expect, open } from './harness.mjs';
 
 const [pictures, binary, folder] = process.argv.slice(2);
 const appliance = await Appliance.start(binary, folder, 'lysozyme', DIFFRACTION);
-const { page, close, picture } = await open(pictures, [appliance.url], { width: 1920, height: 1080 });
+const { page, close, picture } = await open(pictures, [appliance.url], { width: 1920, height: 1080, colours: 'dark' });
 const address = (hash) => `${appliance.url}/#${hash}`;
 const data = (testid, key) => page.getAttribute(`[data-testid=${testid}]`, `data-${key}`);
 /** Waits until a function of the page's document, and of one value, is true. */
@@ -71,6 +71,7 @@ await check('spots are drawn on the latest hit, as many as the interface has', a
   await page.locator('button.pause').click();
   const frame = await data('live-frame', 'frame');
   await becomes(() => Number(document.querySelector('[data-testid=spots]')?.dataset.count ?? 0) >= 3);
+  await picture('diffraction.png');
   const { body } = await appliance.get(`/runs/first/spots/${frame}`);
   expect(Number(await data('spots', 'count')) === body.spots.length, `${await data('spots', 'count')} drawn of ${body.spots?.length}`);
   await page.click('[role=radio]:has-text("Latest"):not(:has-text("hit"))');
@@ -119,7 +120,6 @@ await check('paused, one steps back through the frames seen and on again', async
   await page.locator('button.pause').click();
   await becomes((frame) => Number(document.querySelector('[data-testid=live-frame]').dataset.frame) > frame, newest);
 });
-await picture('diffraction.png');
 await check('runs are found by what they are', async () => {
   await page.fill('input[aria-label="Search runs"]', 'sample:lyso');
   await becomes(() => document.querySelector('[data-testid=run-list]').dataset.query === 'sample:lyso' &&

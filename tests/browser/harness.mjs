@@ -23,13 +23,14 @@ export function expect(condition, text) {
 }
 
 /** A page in a browser of its own; `origins` are the only ones that it may ask for anything. */
-export async function open(pictures, origins, size = { width: 1600, height: 900 }) {
+export async function open(pictures, origins, { colours = 'light', ...viewport } = { width: 1600, height: 900 }) {
   mkdirSync(pictures, { recursive: true });
   const profile = mkdtempSync(join(tmpdir(), 'fluxline-browser-'));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.FLUXLINE_CHROMIUM ?? '/usr/bin/chromium',
     headless: true,
-    viewport: size,
+    viewport,
+    colorScheme: colours,
     acceptDownloads: true,
     args: ['--use-angle=swiftshader', '--enable-unsafe-swiftshader', '--no-sandbox', '--disable-quic', '--no-first-run',
       '--disable-background-networking', '--disable-component-update', '--disable-sync'],

@@ -93,6 +93,15 @@ await check('a token is asked for once there is one; with it the page is as befo
   await page.waitForFunction(() => /\d/.test(document.querySelector('.trend-value')?.textContent ?? '') || document.querySelector('[data-testid=slice-xy]'));
   expect(await page.isDisabled('[data-testid=stop]'), 'a viewer may stop');
   expect(!page.url().includes(viewer), 'the token is in the address');
+  // Looking is all that a viewer may do, wherever the page offers more.
+  const run = (await page.textContent('[data-testid=run-id]')).trim();
+  await page.goto(`${url}/#/runs/${run}/reprocess`);
+  await page.waitForSelector('[data-testid=reprocess]');
+  expect(await page.isDisabled('[data-testid=reprocess-start]'), 'a viewer may reprocess');
+  await page.click('[data-testid=tab-frames]');
+  await page.click('[data-testid=edit-mask]');
+  expect(await page.isDisabled('[data-testid=save-mask]'), 'a viewer may keep a mask');
+  expect((await page.locator('.decision button').count()) === 0, 'a viewer may take note');
   await page.click('[data-testid=logout]');
   await page.waitForSelector('[data-testid=login]');
 });
