@@ -26,7 +26,7 @@ unit = "q_nm^-1"
 [rule.crystals]
 when = "hit_rate(20) > 0.01"
 [rule.tenth]
-when = "frame % 20 == 10"
+when = "frame % 60 == 10"
 `;
 
 export const TOMOGRAPHY = `scene = "tomography"

@@ -7,7 +7,6 @@ const appliance = await Appliance.start(binary, folder, 'phantom', TOMOGRAPHY);
 const { page, close, picture } = await open(pictures, [appliance.url], { width: 1920, height: 1080 });
 const becomes = (test, value) => page.waitForFunction(test, value);
 const parameter = async (name) => (await appliance.get('/parameters')).body.parameters.find((one) => one.name === `backproject.${name}`).value;
-const slice = (name) => `[data-testid="slice-${name}"]`;
 
 await appliance.arm({ name: 'scan' });
 await page.goto(appliance.url, { waitUntil: 'domcontentloaded' });
@@ -16,8 +15,7 @@ await check('three slices and an oblique one sharpen', async () => {
   await becomes(() => ['xy', 'xz', 'yz', 'oblique'].every((name) =>
     Number(document.querySelector(`[data-testid="slice-${name}"]`)?.dataset.projections ?? 0) > 20));
 });
-await check('a slice is moved by its number and looks different then', async () => {
-  const drawn = () => page.locator(`${slice('xy')} .picture`).screenshot();
+await check('a slice is moved by its number', async () => {
   const input = 'input[aria-label="xy row, number"]';
   await page.fill(input, '20');
   await page.press(input, 'Enter');
@@ -26,7 +24,6 @@ await check('a slice is moved by its number and looks different then', async () 
     await page.waitForTimeout(100);
   }
   await becomes(() => document.querySelector('[data-testid="parameter-backproject.row"]').dataset.value === '20');
-  expect((await drawn()).length > 0, 'nothing drawn');
 });
 await check('the oblique plane is turned with the slider', async () => {
   const before = await parameter('oblique_turn_deg');
