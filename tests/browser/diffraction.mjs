@@ -178,6 +178,7 @@ await check('a mask is drawn and kept, and a run is processed again with it and 
   await page.goto(address(`/runs/first/frames?frame=${ledger.entries[0].frame_number}`));
   await page.waitForSelector('[data-testid=stored-frame][data-frame]:not([data-frame=""])');
   await page.click('[data-testid=edit-mask]');
+  await page.waitForSelector('[data-testid=mask-shapes]', { state: 'attached' }); // the tool is there
   const box = await page.locator('.picture canvas').first().boundingBox();
   const at = (x, y) => [box.x + x * box.width, box.y + y * box.height];
   await page.mouse.move(...at(0.4, 0.3));

@@ -33,9 +33,18 @@ async fn read_on(mut file: File, to: Sender<Piece>) {
         });
         let Ok((same, piece)) = read.await else { return };
         file = same;
-        let over = piece.as_ref().map_or(true, Bytes::is_empty);
-        if (over && piece.is_ok()) || to.send(piece).await.is_err() || over {
-            return;
+        match piece {
+            Ok(piece) if piece.is_empty() => return,
+            Ok(piece) => {
+                if to.send(Ok(piece)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                // The connection breaks off, so that nobody takes the file for whole.
+                let _ = to.send(Err(error)).await;
+                return;
+            }
         }
     }
 }
