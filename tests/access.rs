@@ -137,7 +137,8 @@ fn every_route_asks_for_the_role_that_openapi_names() {
                 .replace("{sequence}", "0")
                 .replace("{file}", "0.json")
                 .replace("{name}", "nothing")
-                .replace("{which}", "0");
+                .replace("{which}", "0")
+                .replace("{frame}", "0");
             let call = |token: Option<&str>| server.call(&method, &path, token, "{").0;
             let Some(needed) = operation["x-role"].as_str() else {
                 assert_eq!(operation["security"], object!([]), "{method} {template}");

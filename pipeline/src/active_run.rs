@@ -256,6 +256,8 @@ pub struct ActiveRun {
     pub events: EventLog,
     /// the newest frame
     pub latest: ArrayQueue<FrameLease>,
+    /// the newest frame that is a hit, where the recipe tells hits
+    pub latest_hit: ArrayQueue<FrameLease>,
     /// pictures and curves so far; workers only ever try this lock
     pub snapshot: Mutex<Snapshot>,
     /// folder of the run

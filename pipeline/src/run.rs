@@ -185,6 +185,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         decisions: Decisions::new(parts.rules, names(&layout, &axes)),
         events: EventLog::default(),
         latest: ArrayQueue::new(1),
+        latest_hit: ArrayQueue::new(1),
         snapshot: Mutex::new(snapshot),
         folder: parts.folder,
         turns: AtomicU64::new(0),
@@ -548,7 +549,7 @@ fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
         ));
     }
     // A frame held for the page would keep its slot beyond the run.
-    drop(active.latest.pop());
+    drop((active.latest.pop(), active.latest_hit.pop()));
     let writer = writer.join();
     let results_failed = writer.as_ref().map_or(0, |writer| writer.results_failed);
     let failed = failed.or_else(|| active.incomplete(results_failed));

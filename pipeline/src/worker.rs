@@ -153,6 +153,8 @@ pub struct Worker {
     batch_ns: Histogram<u64>,
     copies_seen: u64,
     next_snapshot_ns: u64,
+    /// of the scalar that says whether a frame is a hit
+    hit: Option<usize>,
     ended: bool,
 }
 
@@ -205,6 +207,7 @@ impl Worker {
             batch_ns: Histogram::new_with_bounds(1_000, 100_000_000_000, 2).map_err(|e| e.to_string())?,
             copies_seen: 0,
             next_snapshot_ns: 0,
+            hit: parts.layout.scalars.iter().position(|scalar| scalar.name == "hit"),
             ended: false,
         })
     }
@@ -339,6 +342,10 @@ impl Worker {
             self.run.ledger.analysed(number, Analysis::Done, latency_ns);
             if let Some(grid) = &self.run.grid {
                 grid.score(number, &result.scalars, result.partial);
+            }
+            if self.hit.is_some_and(|hit| result.scalars[hit] == 1.0) {
+                // The one before goes back to the ring.
+                drop(self.run.latest_hit.force_push(lease));
             }
             if self.to_hub.try_send(result.clone()).is_err() {
                 self.run.hub.miss();

@@ -105,6 +105,10 @@ pub async fn file(
         _ => "application/octet-stream",
     };
     put(header::CONTENT_TYPE, kind.into());
+    put(header::CACHE_CONTROL, "no-store".into());
+    if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+        put(header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\""));
+    }
     let (status, range) = match wanted {
         Wanted::Whole => (StatusCode::OK, 0..bytes),
         Wanted::Part(range) => {

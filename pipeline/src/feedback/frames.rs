@@ -14,12 +14,13 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use crossbeam_queue::ArrayQueue;
 use driver::memory::FrameLease;
 use driver::tracker::FrameState;
 use frame::{FrameKind, PixelMask, Shape};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 /// Largest frame that a picture is made of, pixels.
@@ -82,6 +83,31 @@ pub struct Profile {
     /// values of the frame that have come by now, by name
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, Value>,
+}
+
+impl Profile {
+    /// A table with a heading: axis, value and, where there are any, standard error. What has no value has an empty cell.
+    fn csv(&self) -> String {
+        let cell = |value: f32| {
+            if value.is_finite() {
+                value.to_string()
+            } else {
+                String::new()
+            }
+        };
+        let axis = format!("{} ({})", self.axis.name, self.axis.unit);
+        let mut table = format!("{axis},{}", self.name);
+        table.push_str(if self.errors.is_some() { ",error\n" } else { "\n" });
+        for (index, (at, value)) in self.axis.values.iter().zip(&self.values).enumerate() {
+            table.push_str(&format!("{at},{}", cell(*value)));
+            if let Some(errors) = &self.errors {
+                table.push(',');
+                table.push_str(&errors.get(index).map_or(String::new(), |error| cell(*error)));
+            }
+            table.push('\n');
+        }
+        table
+    }
 }
 
 /// A slice that exists.
@@ -150,9 +176,13 @@ fn unpack(run: &ActiveRun, lease: &FrameLease) -> Result<Seen, ApiError> {
 }
 
 /// The newest frame; taken out of the ring if there is a newer one than last time.
-fn newest(shared: &Shared, run: &ActiveRun) -> Result<Option<Seen>, ApiError> {
-    let fresh = run.latest.pop().map(|lease| unpack(run, &lease)).transpose()?;
-    let mut seen = shared.newest.lock().unwrap_or_else(PoisonError::into_inner);
+fn newest(
+    seen: &Mutex<Option<Seen>>,
+    queue: &ArrayQueue<FrameLease>,
+    run: &ActiveRun,
+) -> Result<Option<Seen>, ApiError> {
+    let fresh = queue.pop().map(|lease| unpack(run, &lease)).transpose()?;
+    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(fresh) = fresh {
         *seen = Some(fresh);
     }
@@ -193,7 +223,7 @@ async fn find(shared: &Shared, id: &str, which: &str) -> Result<Seen, ApiError> 
             let last = stored::with(shared, id, stored::last_received).await?;
             return read_back(shared, id, last).await;
         };
-        let seen = newest(shared, &run)?;
+        let seen = newest(&shared.newest, &run.latest, &run)?;
         // The last frame goes back to the ring with the run's end, looked at or not; then it is read from the files.
         let last = run.state().ended().then(|| run.ledger.last_received()).flatten();
         if let Some(last) = last.filter(|last| seen.as_ref().is_none_or(|seen| seen.info.frame_number != *last)) {
@@ -209,13 +239,16 @@ async fn find(shared: &Shared, id: &str, which: &str) -> Result<Seen, ApiError> 
             ApiError::not_yet("no frame has arrived yet")
         });
     }
+    if which == "hit" {
+        return newest_hit(shared, id, run.as_deref()).await;
+    }
     let number: u64 = which
         .parse()
-        .map_err(|_| ApiError::bad_request(format!("frame {which:?}: a number or \"latest\"")))?;
+        .map_err(|_| ApiError::bad_request(format!("frame {which:?}: a number, \"latest\" or \"hit\"")))?;
     let Some(run) = run else {
         return read_back(shared, id, number).await;
     };
-    if let Some(seen) = newest(shared, &run)?.filter(|seen| seen.info.frame_number == number) {
+    if let Some(seen) = newest(&shared.newest, &run.latest, &run)?.filter(|seen| seen.info.frame_number == number) {
         return Ok(seen);
     }
     // What is expected shrinks when a run is stopped early.
@@ -241,6 +274,22 @@ async fn find(shared: &Shared, id: &str, which: &str) -> Result<Seen, ApiError> 
     }
 }
 
+/// The newest frame that is a hit.
+async fn newest_hit(shared: &Shared, id: &str, run: Option<&ActiveRun>) -> Result<Seen, ApiError> {
+    if let Some(run) = run {
+        if !run.hub.layout().scalars.iter().any(|scalar| scalar.name == "hit") {
+            return Err(ApiError::not_found("this recipe tells no hits"));
+        }
+        if run.summary().is_none() {
+            let seen = newest(&shared.newest_hit, &run.latest_hit, run)?;
+            return seen.ok_or_else(|| ApiError::not_yet("no hit yet"));
+        }
+    }
+    let id = run.map_or(id, |run| &run.info.id);
+    let last = stored::with(shared, id, stored::last_hit).await?;
+    read_back(shared, id, last).await
+}
+
 fn no_such_frame(expected: u64) -> ApiError {
     ApiError::not_found(match expected {
         0 => "the run has no frames".into(),
@@ -259,7 +308,7 @@ async fn drawn<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> 
 
 fn split(file: &str) -> Result<(&str, &str), ApiError> {
     file.rsplit_once('.')
-        .ok_or_else(|| ApiError::bad_request(format!("{file:?}: end it with .png, .npy or .json")))
+        .ok_or_else(|| ApiError::bad_request(format!("{file:?}: end it with .png, .npy, .tiff or .json")))
 }
 
 fn bytes(kind: &'static str, frame: u64, factor: usize, body: Vec<u8>) -> Response {
@@ -277,7 +326,7 @@ fn rejects(mask: &PixelMask, shape: Shape) -> impl Fn(usize) -> bool + '_ {
     move |index| same && mask.rejects(index)
 }
 
-/// A frame as `{n|latest}.png`, `.npy` or `.json`.
+/// A frame as `{n|latest|hit}.png`, `.npy`, `.tiff` or `.json`; `hit` is the newest frame that the recipe calls one.
 #[utoipa::path(get, path = "/runs/{id}/frames/{file}", params(PictureQuery, ("id" = String, Path), ("file" = String, Path)),
     responses((status = 200, body = FrameInfo), (status = 404, body = ApiError), (status = 409, body = ApiError), (status = 425, body = ApiError)))]
 pub async fn frame(
@@ -299,6 +348,14 @@ pub async fn frame(
             let (body, factor) = drawn(make).await?;
             Ok(bytes("application/octet-stream", number, factor, body))
         }
+        "tiff" => {
+            let make = move || {
+                let (small, factor) = (*seen.picture).clone().reduced(limit);
+                small.tiff().map(|body| (body, factor))
+            };
+            let (body, factor) = drawn(make).await?.map_err(ApiError::internal)?;
+            Ok(bytes("image/tiff", number, factor, body))
+        }
         "png" => {
             let run = active(&shared, &id);
             let make = move || {
@@ -313,7 +370,7 @@ pub async fn frame(
             let (body, factor) = drawn(make).await?.map_err(ApiError::internal)?;
             Ok(bytes("image/png", number, factor, body))
         }
-        other => Err(ApiError::bad_request(format!("{other:?}: png, npy or json"))),
+        other => Err(ApiError::bad_request(format!("{other:?}: png, npy, tiff or json"))),
     }
 }
 
@@ -339,15 +396,27 @@ pub async fn mask(
     Ok(bytes("application/octet-stream", 0, factor, body))
 }
 
-/// The first curve of a frame, of the newest result (`latest`), or the running one (`sum`).
+/// The first curve of a frame, of the newest result (`latest`), or the running one (`sum`); with `.csv` behind it as a table of
+/// axis, value and error.
 #[utoipa::path(get, path = "/runs/{id}/profiles/{which}", responses((status = 200, body = Profile), (status = 404, body = ApiError), (status = 409, body = ApiError), (status = 425, body = ApiError)))]
 pub async fn profile(
     State(shared): State<Shared>,
     Path((id, which)): Path<(String, String)>,
-) -> Result<Json<Profile>, ApiError> {
-    let Some(run) = active(&shared, &id) else {
-        let profile = stored::with(&shared, &id, move |run| stored::profile(run, &which)).await?;
-        return Ok(Json(profile));
+) -> Result<Response, ApiError> {
+    let Some(of) = which.strip_suffix(".csv") else {
+        return Ok(Json(find_profile(&shared, &id, which).await?).into_response());
+    };
+    let table = find_profile(&shared, &id, of.to_string()).await?.csv();
+    let headers = [
+        (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    Ok((headers, table).into_response())
+}
+
+async fn find_profile(shared: &Shared, id: &str, which: String) -> Result<Profile, ApiError> {
+    let Some(run) = active(shared, id) else {
+        return stored::with(shared, id, move |run| stored::profile(run, &which)).await;
     };
     let axis = run
         .axes
@@ -375,7 +444,7 @@ pub async fn profile(
             return Err(ApiError::not_yet("no frame has been analysed yet"));
         }
         let errors = Some(curve.errors.clone()).filter(|errors| !errors.is_empty());
-        return Ok(Json(profile(None, curve.values.clone(), errors, curve.frames_used)));
+        return Ok(profile(None, curve.values.clone(), errors, curve.frames_used));
     }
     let newest = run.hub.newest().map(|kept| kept.message);
     let newest = newest.ok_or_else(|| ApiError::not_yet("no frame has been analysed yet"))?;
@@ -386,8 +455,7 @@ pub async fn profile(
         let expected = run.counts.get().expected;
         if number < expected && run.summary().is_some() {
             let id = run.info.id.clone();
-            let profile = stored::with(&shared, &id, move |run| stored::profile(run, &which)).await?;
-            return Ok(Json(profile));
+            return stored::with(shared, &id, move |run| stored::profile(run, &which)).await;
         }
         return Err(if number >= expected {
             no_such_frame(expected)
@@ -404,7 +472,7 @@ pub async fn profile(
     }
     let values = newest.curves.get(&name).cloned().unwrap_or_default();
     let errors = newest.curves.get(&format!("{name}_errors")).cloned();
-    Ok(Json(profile(Some(newest.frame_number), values, errors, 1)))
+    Ok(profile(Some(newest.frame_number), values, errors, 1))
 }
 
 /// The slices of a run.
@@ -424,7 +492,7 @@ pub async fn slices(State(shared): State<Shared>, Path(id): Path<String>) -> Res
     }))
 }
 
-/// A slice as `{name}.npy` or `.png`.
+/// A slice as `{name}.npy`, `.tiff` or `.png`.
 #[utoipa::path(get, path = "/runs/{id}/slices/{file}", responses((status = 200, content_type = "application/octet-stream"), (status = 404, body = ApiError), (status = 425, body = ApiError)))]
 pub async fn slice(
     State(shared): State<Shared>,
@@ -448,10 +516,14 @@ pub async fn slice(
     let picture = Picture::from_f32(image.shape, &image.values);
     match kind {
         "npy" => Ok(bytes("application/octet-stream", image.frames_used, 1, picture.npy())),
+        "tiff" => {
+            let body = picture.tiff().map_err(ApiError::internal)?;
+            Ok(bytes("image/tiff", image.frames_used, 1, body))
+        }
         "png" => {
             let body = picture.png(|_| false, false).map_err(ApiError::internal)?;
             Ok(bytes("image/png", image.frames_used, 1, body))
         }
-        other => Err(ApiError::bad_request(format!("{other:?}: png or npy"))),
+        other => Err(ApiError::bad_request(format!("{other:?}: png, npy or tiff"))),
     }
 }

@@ -110,6 +110,20 @@ impl FeedbackHub {
         kept.get(index as usize).cloned().ok_or(Missing::NotYet)
     }
 
+    /// What results are made of.
+    pub fn layout(&self) -> &ResultLayout {
+        &self.layout
+    }
+
+    /// The result of this frame, where it is still kept.
+    pub fn of_frame(&self, frame_number: u64) -> Option<Kept> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        let mut newest_first = kept.iter().rev();
+        newest_first
+            .find(|kept| kept.message.frame_number == frame_number)
+            .cloned()
+    }
+
     /// The newest result.
     pub fn newest(&self) -> Option<Kept> {
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);

@@ -21,6 +21,7 @@ pub mod parameters;
 pub mod pictures;
 pub mod runs;
 pub mod server;
+pub mod spots;
 pub mod status;
 pub mod stored;
 pub mod tokens;

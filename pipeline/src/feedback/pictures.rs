@@ -113,6 +113,31 @@ impl Picture {
         )
     }
 
+    /// A TIFF of one page with every value as it is.
+    pub fn tiff(&self) -> Result<Vec<u8>, String> {
+        use tiff::encoder::{TiffEncoder, colortype};
+        let mut out = std::io::Cursor::new(Vec::new());
+        let mut encoder = TiffEncoder::new(&mut out).map_err(|error| error.to_string())?;
+        let (width, height) = (self.shape.columns as u32, self.shape.rows as u32);
+        macro_rules! page {
+            ($colour:ident, $type:ty) => {{
+                let pieces = self.bytes.as_chunks::<{ size_of::<$type>() }>().0;
+                let values: Vec<$type> = pieces.iter().map(|b| <$type>::from_le_bytes(*b)).collect();
+                encoder.write_image::<colortype::$colour>(width, height, &values)
+            }};
+        }
+        match self.pixel_type {
+            PixelType::U8 => page!(Gray8, u8),
+            PixelType::U16 => page!(Gray16, u16),
+            PixelType::U32 => page!(Gray32, u32),
+            PixelType::I16 => page!(GrayI16, i16),
+            PixelType::I32 => page!(GrayI32, i32),
+            PixelType::F32 => page!(Gray32Float, f32),
+        }
+        .map_err(|error| error.to_string())?;
+        Ok(out.into_inner())
+    }
+
     /// An 8-bit grey picture from the 1st to the 99.5th percentile, on a square-root scale for counts. Pixels that
     /// `masked` rejects are black and take no part in the percentiles.
     pub fn png(&self, masked: impl Fn(usize) -> bool, square_root: bool) -> Result<Vec<u8>, String> {

@@ -3,7 +3,7 @@
 use super::access::{Access, enter, roles};
 use super::listen::{self, Door, Tls};
 use super::{
-    calibrations, decisions, delivery, files, frames, guard, metadata, page, parameters, runs, status, tokens,
+    calibrations, decisions, delivery, files, frames, guard, metadata, page, parameters, runs, spots, status, tokens,
 };
 use crate::active_run::Summary;
 use crate::appliance::{Appliance, ApplianceError, RunRequest};
@@ -38,6 +38,8 @@ pub struct Shared {
     pub recorder: Arc<Recorder>,
     /// the newest frame that somebody looked at
     pub newest: Arc<Mutex<Option<frames::Seen>>>,
+    /// the newest hit that somebody looked at
+    pub newest_hit: Arc<Mutex<Option<frames::Seen>>>,
     /// tokens in force, and what was changed by whom
     pub access: Arc<Access>,
     /// beats of the control plane, one a second while it lives
@@ -104,12 +106,13 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(runs::events))
             .routes(routes!(delivery::results))
             .routes(routes!(frames::frame))
-            .routes(routes!(files::file))
             .routes(routes!(frames::mask))
             .routes(routes!(frames::profile))
             .routes(routes!(runs::grid))
             .routes(routes!(frames::slices))
             .routes(routes!(frames::slice))
+            .routes(routes!(spots::spots))
+            .routes(routes!(files::file))
             .routes(routes!(calibrations::list))
             .routes(routes!(calibrations::add))
             .routes(routes!(tokens::session))
@@ -229,6 +232,7 @@ impl Server {
             rate: Arc::default(),
             recorder: Arc::default(),
             newest: Arc::default(),
+            newest_hit: Arc::default(),
             access: Arc::new(guarded.access),
             beats: Arc::default(),
         };

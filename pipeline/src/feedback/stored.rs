@@ -250,6 +250,17 @@ pub fn last_received(run: &StoredRun) -> Result<u64, ApiError> {
     Ok(last as u64)
 }
 
+/// The last frame that is a hit.
+pub fn last_hit(run: &StoredRun) -> Result<u64, ApiError> {
+    let told = storage::read_names(&run.folder)?.scalars;
+    if !told.iter().any(|(name, _)| name == "hit") {
+        return Err(ApiError::not_found("this run tells no hits"));
+    }
+    let hits = storage::read_scalar(&run.folder, "hit", 0..usize::MAX)?;
+    let last = hits.iter().rposition(|hit| *hit == 1.0);
+    Ok(last.ok_or_else(|| ApiError::not_found("the run ended without a hit"))? as u64)
+}
+
 fn last_analysed(folder: &Path) -> Result<u64, ApiError> {
     let columns = storage::read_ledger(folder)?;
     let done = columns

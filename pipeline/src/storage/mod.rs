@@ -66,7 +66,9 @@ pub use read::{frames_of, read_array, read_dataset_f32, read_frame, read_ledger}
 pub use read_chunks::{StoredChunk, find_file, read_chunks, read_file};
 pub use recover::Recovered;
 pub use reduced::{FrameFacts, StoredCurve, list_datasets, list_images};
-pub use reduced::{read_curve, read_frame_facts, read_frame_metadata, read_image, read_mask, read_names, read_scalar};
+pub use reduced::{
+    read_curve, read_curve_row, read_frame_facts, read_frame_metadata, read_image, read_mask, read_names, read_scalar,
+};
 pub use results::{curve_path, final_path, image_path, scalar_path};
 pub use run_json::{FileRecord, RunRecord};
 pub use sparse::{SparseConfig, SparseFrame, SparseWriter};

@@ -71,6 +71,30 @@ pub fn read_curve(path: &Path, frame: Option<u64>) -> Result<Option<StoredCurve>
     }
 }
 
+/// Row `frame` of a curve of a closed run; `None` where it has no such curve.
+///
+/// # Errors
+/// [`StoreError::FrameNumber`] past the last frame, [`StoreError::Hdf5`] where the file cannot be read.
+pub fn read_curve_row(path: &Path, name: &str, frame: u64) -> Result<Option<Vec<f32>>, StoreError> {
+    let master = master_of(path)?;
+    let file = open_file(&master)?;
+    let read = || -> Result<Result<Option<Vec<f32>>, u64>, hdf5::Error> {
+        // HDF5 reports a path whose groups are not there as an error: step by step instead.
+        let missing = !file.link_exists(RESULTS) || !file.group(RESULTS)?.link_exists(name);
+        if missing {
+            return Ok(Ok(None));
+        }
+        let values = file.dataset(&curve_path(name))?;
+        let rows = values.shape().first().copied().unwrap_or(0) as u64;
+        if frame >= rows {
+            return Ok(Err(rows));
+        }
+        Ok(Ok(Some(row(&values, Some(frame))?)))
+    };
+    let found = read().at("reading a curve of", &master)?;
+    found.map_err(|frames| StoreError::FrameNumber { frame, frames })
+}
+
 /// What the results of a closed run are called: scalars with units, and the first curve with the values of its axis.
 pub fn read_names(path: &Path) -> Result<Names, StoreError> {
     let master = master_of(path)?;

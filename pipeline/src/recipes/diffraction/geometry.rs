@@ -1,7 +1,8 @@
 //! Where pixels are: a `.poni` file, the newest one of the store that is for the detector, or what the source says.
 
 use super::super::{RecipeError, Setup};
-use frame::Geometry;
+use frame::{Geometry, Shape};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// The geometry of the file, of the store, or what the source says; `operation` names the asker in messages.
@@ -31,6 +32,25 @@ pub(super) fn load(
         return Err(setup.wrong(operation, "poni", path.display(), expected.to_string()));
     }
     Ok(poni.geometry)
+}
+
+/// Where the pixels of frames of `shape` are, as the run's record keeps it: `origin_m` is the laboratory position of the centre
+/// of pixel (0, 0), axes as pyFAI's (1 up, 2 sideways, 3 along the beam), `fast_m` and `slow_m` the steps to the next column
+/// and the next row, metres; `beam_center_px` row and column of the direct beam. Null where pixels lie on no plane grid.
+pub(super) fn told(geometry: &Geometry, shape: Shape, wavelength_m: Option<f64>) -> Value {
+    if geometry.pixel_corners.is_some() {
+        return Value::Null;
+    }
+    let at = |row, column| {
+        let position = geometry.position(row, column, shape);
+        [position.t1, position.t2, position.t3]
+    };
+    let origin = at(0.0, 0.0);
+    let step = |to: [f64; 3]| [0, 1, 2].map(|axis| to[axis] - origin[axis]);
+    json!({
+        "origin_m": origin, "slow_m": step(at(1.0, 0.0)), "fast_m": step(at(0.0, 1.0)),
+        "beam_center_px": geometry.beam_center_px(shape), "wavelength_m": geometry.wavelength_m.or(wavelength_m),
+    })
 }
 
 fn of_stream(setup: &Setup<'_>, operation: &str) -> Result<Geometry, RecipeError> {

@@ -23,6 +23,7 @@ use frame::{PixelMask, PixelType, ResultLayout, Shape};
 use grid::GridParameters;
 use hits::{HitParameters, Hits};
 use host::Host;
+use serde_json::json;
 use sparse::SparseParameters;
 use spots::{SpotParameters, Spots};
 use statistics::{StatisticsOperation, StatisticsParameters};
@@ -315,6 +316,15 @@ impl Technique for Diffraction {
         if !same_shape {
             // Its pixels are not those of the frames in the files.
             prepared.geometry = None;
+        } else {
+            let poni = azimuthal.poni.as_ref().or(spots.poni.as_ref());
+            let known = prepared
+                .geometry
+                .clone()
+                .or_else(|| geometry::load(raw, "azimuthal", poni).ok());
+            let wavelength_m = raw.stream.detector.wavelength_m;
+            prepared.parameters["geometry"] =
+                json!(known.map(|known| geometry::told(&known, raw.stream.shape, wavelength_m)));
         }
         Ok(prepared)
     }

@@ -37,7 +37,7 @@ async function request(path: string, signal: AbortSignal | undefined, init: Requ
   signal?.addEventListener('abort', abort);
   const shown = currentToken();
   try {
-    const response = await fetch(`${ROOT}${path}`, { ...init, headers: authorization(), signal: controller.signal });
+    const response = await fetch(`${ROOT}${path}`, { ...init, headers: { ...init.headers, ...authorization() }, signal: controller.signal });
     if (response.ok) return response;
     const body = (await response.json().catch(() => null)) as ErrorBody | null;
     // A token that does not hold is not shown again: every time would count as a guess.
@@ -78,20 +78,50 @@ export async function post(path: string): Promise<void> {
   await request(path, undefined, { method: 'POST' });
 }
 
+/** Sends a JSON body and gives the answer. */
+export async function send<T>(method: 'POST' | 'PUT', path: string, body: unknown): Promise<T> {
+  const response = await request(path, undefined, { method, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
+  return (await response.json()) as T;
+}
+
+/** Sends a file and gives the answer. */
+export async function upload<T>(path: string, body: Uint8Array<ArrayBuffer>): Promise<T> {
+  const response = await request(path, undefined, { method: 'POST', headers: { 'content-type': 'application/octet-stream' }, body });
+  return (await response.json()) as T;
+}
+
+export async function getText(path: string, signal?: AbortSignal): Promise<string> {
+  return (await request(path, signal, { cache: 'no-store' })).text();
+}
+
+/** The browser saves what is at `path`. With a token it has to pass through the page: an address is no place for one. */
+export async function download(path: string, name: string): Promise<void> {
+  const link = document.createElement('a');
+  link.download = name;
+  if (currentToken() === null) {
+    link.href = `${ROOT}${path}`;
+    link.click();
+    return;
+  }
+  const response = await fetch(`${ROOT}${path}`, { headers: authorization() });
+  if (!response.ok) throw new RequestError(response.status, 'http', `the server answered ${response.status}`);
+  const address = URL.createObjectURL(await response.blob());
+  link.href = address;
+  link.click();
+  // The browser has taken it over by then.
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+}
+
 export function runPath(id: string, rest = ''): string {
   return `/runs/${encodeURIComponent(id)}${rest}`;
 }
 
-export function resultsUrl(id: string, maxRateHz: number): string {
-  const url = new URL(`${ROOT}${runPath(id, '/results')}?policy=sampled&max_rate_hz=${maxRateHz}`);
+export function resultsUrl(id: string, maxRateHz: number, curves: boolean): string {
+  const url = new URL(`${ROOT}${runPath(id, '/results')}?policy=sampled&max_rate_hz=${maxRateHz}&curves=${curves}`);
   url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
   return url.href;
 }
 
 export function eventsUrl(id: string): string {
   return `${ROOT}${runPath(id, '/events')}`;
-}
-
-export function pictureUrl(id: string, file: string): string {
-  return `${ROOT}${runPath(id, `/frames/${file}`)}`;
 }

@@ -1,13 +1,30 @@
 /** What the page knows of the appliance, kept fresh. */
 
 import { useEffect, useMemo, useRef, useState } from 'react';
+import { CurveHistory } from '../lib/curveHistory';
+import { geometryOf, type Geometry } from '../lib/geometry';
 import { Trend } from '../lib/trend';
 import { makeMask, makePicture, type Mask, type Picture } from '../lib/picture';
 import { eventsUrl, getArray, getJson, RequestError, resultsUrl, runPath } from './client';
 import { usePoll, useVisible } from './poll';
 import { authorization, protocols, useLogin } from './session';
 import { listen } from './sse';
-import type { FrameInfo, Profile, ResultMessage, RunEvent, RunLine, RunList, Session, SliceInfo, SliceList, Status } from './types';
+import type {
+  DecisionList,
+  FrameInfo,
+  ParameterList,
+  Profile,
+  ResultMessage,
+  RunDetail,
+  RunEvent,
+  RunLine,
+  RunList,
+  Session,
+  SliceInfo,
+  SliceList,
+  SpotList,
+  Status,
+} from './types';
 
 const STATUS_INTERVAL_MS = 500;
 const RUNS_INTERVAL_MS = 5_000;
@@ -60,12 +77,83 @@ export function useSession(connected: boolean): Session | null {
 }
 
 /** The list of runs; `change` is anything that makes a fresh list worthwhile at once. */
-export function useRuns(connected: boolean, change: string): RunList | null {
+export function useRuns(connected: boolean, change: string, query: string): { list: RunList | null; problem: string } {
   const [list, setList] = useState<RunList | null>(null);
-  usePoll(connected ? `runs ${change}` : null, RUNS_INTERVAL_MS, async (signal) => {
-    setList(await getJson<RunList>('/runs?limit=100', signal));
+  const [problem, setProblem] = useState('');
+  usePoll(connected ? `runs ${change} ${query}` : null, RUNS_INTERVAL_MS, async (signal) => {
+    try {
+      const asked = query.trim() === '' ? '' : `&query=${encodeURIComponent(query.trim())}`;
+      const found = await getJson<RunList>(`/runs?limit=100${asked}`, signal);
+      if (signal.aborted) return;
+      setList(found);
+      setProblem('');
+    } catch (error) {
+      if (!signal.aborted) setProblem(error instanceof RequestError && error.status === 400 ? error.message : '');
+      throw error;
+    }
   });
-  return list;
+  return { list, problem };
+}
+
+/** What is known of a run. Asked once of a stored run, and again of one in memory when `change` moves on. */
+export function useRunDetail(run: string | null, enabled: boolean, change = ''): RunDetail | null {
+  const [detail, setDetail] = useState<{ run: string | null; detail: RunDetail } | null>(null);
+  const fetched = useRef('');
+  usePoll(run !== null && enabled ? `detail ${run}` : null, RESULTS_RETRY_MS, async (signal) => {
+    const tag = `${run} ${change}`;
+    if (run === null || tag === fetched.current) return;
+    const next = await getJson<RunDetail>(runPath(run), signal);
+    if (signal.aborted) return;
+    fetched.current = tag;
+    setDetail({ run, detail: next });
+  });
+  return detail?.run === run ? (detail?.detail ?? null) : null;
+}
+
+/** Where the pixels of a run's frames are; null where nobody knows. */
+export function useGeometry(detail: RunDetail | null): Geometry | null {
+  return useMemo(() => geometryOf(detail?.record.parameters), [detail]);
+}
+
+const SPOTS_KEPT = 64;
+
+/** The spots of a frame; null while they are not there, or where the recipe looks for none. */
+export function useSpots(run: string, frame: number | null, enabled: boolean): SpotList | null {
+  const kept = useRef<{ run: string; lists: Map<number, SpotList> }>({ run, lists: new Map() });
+  const [, redraw] = useState(0);
+  if (kept.current.run !== run) kept.current = { run, lists: new Map() };
+  const { lists } = kept.current;
+  const found = frame === null ? null : (lists.get(frame) ?? null);
+  usePoll(enabled && frame !== null && !found ? `spots ${run} ${frame}` : null, IMAGE_INTERVAL_MS, async (signal) => {
+    if (frame === null) return;
+    const list = await getJson<SpotList>(runPath(run, `/spots/${frame}`), signal);
+    lists.set(frame, list);
+    // The oldest goes first: a map keeps the order in which it was filled.
+    for (const old of lists.keys()) if (lists.size > SPOTS_KEPT) lists.delete(old);
+    if (!signal.aborted) redraw((n) => n + 1);
+  });
+  return found;
+}
+
+/** What may be changed of the run in memory; `refresh` asks at once. */
+export function useParameters(run: string, enabled: boolean): { list: ParameterList | null; take: (list: ParameterList) => void } {
+  const [list, setList] = useState<ParameterList | null>(null);
+  usePoll(enabled ? `parameters ${run}` : null, RESULTS_RETRY_MS / 2, async (signal) => {
+    const next = await getJson<ParameterList>('/parameters', signal);
+    if (!signal.aborted) setList((last) => (JSON.stringify(last) === JSON.stringify(next) ? last : next));
+  });
+  return { list: list?.run === run ? list : null, take: setList };
+}
+
+/** What the rules have decided in a run. */
+export function useDecisions(run: string | null, enabled: boolean, change: string): DecisionList | null {
+  const [found, setFound] = useState<{ run: string | null; list: DecisionList } | null>(null);
+  usePoll(run !== null && enabled ? `decisions ${run} ${change}` : null, RUNS_INTERVAL_MS, async (signal) => {
+    if (run === null) return;
+    const list = await getJson<DecisionList>(runPath(run, '/decisions'), signal);
+    if (!signal.aborted) setFound({ run, list });
+  });
+  return found?.run === run ? found.list : null;
 }
 
 /** A stored run as the list has it, or null while it is not known. */
@@ -94,7 +182,7 @@ export interface ShownFrame {
 
 export interface FrameRequest {
   run: string;
-  /** a number, or `latest` */
+  /** a number, `latest` or `hit` */
   which: string;
   mask: Mask | null;
   fullResolution: boolean;
@@ -177,15 +265,17 @@ export function useSlices(run: string, enabled: boolean): ShownSlice[] {
 
 export interface Results {
   trend: Trend;
+  /** the run's first curve of the last frames */
+  curves: CurveHistory;
   last: ResultMessage | null;
   /** counts redraws: the trend is the same object all through a run */
   version: number;
 }
 
 /** Results of a run as they come, sampled; drawn a few times a second however many there are. */
-export function useResults(run: string, enabled: boolean): Results {
+export function useResults(run: string, enabled: boolean, curve: string | null = null): Results {
   const visible = useVisible();
-  const trend = useMemo(() => ({ run, trend: new Trend() }), [run]).trend;
+  const { trend, curves } = useMemo(() => ({ run, trend: new Trend(), curves: new CurveHistory() }), [run]);
   const last = useRef<ResultMessage | null>(null);
   const [version, setVersion] = useState(0);
 
@@ -201,10 +291,12 @@ export function useResults(run: string, enabled: boolean): Results {
     let fresh = false;
     let over = false;
     const connect = () => {
-      socket = new WebSocket(resultsUrl(run, RESULTS_RATE_HZ), protocols());
+      socket = new WebSocket(resultsUrl(run, RESULTS_RATE_HZ, curve !== null), protocols());
       socket.onmessage = (event: MessageEvent<string>) => {
         const message = JSON.parse(event.data) as ResultMessage;
         trend.push(message.frame_number, message.scalars);
+        const values = curve === null ? undefined : message.curves?.[curve];
+        if (values) curves.push(message.frame_number, values);
         last.current = message;
         fresh = true;
       };
@@ -224,9 +316,9 @@ export function useResults(run: string, enabled: boolean): Results {
       socket?.close();
       if (fresh) setVersion((n) => n + 1);
     };
-  }, [run, enabled, visible, trend]);
+  }, [run, enabled, visible, trend, curves, curve]);
 
-  return { trend, last: last.current, version };
+  return { trend, curves, last: last.current, version };
 }
 
 const EVENTS_KEPT = 50;

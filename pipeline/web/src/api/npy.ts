@@ -64,3 +64,15 @@ export function parseNpy(bytes: ArrayBuffer): NpyArray {
   const data = start % size === 0 ? new Kind(bytes, start, length) : new Kind(bytes.slice(start, start + length * size));
   return { shape, dtype, data };
 }
+
+/** A `.npy` file, version 1.0, of a two-dimensional array of 32-bit unsigned integers. */
+export function encodeNpy(values: Uint32Array, rows: number, columns: number): Uint8Array<ArrayBuffer> {
+  const text = `{'descr': '<u4', 'fortran_order': False, 'shape': (${rows}, ${columns}), }`;
+  const start = 64 * Math.ceil((10 + text.length + 1) / 64);
+  const file = new Uint8Array(start + 4 * values.length);
+  file.set([0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59, 1, 0, (start - 10) & 255, (start - 10) >> 8]);
+  file.set(new TextEncoder().encode(`${text.padEnd(start - 11)}\n`), 10);
+  const view = new DataView(file.buffer, start);
+  values.forEach((value, index) => view.setUint32(4 * index, value, true));
+  return file;
+}

@@ -43,8 +43,18 @@ export interface Status {
   queues: { analysis: Occupancy; storage: Occupancy };
   device: { name: string; memory: 'zero_copy' | 'copy' };
   cores: { mode: 'shared' | 'dedicated' };
-  store: { path: string; free_bytes: number };
+  store: { path: string; free_bytes: number; keep: Keep | null };
   warnings: string[];
+}
+
+/** How long the store has room, as the keeper foresees it. */
+export interface Keep {
+  used_bytes: number;
+  capacity_bytes: number;
+  percent: number;
+  /** ok, or how far the watermarks have been passed */
+  level: string;
+  forecast: { bytes_per_s: number; hours_left: number | null; hours_left_after_deleting: number | null };
 }
 
 export interface RunLine {
@@ -74,10 +84,16 @@ export interface FrameInfo {
   partial: boolean;
 }
 
+export interface ProfileAxis {
+  name: string;
+  unit: string;
+  values: number[];
+}
+
 export interface Profile {
   name: string;
   frame_number: number | null;
-  axis: { name: string; unit: string; values: number[] };
+  axis: ProfileAxis;
   /** null where a bin has no pixel */
   values: (number | null)[];
   errors: (number | null)[] | null;
@@ -110,9 +126,94 @@ export interface ResultMessage {
 
 export interface RunEvent {
   sequence: number;
-  event: 'armed' | 'first_frame' | 'progress' | 'file_closed' | 'degraded' | 'decision' | 'end';
+  event: 'armed' | 'first_frame' | 'progress' | 'file_closed' | 'degraded' | 'decision' | 'axis' | 'parameter' | 'device_back' | 'end';
   time: string;
   data: Record<string, unknown>;
+}
+
+export interface Decision {
+  sequence: number;
+  rule: string;
+  action: 'tell' | 'stop' | 'abort';
+  when: string;
+  frame_first: number;
+  frame_number: number;
+  time: string;
+  evidence: Record<string, number | null>;
+  age_us: number;
+  share: number;
+  acknowledged: { by: string; time: string } | null;
+}
+
+export interface DecisionList {
+  decisions: Decision[];
+  not_kept: number;
+}
+
+export interface Parameter {
+  name: string;
+  type: 'number' | 'integer';
+  unit: string;
+  minimum: number;
+  maximum: number;
+  value: number;
+  states: string[];
+  description: string;
+}
+
+export interface ParameterList {
+  run: string | null;
+  version: number;
+  parameters: Parameter[];
+}
+
+/** A run: in memory, or from its record. Of a stored run the record is its whole `run.json`. */
+export interface RunDetail {
+  id: string;
+  state: string;
+  store_state: string;
+  frames: Partial<FrameCounts>;
+  record: {
+    technique?: string;
+    proposal?: string;
+    sample?: string;
+    start_time?: string;
+    folder?: string;
+    parameters?: Record<string, unknown>;
+    metadata?: Record<string, string>;
+    files?: { name: string; bytes: number }[];
+  };
+  warnings: string[];
+}
+
+export interface Spot {
+  row: number;
+  column: number;
+  intensity: number;
+  pixels: number;
+}
+
+export interface SpotList {
+  frame_number: number;
+  hit: boolean | null;
+  found: number | null;
+  spots: Spot[];
+}
+
+export type FrameState = 'expected' | 'complete' | 'partial' | 'corrupt' | 'lost';
+
+export interface LedgerEntry {
+  frame_number: number;
+  state: FrameState;
+  analysis: string;
+  storage: string;
+  parts_missing: number;
+}
+
+export interface LedgerPage {
+  frames: Partial<FrameCounts>;
+  entries: LedgerEntry[];
+  next: number | null;
 }
 
 /** Who asks, and what they may do. */

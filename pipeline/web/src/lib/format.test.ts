@@ -45,7 +45,8 @@ describe('format', () => {
     expect(unit('nm^-1')).toBe('nm⁻¹');
     expect(unit('A^-1')).toBe('Å⁻¹');
     expect(unit('deg')).toBe('°');
-    expect(unit('1/px')).toBe('1/px');
+    expect(unit('1/px')).toBe('px⁻¹');
+    expect(unit('1/angstrom')).toBe('Å⁻¹');
     expect(symbol('2theta')).toBe('2θ');
     expect(symbol('q')).toBe('q');
   });

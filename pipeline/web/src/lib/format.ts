@@ -71,9 +71,10 @@ export function share(part: number, whole: number): string {
 
 const SUPERSCRIPTS: Record<string, string> = { '-': '⁻', '0': '⁰', '1': '¹', '2': '²', '3': '³', '4': '⁴' };
 
-/** nm^-1 → nm⁻¹, deg → °, A → Å */
+/** nm^-1 and 1/nm → nm⁻¹, deg → °, A → Å */
 export function unit(text: string): string {
   return text
+    .replace(/^1\/(\w+)$/, '$1^-1')
     .replace(/\^\{?(-?\d)\}?/g, (_, power: string) => [...power].map((c) => SUPERSCRIPTS[c] ?? c).join(''))
     .replace(/\bangstrom\b|\bA(?=$|⁻)/g, 'Å')
     .replace(/\bdegrees?\b|\bdeg\b/g, '°');

@@ -1,17 +1,21 @@
 /** Diffraction: the newest frame, its azimuthal curve beside the mean of the run, and scalars against frame number. */
 
-import { useProfile, useResults } from '../api/hooks';
+import { useGeometry, useProfile, useResults, useRunDetail } from '../api/hooks';
 import { Curve } from '../view/Curve';
 import { LiveFrame } from '../view/LiveFrame';
 import { Trends } from '../view/Trends';
-import { anyFrame, running, type PanelProps, type Technique } from './technique';
+import { anyFrame, operationsOf, running, type PanelProps, type Technique } from './technique';
 
-function Panel({ run, status, connected, theme }: PanelProps) {
+function Panel({ run, status, connected, theme, operates }: PanelProps) {
   const analysed = status.analysis.done;
   const curves = connected && analysed > 0;
-  const results = useResults(run, connected && running(status));
+  const detail = useRunDetail(run, connected);
+  const geometry = useGeometry(detail);
+  const operations = operationsOf(detail);
   const latest = useProfile(run, 'latest', curves, analysed);
   const mean = useProfile(run, 'sum', curves, analysed);
+  const results = useResults(run, connected && running(status), latest?.name ?? mean?.name ?? null);
+  const hits = operations.includes('hits');
   return (
     <div className="layout-diffraction">
       <LiveFrame
@@ -20,10 +24,14 @@ function Panel({ run, status, connected, theme }: PanelProps) {
         kind="diffraction"
         defaults={{ colourMap: 'Inferno', scale: 'sqrt', auto: '99.5' }}
         available={connected && anyFrame(status)}
+        geometry={geometry}
+        spots={operations.includes('spots')}
+        hits={hits}
+        operates={operates}
       />
       <div className="stack">
-        <Curve latest={latest} mean={mean} theme={theme} />
-        <Trends results={results} theme={theme} preferred={['sum', 'max']} />
+        <Curve latest={latest} mean={mean} results={results} wavelengthA={geometry?.wavelength_m ? geometry.wavelength_m * 1e10 : null} theme={theme} />
+        <Trends results={results} theme={theme} preferred={hits ? ['hit_rate', 'spots'] : ['sum', 'max']} />
       </div>
     </div>
   );

@@ -5,11 +5,11 @@ import { LiveFrame } from '../view/LiveFrame';
 import { Trends } from '../view/Trends';
 import { anyFrame, running, type PanelProps, type Technique } from './technique';
 
-function Panel({ run, status, connected, theme }: PanelProps) {
+function Panel({ run, status, connected, theme, operates }: PanelProps) {
   const results = useResults(run, connected && running(status));
   return (
     <div className="layout-generic">
-      <LiveFrame run={run} title="Live frame" kind="generic" defaults={{}} available={connected && anyFrame(status)} />
+      <LiveFrame run={run} title="Live frame" kind="generic" defaults={{}} operates={operates} available={connected && anyFrame(status)} />
       <Trends results={results} theme={theme} preferred={['sum', 'max']} />
     </div>
   );

@@ -1,7 +1,7 @@
 /** What a technique's panel gets, and what it may ask of a status. */
 
 import type { ComponentType } from 'react';
-import type { Status } from '../api/types';
+import type { RunDetail, RunEvent, Status } from '../api/types';
 import type { Theme } from '../lib/theme';
 
 export interface PanelProps {
@@ -11,6 +11,10 @@ export interface PanelProps {
   /** whether the server answers: nothing is asked for while it does not */
   connected: boolean;
   theme: Theme;
+  /** what happened in the run, newest last */
+  events: RunEvent[];
+  /** whether whoever looks may change the run */
+  operates: boolean;
 }
 
 export interface Technique {
@@ -28,4 +32,10 @@ export function anyFrame(status: Status): boolean {
 /** Whether results of the run may still come. */
 export function running(status: Status): boolean {
   return status.state === 'armed' || status.state === 'recording' || status.state === 'finishing';
+}
+
+/** What the run's recipe does, in order. */
+export function operationsOf(detail: RunDetail | null): string[] {
+  const listed = detail?.record.parameters?.['operations'];
+  return Array.isArray(listed) ? listed.filter((name): name is string => typeof name === 'string') : [];
 }

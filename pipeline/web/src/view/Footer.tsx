@@ -3,11 +3,12 @@
 import { useState } from 'react';
 import type { RunEvent, Status } from '../api/types';
 import { moment } from '../lib/format';
+import { Stages } from './Stages';
 
 export function Footer({ status, events }: { status: Status | null; events: RunEvent[] }) {
-  const [open, setOpen] = useState<'warnings' | 'events' | null>(null);
+  const [open, setOpen] = useState<'warnings' | 'stages' | 'events' | null>(null);
   const warnings = status?.warnings ?? [];
-  const toggle = (which: 'warnings' | 'events') => setOpen(open === which ? null : which);
+  const toggle = (which: 'warnings' | 'stages' | 'events') => setOpen(open === which ? null : which);
   const last = events.at(-1);
   return (
     <footer className="bottom">
@@ -18,6 +19,7 @@ export function Footer({ status, events }: { status: Status | null; events: RunE
           ))}
         </ul>
       )}
+      {open === 'stages' && <Stages status={status} />}
       {open === 'events' && events.length > 0 && (
         <ol className="drawer right">
           {events.map((event) => (
@@ -35,6 +37,9 @@ export function Footer({ status, events }: { status: Status | null; events: RunE
         data-testid="warnings"
       >
         {warnings.length === 0 ? 'No warnings' : `⚠ ${warnings.length > 1 ? `${warnings.length} warnings: ` : ''}${warnings.join(' · ')}`}
+      </button>
+      <button type="button" className="strip dim middle" aria-expanded={open === 'stages'} onClick={() => toggle('stages')} data-testid="show-stages">
+        Stages and store
       </button>
       <button type="button" className="strip dim right" aria-expanded={open === 'events'} onClick={() => toggle('events')} data-testid="last-event">
         {last ? `${moment(last.time)}  ${last.event.replaceAll('_', ' ')}  ${facts(last)}` : ''}

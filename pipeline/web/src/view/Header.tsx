@@ -8,17 +8,22 @@ import type { RunLine, Session, Status } from '../api/types';
 import { bytes, bytesPerSecond, count, duration, latency, moment, rate, share } from '../lib/format';
 import type { ThemeChoice } from '../lib/theme';
 import { titleOf } from '../techniques';
+import { forecast, hours } from './Stages';
 
 export interface HeaderProps {
   connection: Connection;
   session: Session | null;
   /** the run in memory as the list has it: how it ended */
   line: RunLine | null;
+  /** whether whoever looks may change anything */
+  operates: boolean;
   themeChoice: ThemeChoice;
   onTheme: () => void;
+  /** shows what became of the frames of a run */
+  onDetails: (run: string) => void;
 }
 
-export function Header({ connection, session, line, themeChoice, onTheme }: HeaderProps) {
+export function Header({ connection, session, line, operates, themeChoice, onTheme, onDetails }: HeaderProps) {
   const { status, connected } = connection;
   const badge = badgeOf(connection, line);
   const run = status?.run ?? null;
@@ -41,13 +46,20 @@ export function Header({ connection, session, line, themeChoice, onTheme }: Head
           {badge.message}
         </div>
         <dl className="run-facts" data-testid="run-facts">
-          <Fact name="Run" value={run?.id} mono testid="run-id" />
+          <div>
+            <dt>Run</dt>
+            <dd className="mono">
+              <button type="button" className="link" data-testid="run-id" title="Its ledger, files and more" disabled={!run} onClick={() => run && onDetails(run.id)}>
+                {run?.id ?? '–'}
+              </button>
+            </dd>
+          </div>
           <Fact name="Technique" value={run ? titleOf(run.technique) : undefined} />
           <Fact name="Sample" value={run?.sample} />
           <Fact name="Proposal" value={run?.proposal} />
           <Fact name="Started" value={run ? moment(run.started) : undefined} />
         </dl>
-        <StopButton run={run?.id ?? null} allowed={connected && session !== null && session.role !== 'viewer' && (status?.state === 'armed' || status?.state === 'recording')} />
+        <StopButton run={run?.id ?? null} allowed={operates && (status?.state === 'armed' || status?.state === 'recording')} />
         {session !== null && !session.open && (
           <button type="button" className="toggle" data-testid="logout" onClick={() => setToken(null)} title={`${session.name}: ${session.role}. Log out.`}>
             {session.name} ⏏
@@ -84,7 +96,7 @@ export function Header({ connection, session, line, themeChoice, onTheme }: Head
             {status && `, ${status.cores.mode} cores`}
           </span>
         </div>
-        <Stat name="Store free" value={status && bytes(status.store.free_bytes)} sub={status?.store.path ?? null} title={status?.store.path ?? ''} testid="store" />
+        <Stat name="Store free" value={status && bytes(status.store.free_bytes)} sub={status && roomLeft(status)} title={status ? `${status.store.path}: ${forecast(status)}` : ''} testid="store" />
       </div>
     </header>
   );
@@ -130,6 +142,12 @@ const endings: Record<string, string> = {
   aborted: 'The last run was aborted',
   failed: 'The last run failed',
 };
+
+/** What the store's free bytes mean: when it is full at the present rate, else where it is. */
+function roomLeft({ store }: Status): string {
+  const left = store.keep?.forecast.hours_left ?? null;
+  return left === null ? store.path : `full in ${hours(left)}`;
+}
 
 function pages(kind: string): string {
   return kind === 'transparent' ? 'transparent pages' : kind ? `${kind.replace(/(\d)(\D)/, '$1 $2')} pages` : '–';

@@ -25,11 +25,15 @@ export interface PictureProps {
   label: string;
   axes: boolean;
   /** lines under the value in the read-out, by detector pixel: a technique's own coordinates */
-  describe?: (x: number, y: number) => string[];
+  describe?: ((x: number, y: number) => string[]) | undefined;
+  /** whether dragging moves the picture; a tool that draws takes the pointer else */
+  moves?: boolean;
+  /** marks and tools within the canvas */
+  children?: ReactNode;
 }
 
 export function Picture(props: PictureProps) {
-  const { picture, placeholder, mask, saturation, range, settings, unit, label, axes, describe } = props;
+  const { picture, placeholder, mask, saturation, range, settings, unit, label, axes, describe, moves = true, children } = props;
   const last = useRef<PictureData>(EMPTY);
   if (picture) last.current = picture;
   const shown = last.current;
@@ -68,7 +72,7 @@ export function Picture(props: PictureProps) {
         abscissaConfig={{ visDomain: [0, columns * binning], isIndexAxis: true }}
         ordinateConfig={{ visDomain: [0, rows * binning], isIndexAxis: true, flip: true }}
       >
-        <DefaultInteractions />
+        <DefaultInteractions {...(moves ? {} : { pan: false, selectToZoom: false })} />
         <ResetZoomButton />
         <TooltipMesh guides="both" renderTooltip={readOut} />
         <FrameMesh
@@ -82,6 +86,7 @@ export function Picture(props: PictureProps) {
           saturation={settings.showSaturated ? saturation : null}
           saturatedColour={settings.saturatedColour}
         />
+        {children}
       </VisCanvas>
       <ColorBar domain={range} scaleType={SCALES[settings.scale]} colorMap={settings.colourMap} invertColorMap={settings.invert} />
       {!picture && <div className="picture-placeholder">{placeholder}</div>}

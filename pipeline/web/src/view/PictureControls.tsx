@@ -1,7 +1,7 @@
 /** The controls above a picture. */
 
 import { getLinearGradient, INTERPOLATORS, type ColorMap } from '@h5web/lib';
-import { useEffect, useState } from 'react';
+import { useEffect, useState, type ReactNode } from 'react';
 import type { AutoRange, Range, Scale } from '../lib/picture';
 import { COLOUR_MAPS, type ViewSettings } from './viewSettings';
 
@@ -26,11 +26,11 @@ export interface PictureControlsProps {
   range: Range;
   /** detector frames have a mask, saturation and a full resolution; slices have not */
   detector: boolean;
-  paused?: boolean;
-  onPause?: (paused: boolean) => void;
+  /** at the right end */
+  children?: ReactNode;
 }
 
-export function PictureControls({ settings, onChange, range, detector, paused, onPause }: PictureControlsProps) {
+export function PictureControls({ settings, onChange, range, detector, children }: PictureControlsProps) {
   const invert = (place: number) => INTERPOLATORS[settings.colourMap](settings.invert ? 1 - place : place);
   const bound = (which: 'min' | 'max', value: number) => {
     const other = { min: range[0], max: range[1], [which]: value };
@@ -109,11 +109,7 @@ export function PictureControls({ settings, onChange, range, detector, paused, o
           </button>
         </>
       )}
-      {onPause && (
-        <button type="button" className="toggle pause" aria-pressed={paused} onClick={() => onPause(!paused)}>
-          {paused ? '▶ Resume' : '❚❚ Pause'}
-        </button>
-      )}
+      {children}
     </div>
   );
 }

@@ -1,5 +1,6 @@
 /** The runs, newest first. */
 
+import { useEffect, useState, type ReactNode } from 'react';
 import type { RunList } from '../api/types';
 import { count, moment } from '../lib/format';
 import { titleOf } from '../techniques';
@@ -26,16 +27,46 @@ export interface RunSideProps {
   /** id of the run that is looked at */
   shown: string | null;
   onShow: (id: string | null) => void;
+  /** what is searched for; empty: everything */
+  query: string;
+  onQuery: (query: string) => void;
+  /** why the search was refused */
+  problem: string;
+  /** beneath the list */
+  children?: ReactNode;
 }
 
-export function RunSide({ list, current, shown, onShow }: RunSideProps) {
+/** So long after the last key the search begins. */
+const TYPING_MS = 300;
+
+export function RunSide({ list, current, shown, onShow, query, onQuery, problem, children }: RunSideProps) {
+  const [draft, setDraft] = useState(query);
+  useEffect(() => {
+    const timer = setTimeout(() => onQuery(draft), TYPING_MS);
+    return () => clearTimeout(timer);
+    // `onQuery` is new with every drawing and does the same.
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [draft]);
   return (
     <nav className="side" aria-label="Runs">
       <header className="panel-head">
         <h2>Runs</h2>
         <span className="dim steady-text">{list ? count(list.total) : ''}</span>
       </header>
-      <ol data-testid="run-list">
+      <input
+        type="search"
+        className="search"
+        aria-label="Search runs"
+        placeholder="Search: words, field:value"
+        title={
+          problem ||
+          'Words that name, sample, proposal or metadata have; or field:beginning, field=value, field>=number for one field: id, proposal, sample, technique, state, start, frames, complete, or any of the metadata'
+        }
+        aria-invalid={problem !== ''}
+        value={draft}
+        onChange={(event) => setDraft(event.target.value)}
+      />
+      <ol data-testid="run-list" data-query={query}>
         {list?.runs.map((run) => {
           const troubled = run.frames_complete < run.frames_expected && run.state !== 'recording' && run.state !== 'armed' && run.state !== 'finishing';
           return (
@@ -66,7 +97,8 @@ export function RunSide({ list, current, shown, onShow }: RunSideProps) {
           );
         })}
       </ol>
-      {list && list.runs.length === 0 && <p className="dim empty">No run yet</p>}
+      {list && list.runs.length === 0 && <p className="dim empty">{query ? 'No run fits' : 'No run yet'}</p>}
+      {children}
     </nav>
   );
 }

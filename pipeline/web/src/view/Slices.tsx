@@ -1,15 +1,36 @@
 /** Reconstructed slices as they sharpen, each saying how many projections it rests on. */
 
+import type { ReactNode } from 'react';
 import { useSlices, type ShownSlice } from '../api/hooks';
+import type { RunEvent } from '../api/types';
 import { count, unit } from '../lib/format';
 import { Picture } from './Picture';
 import { PictureControls } from './PictureControls';
+import { SliceControls } from './SliceControls';
 import { useRange, useViewSettings } from './viewSettings';
 
 /** The three that a run has unless its recipe says otherwise; they hold their places until the first projection. */
 const EXPECTED = ['xy', 'xz', 'yz'];
 
-export function Slices({ run, available }: { run: string; available: boolean }) {
+export interface SlicesProps {
+  run: string;
+  available: boolean;
+  /** whether the run still takes changes */
+  open: boolean;
+  operates: boolean;
+  events: RunEvent[];
+}
+
+export function Slices({ run, available, open, operates, events }: SlicesProps) {
+  return (
+    <SliceGrid run={run} available={available}>
+      <SliceControls run={run} available={available} open={open} operates={operates} events={events} />
+    </SliceGrid>
+  );
+}
+
+/** The slices of a run beside each other, in one range of colours; `children` above them. */
+export function SliceGrid({ run, available, children }: { run: string; available: boolean; children?: ReactNode }) {
   const slices = useSlices(run, available);
   const [settings, change] = useViewSettings('slices', { colourMap: 'Greys', auto: '99' });
   const range = useRange(settings, slices.map((slice) => slice.picture));
@@ -22,7 +43,8 @@ export function Slices({ run, available }: { run: string; available: boolean }) 
         <span className="dim">{sliceUnit ? `attenuation, ${unit(sliceUnit)}` : ''}</span>
       </header>
       <PictureControls settings={settings} onChange={change} range={range} detector={false} />
-      <div className="slices">
+      {children}
+      <div className={`slices of-${Math.min(4, names.length)}`}>
         {names.map((name) => {
           const slice = slices.find((candidate) => candidate.info.name === name) ?? null;
           return (

@@ -1,113 +1,81 @@
-/** A run that is no longer in memory: what is known of it, and its frames from the files. */
+/** A run of the store: its frames, curves, slices, ledger and files, and the way to process it again. */
 
-import { useEffect, useState } from 'react';
-import { useFrame } from '../api/hooks';
-import { usePoll } from '../api/poll';
-import { getJson, runPath } from '../api/client';
-import type { FrameCounts, RunLine } from '../api/types';
-import { count, moment } from '../lib/format';
-import { titleOf } from '../techniques';
-import { FrameFacts } from './LiveFrame';
-import { Picture } from './Picture';
-import { PictureControls } from './PictureControls';
-import { useRange, useViewSettings } from './viewSettings';
+import { useGeometry, useRunDetail } from '../api/hooks';
+import type { RunLine, RunList } from '../api/types';
+import { VIEWS, type View } from '../lib/route';
+import type { Theme } from '../lib/theme';
+import { operationsOf } from '../techniques/technique';
+import { CompareCurves } from './CompareCurves';
+import { LedgerView } from './LedgerView';
+import { Reprocess } from './Reprocess';
+import { RunFacts } from './RunFacts';
+import { RunFiles } from './RunFiles';
+import { SliceGrid } from './Slices';
+import { StoredFrame } from './StoredFrame';
 
-interface RunDetail {
-  frames: Partial<FrameCounts> | null;
-  record: { folder?: string; files?: (string | { path?: string; name?: string })[] } | null;
+export interface StoredRunProps {
+  id: string;
+  list: RunList | null;
+  /** the run as the list has it; null where the list does not */
+  line: RunLine | null;
+  view: View;
+  frame: number | null;
+  go: (view: View, frame: number | null, replace?: boolean) => void;
+  /** whether it is the run in memory, which may still record */
+  inMemory: boolean;
+  connected: boolean;
+  operates: boolean;
+  theme: Theme;
+  /** shows another run; null: the one in memory */
+  onShow: (id: string | null) => void;
 }
 
-export function StoredRun({ id, line, connected, onBack }: { id: string; line: RunLine | null; connected: boolean; onBack: () => void }) {
-  const [number, setNumber] = useState(0);
-  const [detail, setDetail] = useState<RunDetail | null>(null);
-  useEffect(() => {
-    setNumber(0);
-    setDetail(null);
-  }, [id]);
-  usePoll(connected && !detail ? `run ${id}` : null, 2_000, async (signal) => setDetail(await getJson<RunDetail>(runPath(id), signal)));
+const NAMES: Record<View, string> = { frames: 'Frames', curves: 'Curves', slices: 'Slices', ledger: 'Ledger', files: 'Files', reprocess: 'Reprocess' };
 
-  const [settings, change] = useViewSettings(line?.technique ?? 'generic', {});
-  const { frame, problem } = useFrame({ run: id, which: String(number), mask: null, fullResolution: settings.fullResolution, enabled: connected });
-  const range = useRange(settings, frame ? [frame.picture] : []);
-  const last = Math.max(0, (line?.frames_expected ?? 1) - 1);
-  const go = (next: number) => setNumber(Math.min(last, Math.max(0, Math.round(next) || 0)));
-  const counts = detail?.frames ?? {};
-  const files = (detail?.record?.files ?? []).map((file) => (typeof file === 'string' ? file : (file.path ?? file.name ?? '')));
-
+export function StoredRun({ id, list, line, view, frame, go, inMemory, connected, operates, theme, onShow }: StoredRunProps) {
+  const detail = useRunDetail(id, connected, inMemory ? (line?.state ?? '') : '');
+  const geometry = useGeometry(detail);
+  const operations = operationsOf(detail);
+  const technique = detail?.record.technique ?? line?.technique ?? '';
+  const frames = detail?.frames.expected ?? line?.frames_expected ?? 0;
+  // Frames and curves belong to diffraction and whatever else has them; slices to tomography.
+  const views = VIEWS.filter((name) => (name === 'slices' ? technique === 'tomography' : name === 'curves' ? technique !== 'tomography' : true));
   return (
-    <div className="layout-stored">
-      <section className="panel frame-panel">
-        <header className="panel-head">
-          <h2>Stored frame</h2>
-          <FrameFacts frame={frame} paused={false} />
-        </header>
-        <PictureControls settings={settings} onChange={change} range={range} detector />
-        <Picture
-          picture={frame?.picture ?? null}
-          placeholder={problem ?? 'Reading the frame'}
-          mask={null}
-          saturation={frame?.info.saturation ?? null}
-          range={range}
-          settings={settings}
-          unit="counts"
-          label="Stored frame"
-          axes
-        />
-        <footer className="panel-foot steps">
-          <button type="button" className="toggle" aria-label="Previous frame" onClick={() => go(number - 1)}>
-            ◀
-          </button>
-          <input type="range" aria-label="Frame" min={0} max={last} value={number} onChange={(event) => go(Number(event.target.value))} />
-          <button type="button" className="toggle" aria-label="Next frame" onClick={() => go(number + 1)}>
-            ▶
-          </button>
-          <input className="bound" aria-label="Frame number" inputMode="numeric" value={number} onChange={(event) => go(Number(event.target.value))} />
-        </footer>
-      </section>
-      <section className="panel facts-panel">
-        <header className="panel-head">
-          <h2>{line?.sample || id}</h2>
-          <button type="button" className="toggle" onClick={onBack}>
-            Back to the live run
-          </button>
-        </header>
-        <dl>
-          <dt>Run</dt>
-          <dd className="mono">{id}</dd>
-          <dt>Technique</dt>
-          <dd>{line ? titleOf(line.technique) : '–'}</dd>
-          <dt>Proposal</dt>
-          <dd>{line?.proposal || '–'}</dd>
-          <dt>Started</dt>
-          <dd>{line ? moment(line.started) : '–'}</dd>
-          <dt>State</dt>
-          <dd>{line?.state.replaceAll('_', ' ') ?? '–'}</dd>
-          {(['expected', 'complete', 'partial', 'lost', 'corrupt', 'duplicate', 'late'] as const).map((name) => (
-            <FrameFact key={name} name={name} value={counts[name]} />
+    <div className="layout-run" data-testid="stored-run" data-run={id} data-view={view}>
+      <header className="run-tabs">
+        <b>{detail?.record.sample || line?.sample || id}</b>
+        <span className="segments" role="tablist" aria-label="Views of the run">
+          {views.map((name) => (
+            <button key={name} type="button" role="tab" aria-selected={view === name} aria-checked={view === name} data-testid={`tab-${name}`} onClick={() => go(name, name === 'frames' ? frame : null)}>
+              {NAMES[name]}
+            </button>
           ))}
-          {detail?.record?.folder && (
-            <>
-              <dt>Folder</dt>
-              <dd className="mono">{detail.record.folder}</dd>
-            </>
-          )}
-          {files.length > 0 && (
-            <>
-              <dt>Files</dt>
-              <dd className="mono">{files.slice(0, 12).map((file) => <div key={file}>{file.split('/').at(-1)}</div>)}</dd>
-            </>
-          )}
-        </dl>
-      </section>
+        </span>
+        <button type="button" className="toggle" onClick={() => onShow(null)}>
+          Back to the live run
+        </button>
+      </header>
+      {view === 'frames' && (
+        <div className="layout-stored">
+          <StoredFrame
+            run={id}
+            kind={technique || 'generic'}
+            frame={frame ?? 0}
+            frames={frames}
+            onFrame={(next) => go('frames', next, true)}
+            geometry={technique === 'diffraction' ? geometry : undefined}
+            spots={operations.includes('spots')}
+            connected={connected}
+            operates={operates}
+          />
+          <RunFacts id={id} detail={detail} />
+        </div>
+      )}
+      {view === 'curves' && <CompareCurves id={id} list={list} connected={connected} theme={theme} wavelengthA={geometry?.wavelength_m ? 1e10 * geometry.wavelength_m : null} />}
+      {view === 'slices' && <SliceGrid run={id} available={connected} />}
+      {view === 'ledger' && <LedgerView id={id} frames={frames} connected={connected} onFrame={(next) => go('frames', next)} />}
+      {view === 'files' && <RunFiles id={id} detail={detail} technique={technique} connected={connected} />}
+      {view === 'reprocess' && <Reprocess id={id} detail={detail} operates={operates} inMemory={inMemory} onDone={onShow} />}
     </div>
-  );
-}
-
-function FrameFact({ name, value }: { name: string; value: number | undefined }) {
-  return (
-    <>
-      <dt>Frames {name}</dt>
-      <dd className={value && (name === 'lost' || name === 'corrupt') ? 'red-text' : ''}>{count(value)}</dd>
-    </>
   );
 }

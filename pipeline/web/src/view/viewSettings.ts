@@ -17,6 +17,11 @@ export interface ViewSettings {
   showSaturated: boolean;
   saturatedColour: string;
   fullResolution: boolean;
+  showRings: boolean;
+  /** lattice spacings, Å, between commas; empty for those that fit */
+  rings: string;
+  showCentre: boolean;
+  showSpots: boolean;
 }
 
 /** Of h5web's maps, those that serve counts and densities. */
@@ -49,6 +54,10 @@ const DEFAULTS: ViewSettings = {
   showSaturated: true,
   saturatedColour: '#ff2ad4',
   fullResolution: false,
+  showRings: true,
+  rings: '',
+  showCentre: true,
+  showSpots: true,
 };
 
 export function useViewSettings(kind: string, own: Partial<ViewSettings>): [ViewSettings, (change: Partial<ViewSettings>) => void] {
