@@ -177,7 +177,7 @@ pub(super) fn master_of(path: &Path) -> Result<PathBuf, StoreError> {
 
 /// Data file of a frame, the first or one that took over from it, and the frame's index there.
 fn locate(master: &Path, frame: u64, generation: u32) -> Result<(PathBuf, u64), StoreError> {
-    let Frames { run, count, per_file } = frames_of(master)?;
+    let Frames { run, count, per_file } = placed_frames(master)?;
     if frame >= count {
         return Err(StoreError::FrameNumber { frame, frames: count });
     }
@@ -197,7 +197,7 @@ pub(super) struct Frames {
     pub(super) per_file: u64,
 }
 
-pub(super) fn frames_of(master: &Path) -> Result<Frames, StoreError> {
+pub(super) fn placed_frames(master: &Path) -> Result<Frames, StoreError> {
     let file = open_file(master)?;
     let look = || -> Result<(u64, u64), hdf5::Error> {
         let frames = file.dataset(FRAMES)?.shape().first().copied().unwrap_or(0) as u64;

@@ -128,7 +128,7 @@ struct Chunk {
 fn plan(path: &Path, frames: Range<u64>) -> Result<Plan, StoreError> {
     let master = read::master_of(path)?;
     h5::register_bitshuffle().at("registering filter 32008 for", &master)?;
-    let Frames { run, count, per_file } = read::frames_of(&master)?;
+    let Frames { run, count, per_file } = read::placed_frames(&master)?;
     if frames.end > count {
         return Err(StoreError::FrameNumber {
             frame: frames.end - 1,
