@@ -184,8 +184,8 @@ fn zmtp(input: &[u8], _memory: &mut Memory) -> u64 {
     const BYTES_MAX: u64 = 1 << 16;
     let (mut peer, mut rest, mut seen) = (Peer::new(BYTES_MAX), input, [0u8; 8]);
     if input.first().is_some_and(|first| *first != 0xff) {
-        let greeted = peer.take(&zmtp::greeting());
-        assert!(matches!(greeted, Ok((zmtp::GREETING_BYTES, Item::Greeting))));
+        let greeting = zmtp::greeting();
+        assert_eq!(peer.take(&greeting), Ok((zmtp::GREETING_BYTES, Item::Greeting)));
     }
     for place in 0.. {
         let (used, item) = match peer.take(rest) {

@@ -59,6 +59,17 @@ impl Incoming {
         }
     }
 
+    /// A copy in no more memory than it needs, to be kept for a while: the room here is as large as the largest message.
+    pub(super) fn copied(&self) -> Self {
+        let mut copy = Self::new();
+        for (to, from) in copy.parts.iter_mut().zip(&self.parts[..self.used]) {
+            to.bytes = from.bytes().to_vec();
+            to.used = to.bytes.len();
+        }
+        (copy.used, copy.extra) = (self.used, self.extra);
+        copy
+    }
+
     /// Room for an image of either version, bytes.
     pub(super) fn room_bytes(&self) -> usize {
         let room = |index: usize| self.parts.get(index).map_or(0, |part| part.bytes.capacity());

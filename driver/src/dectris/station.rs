@@ -236,9 +236,8 @@ impl Station {
             let full = self.between.len() >= self.queue_messages as usize || bytes >= WAITING_BYTES_MAX;
             match self.look(true, full, &mut |_, _, _| Place::Memory) {
                 Ok(Some(Came::Message)) => {
-                    let message = std::mem::replace(&mut self.now, Incoming::new());
-                    bytes += message.bytes();
-                    self.between.push_back(message);
+                    bytes += self.now.bytes();
+                    self.between.push_back(self.now.copied());
                 }
                 // What is wrong shows when a run is armed.
                 _ => return,
@@ -288,7 +287,7 @@ impl Station {
         if self.early.len() == EARLY_MESSAGES_MAX || bytes + self.now.bytes() > WAITING_BYTES_MAX {
             return false;
         }
-        self.early.push_back(std::mem::replace(&mut self.now, Incoming::new()));
+        self.early.push_back(self.now.copied());
         true
     }
 

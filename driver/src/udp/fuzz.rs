@@ -19,8 +19,8 @@ pub struct Harness {
 }
 
 impl Harness {
-    /// One EIGER module of 8-bit pixels and four parts, an eighth as high and wide as it is: whole, nine tenths of the time went
-    /// into filling the gaps of frames. `None` where there is no memory.
+    /// One EIGER module of 8-bit pixels and four parts, an eighth as high and wide as it is: whole, most of the time went into
+    /// pixels. `None` where there is no memory.
     pub fn new() -> Option<Self> {
         let config = UdpConfig {
             detector: Detector::Eiger,
