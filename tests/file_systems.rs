@@ -16,7 +16,7 @@ fn configuration(folder: &Path, store: &Path) -> PathBuf {
     let text = format!(
         "[ring]\nslots = 64\nallow_transparent = true\n[[source]]\nkind = \"simulate\"\nscene = \"diffraction\"\n\
          detector = \"custom\"\nrows = 512\ncolumns = 1024\nframes = 5000\nrate_hz = 20.0\ndistinct = 4\n\
-         [store]\npath = \"{}\"\nframes_per_file = 1000\n[feedback]\nlisten = \"127.0.0.1:0\"\n\
+         [store]\npath = \"{}\"\nframes_per_file = 5000\n[feedback]\nlisten = \"127.0.0.1:0\"\n\
          [recipe.look]\ntechnique = \"diffraction\"\noperations = [\"statistics\"]\n",
         store.display()
     );
@@ -169,7 +169,11 @@ fn a_deleted_folder_costs_its_run_and_nothing_else() {
     let (safe, done) = (synced(&failing), number(&failing["outcomes"]["done"]));
     let later = server.wait("/api/v1/runs/gone", |run| number(&run["outcomes"]["done"]) > done + 20);
     assert_eq!(synced(&later), safe, "nothing more is safe: {later}");
-    assert!(later["warnings"].to_string().contains("deleted"), "{later}");
+    let warnings = later["warnings"].to_string();
+    assert!(
+        warnings.contains("the file was deleted while it was written"),
+        "{later}"
+    );
     assert!(server.post("/api/v1/runs/gone/stop", &Value::Null).0 < 300);
     let ended = server.wait("/api/v1/runs/gone", |run| {
         !matches!(
