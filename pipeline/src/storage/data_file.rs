@@ -60,7 +60,7 @@ pub(super) struct DataFile {
 #[derive(Debug)]
 enum Tail {
     /// made under the lock, where frames are small and lie where there is room
-    InOrder(TailHash),
+    InOrder(Box<TailHash>),
     /// made by the threads that write, where frames lie on whole blocks
     AnyOrder(Subtrees),
 }
@@ -70,7 +70,7 @@ impl Tail {
         if direct {
             Self::AnyOrder(Subtrees::behind(head_bytes))
         } else {
-            Self::InOrder(TailHash::behind(head_bytes))
+            Self::InOrder(Box::new(TailHash::behind(head_bytes)))
         }
     }
 
