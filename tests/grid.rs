@@ -211,7 +211,7 @@ fn a_grid_that_cannot_be_is_refused_with_key_and_what_was_expected() {
     // A score that no operation makes is known when the run is armed.
     let file = text(&folder.join("frames.h5"));
     let recipe = format!("{base}operations = [\"statistics\", \"grid\"]\n[recipe.grid.grid]\nrows = 1\ncolumns = 5\n");
-    let source = "[ring]\nslots = 8\nallow_transparent = true\n[[source]]\nkind = \"simulate\"\nscene = \"pattern\"\n\
+    let source = "[ring]\nslots = 16\nallow_transparent = true\n[[source]]\nkind = \"simulate\"\nscene = \"pattern\"\n\
                   rows = 16\ncolumns = 16\nframes = 5\n";
     let config = format!("{source}[store]\npath = \"{file}\"\n[feedback]\nlisten = \"127.0.0.1:0\"\n{recipe}");
     let path = folder.join("simulated.toml");

@@ -262,6 +262,7 @@ fn nexus_run(
         device_failed: &on_device,
     };
     let end = RunEnd {
+        grid: None,
         state: "complete".into(),
         end_time: "2026-01-01T00:01:00Z".parse()?,
         counts: serde_json::Value::Null,

@@ -1,5 +1,5 @@
 //! Sparse frames as a run of their own: the background around the beam as a curve per frame, and the pixels that deviate from
-//! it. Lossy, and said so in the file. The layout is that of pyFAI's `sparsify-Bragg`, so FabIO opens it as dense frames.
+//! it. Lossy, and said so in the file. The layout is that of pyFAI's `sparsify-Bragg`, which FabIO's `SparseImage` reads as dense frames.
 //!
 //! ```text
 //! /entry/sparse_frames/frame_ptr        frames + 1: pixels of frame n are those from frame_ptr[n] to frame_ptr[n + 1]

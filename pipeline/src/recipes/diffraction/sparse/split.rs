@@ -41,7 +41,8 @@ pub(super) struct Rings {
 }
 
 impl Rings {
-    /// `bins` rings of one width over the radii of pixels that are not masked; 2 at least. Row by row, `columns` a row.
+    /// `bins` rings of one width, 2 at least; the middle of the first is at the least radius of pixels that are not masked, that of the
+    /// last at the largest: some readers take what is beyond them for masked. Row by row, `columns` a row.
     pub(super) fn new(
         radii: &[f64],
         masked: impl Fn(usize) -> bool,
@@ -57,15 +58,19 @@ impl Rings {
                 .map(|(_, radius)| *radius)
         };
         let (low, high) = (seen().fold(f64::INFINITY, f64::min), seen().fold(0.0, f64::max));
-        let width = ((high - low) / bins as f64).max(f64::MIN_POSITIVE);
+        let width = ((high - low) / (bins - 1) as f64).max(f64::MIN_POSITIVE);
         let (mut lower, mut along) = (vec![MASKED; radii.len()], vec![0.0; radii.len()]);
         for (pixel, radius) in radii.iter().enumerate().filter(|(pixel, _)| !masked(*pixel)) {
-            let at = ((radius - low) / width - 0.5).clamp(0.0, (bins - 1) as f64);
+            let at = ((radius - low) / width).clamp(0.0, (bins - 1) as f64);
             let beneath = (at.floor() as usize).min(bins - 2);
             (lower[pixel], along[pixel]) = (beneath as u32, (at - beneath as f64) as f32);
         }
+        let middle = |bin: usize| match bin + 1 == bins {
+            true => high,
+            false => low + bin as f64 * width,
+        };
         Self {
-            radius: (0..bins).map(|bin| (low + (bin as f64 + 0.5) * width) as f32).collect(),
+            radius: (0..bins).map(|bin| middle(bin) as f32).collect(),
             columns,
             lower,
             along,
