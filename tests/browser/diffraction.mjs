@@ -120,6 +120,28 @@ await check('paused, one steps back through the frames seen and on again', async
   await page.locator('button.pause').click();
   await becomes((frame) => Number(document.querySelector('[data-testid=live-frame]').dataset.frame) > frame, newest);
 });
+await check('a frame that is paused is drawn anew by colour map, scale and mask', async () => {
+  await page.locator('button.pause').click();
+  const drawn = () => page.locator('.picture').first().screenshot({ timeout: 60000 });
+  for (const [name, change] of [
+    ['colour map', () => page.selectOption('select[aria-label="Colour map"]', 'Turbo')],
+    ['scale', () => page.click('[role=radio]:has-text("Log")')],
+    ['range', () => page.selectOption('select[aria-label="Range"]', '95')],
+    ['masked pixels', () => page.fill('input[aria-label="Colour of mask pixels"]', '#00ff00')],
+  ]) {
+    // What was under way when it was paused arrives: then the picture stands still.
+    let before = await drawn();
+    for (let next = await drawn(); !next.equals(before); next = await drawn()) before = next;
+    await change();
+    let same = true;
+    for (let turn = 0; turn < 100 && same; turn += 1) same = (await drawn()).equals(before);
+    expect(!same, `${name}: the picture stayed as it was`);
+  }
+  await page.selectOption('select[aria-label="Colour map"]', 'Inferno');
+  await page.click('[role=radio]:has-text("Sqrt")');
+  await page.selectOption('select[aria-label="Range"]', '99.5');
+  await page.locator('button.pause').click();
+});
 await check('runs are found by what they are', async () => {
   await page.fill('input[aria-label="Search runs"]', 'sample:lyso');
   await becomes(() => document.querySelector('[data-testid=run-list]').dataset.query === 'sample:lyso' &&
