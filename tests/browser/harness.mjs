@@ -39,8 +39,8 @@ export async function open(pictures, origins, { colours = 'light', ...viewport }
   page.setDefaultTimeout(60000);
   const errors = [];
   const foreign = [];
-  // 'Not there yet' and 'no longer in memory' are answers, and browsers log every one that is not 2xx.
-  const answer = /^Failed to load resource|Unexpected response code: 40[14]/;
+  // 'Not there yet', 'ended' and 'no longer in memory' are answers, and browsers log every one that is not 2xx.
+  const answer = /^Failed to load resource|Unexpected response code: 40[149]/;
   page.on('console', (message) => message.type() === 'error' && !answer.test(message.text()) && errors.push(message.text()));
   page.on('pageerror', (error) => errors.push(String(error)));
   page.on('request', (request) => {
