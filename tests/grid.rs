@@ -37,9 +37,10 @@ fn recipe(scan: &Value, more: &str) -> String {
     )
 }
 
-fn configuration(folder: &Path, faults: &str, recipe: &str) -> PathBuf {
+/// `wait_s` is how long the run's end waits for positions that come by HTTP.
+fn configuration(folder: &Path, wait_s: f64, faults: &str, recipe: &str) -> PathBuf {
     let text = format!(
-        "[run]\nmetadata_wait_s = 60.0\n[ring]\nslots = 32\nallow_transparent = true\n[[source]]\nkind = \"replay\"\n\
+        "[run]\nmetadata_wait_s = {wait_s:?}\n[ring]\nslots = 32\nallow_transparent = true\n[[source]]\nkind = \"replay\"\n\
          path = \"{}\"\nrate_hz = 200.0\n{faults}\n[store]\npath = \"{}\"\n[feedback]\nlisten = \"127.0.0.1:0\"\n{recipe}",
         text(&folder.join("scan.h5")),
         text(&folder.join("store"))
@@ -76,7 +77,7 @@ fn crystals_of_a_grid_are_those_of_scipy() {
     for (at, (scan, more)) in scans.iter().enumerate() {
         let folder = folder(&format!("{test}-{at}"));
         check(&python, "grid_check.py", &["make", &text(&folder), &scan.to_string()]);
-        let config = configuration(&folder, "", &recipe(scan, more));
+        let config = configuration(&folder, 0.0, "", &recipe(scan, more));
         let file = text(&folder.join("scan.h5"));
         let summary = json(&fluxline(&["replay", &file, "--config", &text(&config), "--json"]));
         let said = check(
@@ -106,7 +107,7 @@ fn a_grid_answers_while_it_is_measured_and_says_which_boxes_have_no_score() {
     let told = "positions = [\"x\", \"y\", \"z\"]\npositions_in = \"mm\"\nstep_mm = [0.02, 0.02, 0.02]\n\
                 origin_mm = [0.0, 1.0, -1.0]\n";
     let faults = "[source.faults]\nseed = 4\ndrop = 0.04\n";
-    let server = Server::start(&configuration(&folder, faults, &recipe(&scan, told)));
+    let server = Server::start(&configuration(&folder, 60.0, faults, &recipe(&scan, told)));
     let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "grid" }));
     assert_eq!(status, 201, "{armed}");
     let (mut socket, _) = tungstenite::connect(format!(
@@ -204,7 +205,7 @@ fn a_grid_that_cannot_be_is_refused_with_key_and_what_was_expected() {
         ("[\"spots\", \"grid\"]", "rows = 30000\ncolumns = 40000\n", "boxes"),
     ] {
         let recipe = format!("{base}operations = {operations}\n[recipe.grid.grid]\n{table}");
-        let config = configuration(&folder, "", &recipe);
+        let config = configuration(&folder, 0.0, "", &recipe);
         let (status, complaint) = complaint(&fluxline(&["validate", &text(&config)]));
         assert!(status == 2 && complaint.contains(said), "{status} {complaint}");
     }

@@ -74,7 +74,6 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/runs/{id}/slices", VIEWER),
     ("GET", "/api/v1/runs/{id}/slices/{file}", VIEWER),
     ("GET", "/api/v1/runs/{id}/spots/{frame}", VIEWER),
-    ("GET", "/api/v1/runs/{id}/files/{name}", VIEWER),
     ("GET", "/api/v1/parameters", VIEWER),
     ("PUT", "/api/v1/parameters/{name}", OPERATOR),
     ("GET", "/api/v1/rules", VIEWER),
