@@ -48,7 +48,7 @@ bins = 1000
 [rule.seldom]
 when = "int(frame) % 20 == 0"
 """
-CASES = {"eiger1m": (100.0, 500.0), "eiger4m": (30.0,)}
+CASES = {"eiger1m": (100.0, 250.0, 500.0), "eiger4m": (30.0,)}
 SAMPLED, LOSSLESS, STUCK = 40, 40, 20
 
 
