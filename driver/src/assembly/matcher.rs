@@ -175,7 +175,18 @@ impl Matcher {
 
     fn learn(&mut self, place: usize, part: usize, own_ns: i64) {
         if let Some(reference_ns) = self.at(place).and_then(|open| open.time_ns) {
-            self.offset_ns[part] = Some(own_ns.saturating_sub(reference_ns));
+            self.learned(part, own_ns.saturating_sub(reference_ns));
+        }
+    }
+
+    /// A part's clock can be compared from now on: what the part began by its own number is known by time instead.
+    fn learned(&mut self, part: usize, offset_ns: i64) {
+        self.offset_ns[part] = Some(offset_ns);
+        for open in self.open.iter_mut().flatten() {
+            let alone = open.first.part == part && open.time_ns.is_none() && open.present == 1 << part;
+            if let Some(own_ns) = open.first.own_ns.filter(|_| alone) {
+                (open.time_ns, open.known) = (Some(own_ns.saturating_sub(offset_ns)), false);
+            }
         }
     }
 
@@ -248,8 +259,8 @@ impl Matcher {
             (open.frame, open.known, open.time_ns) = (joined.number, true, Some(time_ns));
             let First { part, number, own_ns } = open.first;
             self.shift[part] = open.frame as i64 - number as i64;
-            if self.offset_ns[part].is_none() {
-                self.offset_ns[part] = own_ns.map(|own_ns| own_ns.saturating_sub(time_ns));
+            if let (None, Some(own_ns)) = (self.offset_ns[part], own_ns) {
+                self.learned(part, own_ns.saturating_sub(time_ns));
             }
         } else if open.known {
             self.shift[joined.part] = open.frame as i64 - joined.number as i64;
@@ -294,20 +305,23 @@ impl Matcher {
         }
     }
 
-    /// A frame that is whole, or has waited long enough, or of which nothing more can come; the oldest where
-    /// `make_room`.
-    pub fn due(&self, now_ns: u64, make_room: bool) -> Option<usize> {
-        let ready = |open: &Open| {
-            (open.present | !self.living) & self.all == self.all || now_ns.saturating_sub(open.since_ns) >= self.wait_ns
-        };
-        // The lowest number first: what is behind needs frames roughly in order.
-        let lowest = |wanted: &dyn Fn(&Open) -> bool| {
-            (0..self.open.len())
-                .filter(|place| self.at(*place).is_some_and(wanted))
-                .min_by_key(|place| self.at(*place).map(|open| open.frame))
-        };
+    /// A frame that is whole, or of which nothing more can come; the lowest where `make_room` and no place is free.
+    pub fn whole(&self, make_room: bool) -> Option<usize> {
         let full = make_room && self.open.iter().all(Option::is_some);
-        lowest(&ready).or_else(|| lowest(&|_| true).filter(|_| full))
+        self.lowest(|open| (open.present | !self.living) & self.all == self.all)
+            .or_else(|| self.lowest(|_| full))
+    }
+
+    /// A frame that has waited long enough. Its modules may have come and not been looked at yet: ask when they have been.
+    pub fn overdue(&self, now_ns: u64) -> Option<usize> {
+        self.lowest(|open| now_ns.saturating_sub(open.since_ns) >= self.wait_ns)
+    }
+
+    /// The lowest number first: what is behind needs frames roughly in order.
+    fn lowest(&self, wanted: impl Fn(&Open) -> bool) -> Option<usize> {
+        (0..self.open.len())
+            .filter(|place| self.at(*place).is_some_and(&wanted))
+            .min_by_key(|place| self.at(*place).map(|open| open.frame))
     }
 
     /// A frame is handed on, or let go; what comes of it from now on is late.
@@ -347,12 +361,10 @@ mod tests {
         let mut matcher = Matcher::new(2, 10, Align::Number, WAIT, 4);
         assert_eq!(matcher.place(0, 3, 0, 0), Placed::New(0));
         assert_eq!(matcher.place(0, 3, 0, 0), Placed::Duplicate);
-        assert_eq!(
-            (matcher.due(WAIT - 1, false), matcher.due(WAIT, false)),
-            (None, Some(0))
-        );
+        assert_eq!(matcher.whole(false), None);
+        assert_eq!((matcher.overdue(WAIT - 1), matcher.overdue(WAIT)), (None, Some(0)));
         assert_eq!(matcher.place(1, 3, 0, 5), Placed::Joins(0));
-        assert_eq!(matcher.due(5, false), Some(0));
+        assert_eq!(matcher.whole(false), Some(0));
         assert_eq!(
             matcher.close(0).map(|closed| (closed.frame, closed.missing)),
             Some((Some(3), 0))
@@ -363,7 +375,7 @@ mod tests {
         );
         assert_eq!(matcher.place(0, 4, 0, 10), Placed::New(0));
         matcher.ended(1);
-        assert_eq!(matcher.due(10, false), Some(0));
+        assert_eq!(matcher.whole(false), Some(0));
         assert_eq!(matcher.close(0).map(|closed| closed.missing), Some(2));
     }
 
@@ -412,6 +424,23 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_began_by_number_goes_by_time_once_the_clocks_can_be_compared() {
+        // The second part comes first and missed trigger 1: its number 1 is frame 2.
+        let mut matcher = Matcher::new(2, 100, Align::Time { tolerance_ns: 50 }, WAIT, 8);
+        assert_eq!(matcher.place(1, 0, 1_001_000, 0), Placed::New(0));
+        assert_eq!(matcher.place(1, 1, 1_003_000, 0), Placed::New(1));
+        assert_eq!(matcher.place(0, 0, 1_000, 0), Placed::Joins(0));
+        assert_eq!(
+            matcher.place(0, 1, 2_000, 0),
+            Placed::New(2),
+            "not the second part's number 1"
+        );
+        assert_eq!(matcher.place(0, 2, 3_000, 0), Placed::Joins(1));
+        let whole = matcher.close(1).map(|closed| (closed.frame, closed.missing));
+        assert_eq!(whole, Some((Some(2), 0)));
+    }
+
     proptest! {
         /// Two parts in any order, with duplicates: every module has one answer, every frame is closed once.
         #[test]
@@ -425,7 +454,7 @@ mod tests {
             let (mut now, mut placed, mut closed) = (0, std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
             for (part, number, pass) in arrivals {
                 now += pass;
-                while let Some(place) = matcher.due(now, true) {
+                while let Some(place) = matcher.whole(true).or_else(|| matcher.overdue(now)) {
                     let done = matcher.close(place).unwrap();
                     let frame = done.frame.unwrap();
                     prop_assert!(closed.insert(frame), "frame {} twice", frame);

@@ -390,16 +390,20 @@ impl FrameSource for Assembly {
     fn next(&mut self, ring: &FrameRing, when_full: WhenFull) -> Result<Arrival, SourceError> {
         loop {
             let make_room = when_full == WhenFull::Drop && self.held.iter().any(Option::is_some);
-            if let Some(place) = self.matcher.due(monotonic_ns(), make_room) {
+            let mut due = self.matcher.whole(make_room);
+            if due.is_none() {
+                match self.gather(ring, when_full)? {
+                    Gathered::Something => continue,
+                    Gathered::Dropped(frame_number) => return Ok(Arrival::Dropped { frame_number }),
+                    // Whoever was kept from asking has not missed what came meanwhile.
+                    Gathered::Nothing => due = self.matcher.overdue(monotonic_ns()),
+                }
+            }
+            if let Some(place) = due {
                 if let Some(lease) = self.hand_on(place) {
                     return Ok(Arrival::Frame(lease));
                 }
                 continue;
-            }
-            match self.gather(ring, when_full)? {
-                Gathered::Something => continue,
-                Gathered::Dropped(frame_number) => return Ok(Arrival::Dropped { frame_number }),
-                Gathered::Nothing => {}
             }
             let over = self.ended.iter().all(|ended| *ended) && self.held.iter().all(Option::is_none);
             if over && self.matcher.idle() {

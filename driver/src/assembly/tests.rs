@@ -139,6 +139,16 @@ fn ring(slots: usize) -> FrameRing {
 type Seen = (u64, u32, Vec<u16>);
 
 fn assemble(parts: Vec<Part>, align: Align, wait_ms: u64) -> (Vec<Seen>, AssemblyCounts, StreamDescription) {
+    assemble_pausing(parts, align, wait_ms, Duration::ZERO)
+}
+
+/// As [`assemble`], by somebody who does nothing for so long before each of the first two frames.
+fn assemble_pausing(
+    parts: Vec<Part>,
+    align: Align,
+    wait_ms: u64,
+    pause: Duration,
+) -> (Vec<Seen>, AssemblyCounts, StreamDescription) {
     let config = AssemblyConfig {
         shape: WHOLE,
         wait: Duration::from_millis(wait_ms),
@@ -152,6 +162,9 @@ fn assemble(parts: Vec<Part>, align: Align, wait_ms: u64) -> (Vec<Seen>, Assembl
     assembly.prepare(&ring).unwrap();
     let mut seen = Vec::new();
     loop {
+        if seen.len() < 2 {
+            std::thread::sleep(pause);
+        }
         match assembly.next(&ring, WhenFull::Wait).unwrap() {
             Arrival::Frame(lease) => {
                 let header = lease.header();
@@ -268,11 +281,11 @@ fn a_part_that_stops_half_way_is_masked_and_nobody_waits_for_it() {
 #[test]
 fn a_module_that_comes_too_late_is_counted_and_changes_nothing() {
     let mut late: Vec<Step> = (0..10).map(step).collect();
-    late[4].after_ms = 1500;
+    late[4].after_ms = 4000;
     let mut others: Vec<Step> = (0..10).map(step).collect();
     others[3].damaged = true;
     others.push(step(0)); // once more
-    let (seen, counts, _) = assemble(vec![left(others), right(late)], Align::Number, 200);
+    let (seen, counts, _) = assemble(vec![left(others), right(late)], Align::Number, 1000);
     let partial: Vec<u64> = seen
         .iter()
         .filter(|(_, missing, _)| *missing > 0)
@@ -284,6 +297,16 @@ fn a_module_that_comes_too_late_is_counted_and_changes_nothing() {
     assert_eq!(seen[3].2, expected(3, &[RIGHT]));
     assert_eq!(seen[4].2, expected(4, &[LEFT]));
     assert_eq!(seen[9].2, expected(9, &[LEFT]));
+}
+
+#[test]
+fn whoever_takes_frames_late_finds_the_modules_that_came_meanwhile() {
+    // Frame 1 is whole while one module each of 0 and 2 has been looked at, and the others lie in their queues.
+    let turned = (0..6).map(|i| step(i / 3 * 3 + (i + 1) % 3)).collect();
+    let parts = vec![left((0..6).map(step).collect()), right(turned)];
+    let pause = Duration::from_millis(800);
+    let (seen, counts, _) = assemble_pausing(parts, Align::Number, 400, pause);
+    assert_eq!((seen.len(), counts.missing, counts.late), (6, 0, 0), "{counts:?}");
 }
 
 #[test]
@@ -302,7 +325,7 @@ fn clocks_tell_which_modules_belong_together_where_numbers_do_not() {
             .collect()
     };
     let parts = vec![left(steps(0, &[])), right(steps(1, &[3, 4]))];
-    let (seen, counts, _) = assemble(parts, Align::Time { tolerance_ns: 1000 }, 500);
+    let (seen, counts, _) = assemble(parts, Align::Time { tolerance_ns: 1000 }, 30_000);
     assert_eq!((seen.len(), counts.missing, counts.unmatched), (20, 2, 0), "{counts:?}");
     for (frame, _, pixels) in &seen {
         let there = if [3, 4].contains(frame) {
