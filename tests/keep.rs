@@ -409,6 +409,49 @@ fn the_export_shows_closed_runs_to_those_who_may_read_them() {
     }
 }
 
+/// A run that cannot be shown in the export is tried again, after a wait as with every other failure, and also at the next start.
+#[test]
+fn an_export_that_fails_is_tried_again() {
+    let place = Place::new("export-again", "");
+    let export = place.folder.join("export");
+    // A file where the export's folder should be: nothing can be made in it, whoever asks.
+    fs::write(&export, "in the way").expect("a file");
+    place.configure(&format!("[access]\nexport = \"{}\"\n", export.display()));
+    let tries = |server: &fluxline_tests::Server, outcome: &str| {
+        let metrics = server.text("/metrics");
+        let name = format!("fluxline_export_total{{outcome=\"{outcome}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        line.and_then(|count| count.parse::<u64>().ok()).expect("a count")
+    };
+    let server = place.serve();
+    record(&server, "first", 5);
+    until("a first try", || tries(&server, "failed") > 0);
+    until("another one, when its time has come", || {
+        place.pass(400);
+        tries(&server, "failed") > 1
+    });
+    // It is in nobody's way.
+    server.wait("/api/v1/runs/first", |run| run["store_state"] == "verified");
+    assert_eq!(tries(&server, "done"), 0);
+    drop(server);
+    fs::remove_file(&export).expect("removed");
+    let server = place.serve();
+    let shown = export.join(place.relative(&place.run_folder("first")));
+    until("the export", || shown.join("run.json").exists());
+    until("the count", || tries(&server, "done") == 1);
+    // What goes wrong for a while is made good without a start, too.
+    fs::remove_dir_all(&export).expect("removed");
+    fs::write(&export, "in the way").expect("a file");
+    record(&server, "second", 5);
+    until("a try", || tries(&server, "failed") > 0);
+    fs::remove_file(&export).expect("removed");
+    let shown = export.join(place.relative(&place.run_folder("second")));
+    until("the export", || {
+        place.pass(400);
+        shown.join("run.json").exists()
+    });
+}
+
 #[test]
 fn what_the_facility_is_told_is_what_its_own_programs_take() {
     let Some(python) = python("what_the_facility_is_told_is_what_its_own_programs_take") else {

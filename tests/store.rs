@@ -14,7 +14,8 @@ fn configuration(folder: &Path, source: &str, store: &str) -> PathBuf {
         "[ring]\nslots = 64\nallow_transparent = true\n[[source]]\nkind = \"simulate\"\nscene = \"diffraction\"\n\
          detector = \"custom\"\n{source}distinct = 4\n[store]\npath = \"{}\"\n{store}\
          [feedback]\nlisten = \"127.0.0.1:0\"\n\
-         [recipe.look]\ntechnique = \"diffraction\"\noperations = [\"statistics\"]\n",
+         [recipe.look]\ntechnique = \"diffraction\"\noperations = [\"correct\", \"statistics\", \"spots\", \"azimuthal\"]\n\
+         [recipe.look.azimuthal]\nbins = 50\n",
         folder.join("store").display()
     );
     let path = folder.join("fluxline.toml");
@@ -44,7 +45,18 @@ fn run_folder(folder: &Path, run: &str) -> PathBuf {
     runs.rfind(|path| path.is_dir()).expect("the run's folder")
 }
 
-/// `kill -9` at random moments: whatever was acknowledged before is in the files after the next start, in plain h5py.
+/// Results that the appliance says are synced, of all runs since its start.
+fn results_synced(server: &Server) -> u64 {
+    let metrics = server.text("/metrics");
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("fluxline_results_synced_total "));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .expect("a number")
+}
+
+/// `kill -9` at random moments: whatever was acknowledged before is in the files after the next start, in plain h5py, and every
+/// result that had been synced is there as a run has it that was not killed.
 #[test]
 fn kill_9_loses_no_frame_that_was_acknowledged() {
     let kills: u64 = std::env::var("FLUXLINE_KILLS")
@@ -55,8 +67,9 @@ fn kill_9_loses_no_frame_that_was_acknowledged() {
     let source = "rows = 96\ncolumns = 128\nframes = 20000\nrate_hz = 2000.0\n";
     let config = configuration(&folder, source, "frames_per_file = 500\n");
     let mut seed = 1u64;
-    let mut runs: Vec<(String, u64)> = Vec::new();
-    let (mut slowest_s, mut acknowledged) = (0f64, 0);
+    let mut runs: Vec<(String, u64, u64)> = Vec::new();
+    let (mut slowest_s, mut acknowledged, mut results) = (0f64, 0, 0);
+    let mut whole = Value::Null;
     for kill in 0..=kills {
         let begun = Instant::now();
         let server = Server::start(&config);
@@ -64,14 +77,19 @@ fn kill_9_loses_no_frame_that_was_acknowledged() {
         slowest_s = slowest_s.max(back_s);
         assert!(back_s < BACK_S, "back only after {back_s} s");
         if kill == kills {
-            for (run, synced) in &runs {
+            for (run, synced, kept) in &runs {
                 let end = Instant::now() + Duration::from_secs(60);
                 while server.try_get(&format!("/api/v1/runs/{run}")).1["state"] != "interrupted" {
                     assert!(Instant::now() < end, "{run} is not closed");
                     std::thread::sleep(Duration::from_millis(100));
                 }
                 acknowledged += synced;
+                results += kept;
             }
+            // As long as the longest that was killed, or as long as matters.
+            let request = json!({ "name": "whole", "frames_expected": 4000 });
+            assert_eq!(server.post("/api/v1/runs", &request).0, 201);
+            whole = server.wait("/api/v1/runs/whole", |run| !run["summary"].is_null());
             break;
         }
         let run = format!("kill-{kill:04}");
@@ -80,22 +98,29 @@ fn kill_9_loses_no_frame_that_was_acknowledged() {
         seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         std::thread::sleep(Duration::from_millis(seed >> 33 & 0x3ff));
         // What it says last is what it has promised.
+        let kept = results_synced(&server);
         let synced = number(&server.get(&format!("/api/v1/runs/{run}"))["outcomes"]["synced"]);
         drop(server);
-        runs.push((run, synced));
+        runs.push((run, synced, kept));
     }
-    println!("{kills} kills: {acknowledged} frames acknowledged, 0 lost; back after at most {slowest_s:.2} s");
+    println!(
+        "{kills} kills: {acknowledged} frames acknowledged, {results} results synced, 0 lost; back after at most {slowest_s:.2} s"
+    );
     let Some(python) = python("kill_9_loses_no_frame_that_was_acknowledged") else {
         return;
     };
-    let list: Vec<String> = runs
-        .iter()
-        .map(|(run, synced)| format!("{}={synced}", run_folder(&folder, run).display()))
-        .collect();
+    let list = |number: fn(&(String, u64, u64)) -> u64| -> Vec<String> {
+        let of = |run: &(String, u64, u64)| format!("{}={}", run_folder(&folder, &run.0).display(), number(run));
+        runs.iter().map(of).collect()
+    };
+    let (frames, results) = (list(|run| run.1), list(|run| run.2));
     let mut arguments = vec!["runs", "4"];
-    arguments.extend(list.iter().map(String::as_str));
+    arguments.extend(frames.iter().map(String::as_str));
     println!("{}", check(&python, "store_check.py", &arguments).trim());
-    runs.iter().for_each(|(run, _)| hashes_hold(&run_folder(&folder, run)));
+    let mut arguments = vec![whole["summary"]["files"][0].as_str().expect("a master file")];
+    arguments.extend(results.iter().map(String::as_str));
+    println!("{}", check(&python, "results_check.py", &arguments).trim());
+    runs.iter().for_each(|(run, ..)| hashes_hold(&run_folder(&folder, run)));
 }
 
 /// Every file is as long as `run.json` says, with the hash that it says.
@@ -217,4 +242,55 @@ fn a_slow_disk_is_absorbed_and_reported() {
         "{summary}"
     );
     verified(test, &summary);
+}
+
+/// The disk refuses to keep results safe: said once, and nothing else changes.
+#[test]
+fn results_that_cannot_be_kept_safe_cost_nothing_but_that() {
+    for rule in ["sync .results.bin 1 0 5", "write .results.bin 100 0 5"] {
+        let (summary, folder) = on_a_disk("results-fail", rule, SOURCE, "");
+        assert_eq!(closes(&summary), (600, 0), "{summary}");
+        assert_eq!(summary["state"], "complete", "{summary}");
+        let warnings = summary["warnings"].to_string();
+        assert_eq!(
+            warnings.matches("a crash would cost the results").count(),
+            1,
+            "{warnings}"
+        );
+        let master = PathBuf::from(summary["files"][0].as_str().expect("a file"));
+        let left = std::fs::read_dir(master.parent().expect("a folder")).expect("a folder");
+        let left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
+        assert!(
+            !left.iter().any(|name| name == ".results.bin"),
+            "{left:?} in {}",
+            folder.display()
+        );
+    }
+}
+
+/// A reader opens the master file once, as HDF5's SWMR has it, and sees results and frames come.
+#[test]
+fn a_swmr_reader_follows_a_run_live() {
+    let Some(python) = python("a_swmr_reader_follows_a_run_live") else {
+        return;
+    };
+    let folder = folder("swmr");
+    let source = "rows = 96\ncolumns = 128\nframes = 100000\nrate_hz = 100.0\n";
+    let config = configuration(&folder, source, "frames_per_file = 100\n");
+    let server = Server::start(&config);
+    assert_eq!(server.post("/api/v1/runs", &json!({ "name": "live" })).0, 201);
+    let run = run_folder(&folder, "live");
+    let (master, seen) = (
+        run.join("live_master.h5").display().to_string(),
+        folder.join("seen.npz").display().to_string(),
+    );
+    println!(
+        "{}",
+        check(&python, "swmr_reader.py", &["follow", &master, &seen, "4"]).trim()
+    );
+    assert!(server.post("/api/v1/runs/live/stop", &Value::Null).0 < 300);
+    let ended = server.wait("/api/v1/runs/live", |run| !run["summary"].is_null());
+    assert_eq!(ended["summary"]["state"], "stopped", "{ended}");
+    check(&python, "swmr_reader.py", &["compare", &master, &seen]);
+    hashes_hold(&run);
 }

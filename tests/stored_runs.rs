@@ -236,3 +236,43 @@ fn files_of_a_closed_run_are_read_whole_and_in_part() {
     );
     println!("{}", said.trim());
 }
+
+/// Clients that take nothing of what they asked for hold up nobody but themselves.
+#[test]
+fn slow_downloads_cost_only_themselves() {
+    use std::io::{Read, Write};
+    let folder = folder("slow-downloads");
+    // More than the sockets' buffers and the pieces on their way can hold.
+    let source = "scene = \"pattern\"\nrows = 1024\ncolumns = 1024\nframes = 40\nrate_hz = 0.0\n";
+    let recipe = "[feedback.limits]\nwrite_timeout_s = 600.0\n\
+                  [recipe.look]\ntechnique = \"diffraction\"\noperations = [\"statistics\"]\n";
+    let config = configuration(&folder, source, recipe);
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    std::fs::write(&config, text.replace("[store]\n", "[store]\ncompress = false\n")).expect("a configuration");
+    let server = Server::start(&config);
+    run(&server, &object!({ "name": "first" }));
+    let address = server.url.trim_start_matches("http://");
+    let begun = |_| {
+        let mut client = std::net::TcpStream::connect(address).expect("a connection");
+        write!(
+            client,
+            "GET /api/v1/runs/first/files/first_data_000001.h5 HTTP/1.1\r\nhost: {address}\r\n\r\n"
+        )
+        .expect("asked");
+        let patience = std::time::Duration::from_secs(40);
+        client.set_read_timeout(Some(patience)).expect("a limit");
+        // It has its turn when the answer begins.
+        let mut head = [0; 12];
+        client.read_exact(&mut head).expect("an answer");
+        assert_eq!(&head, b"HTTP/1.1 200");
+        client
+    };
+    // Each one's answer begins although those before it take no more of theirs: twice as many as are read at once.
+    let clients: Vec<_> = (0..9).map(begun).collect();
+    let (status, _, body) = part(&server, "first_data_000001.h5", &[]);
+    assert!(status == 200 && body.len() > 80 << 20, "{status}, {} bytes", body.len());
+    // And those get the rest when they want it.
+    let mut patient = clients.into_iter().next().expect("a client");
+    let mut rest = vec![0; body.len()];
+    patient.read_exact(&mut rest).expect("the rest");
+}

@@ -423,7 +423,8 @@ impl Appliance {
         };
         let mut prepared = technique.prepare(&setup, workers)?;
         warnings.append(&mut prepared.warnings);
-        self.check_room(stream.frames_expected, frame_bytes + prepared.layout.frame_bytes())?;
+        // Results are there twice until the run is closed.
+        self.check_room(stream.frames_expected, frame_bytes + 2 * prepared.layout.frame_bytes())?;
 
         let id = request.name.clone().unwrap_or_else(|| run_name(start_time, epoch));
         let mut metadata = stream.metadata.clone();

@@ -21,8 +21,9 @@ pub fn finish(store: &Store, catalogue: &Catalogue) -> Result<(), ApplianceError
             Ok(run) => {
                 let (stored, expected) = run.frames;
                 tracing::warn!(
-                    "{}: interrupted; {stored} of {expected} frames are stored",
-                    run.folder.display()
+                    "{}: interrupted; {stored} of {expected} frames are stored, {} results",
+                    run.folder.display(),
+                    run.results
                 );
                 whole.push(run);
             }

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub received_bytes: IntCounter,
     /// bytes of frames written to the store
     pub written_bytes: IntCounter,
+    /// results that a power cut does not cost any more
+    pub results_synced: IntCounter,
     /// slots of the ring: total, used
     pub ring_slots: IntGaugeVec,
     /// 1 for the kind of pages that the ring lies on
@@ -348,6 +350,10 @@ impl Metrics {
             written_bytes: m.add(IntCounter::new(
                 "fluxline_written_bytes_total",
                 "Bytes of frames written to the store",
+            ))?,
+            results_synced: m.add(IntCounter::new(
+                "fluxline_results_synced_total",
+                "Results that neither a crash nor a power cut costs any more",
             ))?,
             ring_slots: m.gauges(
                 "fluxline_ring_slots",

@@ -5,7 +5,7 @@ use crate::active_run::{ActiveRun, Summary};
 use crate::data_plane;
 use crate::ledger::Storage;
 use crate::metrics::Metrics;
-use crate::storage::{Outcomes, RunEnd, RunWriter, StoreError};
+use crate::storage::{Outcomes, RunEnd, RunWriter, StoreError, results_not_kept};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use driver::clock::monotonic_ns;
 use driver::memory::FrameLease;
@@ -18,6 +18,8 @@ use std::time::Duration;
 const QUARANTINE_FRAMES: u64 = 100;
 /// How long a frame waits for a recipe's verdict before it is stored without one.
 const VERDICT_WAIT: Duration = Duration::from_secs(10);
+/// How often something is looked after while nothing comes.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What the writer is given.
 pub enum ToWriter {
@@ -52,6 +54,10 @@ impl Outcomes for Told {
     fn failed(&self, frame: u64, error: &StoreError) {
         self.run.ledger.stored(frame, Storage::Failed);
         self.run.degraded(error.to_string());
+    }
+
+    fn results_synced(&self, results: u64) {
+        self.metrics.results_synced.inc_by(results);
     }
 
     fn sync_took(&self, seconds: f64) {
@@ -107,8 +113,12 @@ impl Writer {
         let guard = data_plane::enter();
         while self.suppliers > 0 {
             self.store_overdue();
-            let next = if self.held.as_ref().is_some_and(|held| !held.is_empty()) {
-                self.queue.recv_timeout(VERDICT_WAIT / 10)
+            let hidden = self.files.show().unwrap_or_else(|error| {
+                self.complain(&error);
+                false
+            });
+            let next = if hidden || self.held.as_ref().is_some_and(|held| !held.is_empty()) {
+                self.queue.recv_timeout(LOOK)
             } else {
                 self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
@@ -122,10 +132,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(ToWriter::Result(result)) => {
                     self.verdict(result.frame_number, result.vetoed);
-                    if let Err(error) = self.files.write_result(&result) {
-                        self.results_failed += 1;
-                        self.complain(&error);
-                    }
+                    self.result(&result);
                 }
                 Ok(ToWriter::End) => self.suppliers -= 1,
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -137,6 +144,16 @@ impl Writer {
         drop(guard);
         if let Err(error) = self.files.drain() {
             self.complain(&error);
+        }
+    }
+
+    /// Stores a result, and keeps it safe from a crash.
+    fn result(&mut self, result: &FrameResult) {
+        if let Err(error) = self.files.write_result(result) {
+            self.results_failed += 1;
+            self.complain(&error);
+        } else if let Err(error) = self.files.keep_result(result) {
+            self.run.degraded(results_not_kept(&error));
         }
     }
 

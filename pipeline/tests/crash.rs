@@ -5,7 +5,7 @@
 mod support;
 
 use frame::{PixelType, Shape};
-use pipeline::storage::{RunRecord, RunWriter, Store, StoreError, read_frame};
+use pipeline::storage::{RunRecord, RunWriter, Store, StoreError, read_curve_row, read_frame, read_scalar};
 use std::path::Path;
 use std::process::Command;
 use support::*;
@@ -121,7 +121,7 @@ fn a_power_cut_costs_no_frame_that_was_synced() {
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(25);
-    let (mut frames, mut masters) = (0, Vec::new());
+    let (mut frames, mut results, mut masters) = (0, 0, Vec::new());
     for cut in 0..cuts {
         let mut seed = cut;
         let stream = if cut % 8 == 3 { &large } else { &small };
@@ -140,6 +140,9 @@ fn a_power_cut_costs_no_frame_that_was_synced() {
             writer
                 .write_frame(&header(stream, frame), &pixels(stream.shape, stream.pixel_type, frame))
                 .unwrap();
+            let result = result(&layout, frame);
+            writer.write_result(&result).unwrap();
+            writer.keep_result(&result).unwrap();
         }
         let run = writer.folder().to_path_buf();
         writer.drain().unwrap();
@@ -181,6 +184,20 @@ fn a_power_cut_costs_no_frame_that_was_synced() {
             bytes.truncate(end + coin(&mut seed) as usize % (bytes.len() - end + 1));
             std::fs::write(&path, &bytes).unwrap();
         }
+        // Of the results, too, some were synced.
+        let path = run.join(".results.bin");
+        let mut kept = std::fs::read(&path).unwrap();
+        let record_bytes = kept.len() / 60;
+        let results_synced = coin(&mut seed) as usize % 61;
+        tear(
+            &mut kept,
+            std::slice::from_ref(&(0..results_synced * record_bytes)),
+            &mut seed,
+        );
+        kept.truncate(
+            results_synced * record_bytes + coin(&mut seed) as usize % (kept.len() + 1 - results_synced * record_bytes),
+        );
+        std::fs::write(&path, &kept).unwrap();
         let mut master = std::fs::read(run.join("cut_master.h5")).unwrap();
         tear(&mut master, &[], &mut seed);
         std::fs::write(run.join("cut_master.h5"), &master).unwrap();
@@ -199,10 +216,29 @@ fn a_power_cut_costs_no_frame_that_was_synced() {
                 frames += 1;
             }
         }
+        for (at, frame) in (0..60).map(|frame| frame / 4 * 4 + (frame + 1) % 4).enumerate() {
+            let expected = result(&layout, frame);
+            let (row, name) = (frame as usize, &layout.scalars[0].name);
+            let rows = read_scalar(&master, name, row..row + 1).unwrap();
+            let found = rows.first().copied().unwrap_or(f64::NAN);
+            if at < results_synced {
+                assert_eq!(found, expected.scalars[0], "cut {cut}: result {frame} was synced");
+                results += 1;
+            } else {
+                assert!(
+                    found.is_nan() || found == expected.scalars[0],
+                    "cut {cut}: {frame} {found}"
+                );
+            }
+            if !found.is_nan() {
+                let curve = read_curve_row(&master, &layout.curves[0].name, frame).unwrap().unwrap();
+                assert_eq!(curve, expected.curves[0].to_vec(), "cut {cut}: {frame}");
+            }
+        }
         recovered.publish().unwrap();
         masters.push(master.display().to_string());
     }
-    println!("{cuts} power cuts, {frames} frames that were synced, 0 lost");
+    println!("{cuts} power cuts, {frames} frames and {results} results that were synced, 0 lost");
     if let Some(python) = python("a_power_cut_costs_no_frame_that_was_synced") {
         let program =
             "import h5py, hdf5plugin, sys\nfor path in sys.argv[1:]:\n    h5py.File(path)['entry/data/data'][...]";

@@ -7,7 +7,7 @@ use frame::stream::DetectorDescription;
 use frame::{Compression, FrameHeader, FrameResult, Geometry, PixelMask, PixelType, Shape, StreamDescription};
 use pipeline::storage::{
     RunInfo, RunRecord, RunWriter, Store, StoreError, WriterConfig, curve_path, final_path, image_path,
-    read_dataset_f32, read_frame, scalar_path,
+    read_dataset_f32, read_frame, read_mask, scalar_path,
 };
 use std::path::Path;
 use std::process::Command;
@@ -587,5 +587,36 @@ fn a_full_disk_costs_the_frames_that_did_not_fit() {
     assert!(unmounted.success());
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
+    }
+}
+
+/// The mask of a large detector takes next to no room, in the file that readers open and in the one that is kept for a crash,
+/// and is the same when it is read.
+#[test]
+fn the_mask_is_packed() {
+    let folder = Folder::new("mask");
+    let store = Store::open(&folder.0).unwrap();
+    let stream = stream(Shape::new(2000, 1500), PixelType::U16, 2);
+    let (layout, axes) = layout();
+    let writer = RunWriter::create(&store, &info("run", "NXmx"), &stream, &layout, &axes, &config(true, 2)).unwrap();
+    let run = writer.folder().to_path_buf();
+    for name in ["run_master.h5", ".start.h5"] {
+        let bytes = std::fs::metadata(run.join(name)).unwrap().len();
+        assert!(
+            bytes < 1_000_000,
+            "{name} has {bytes} bytes, the mask alone 12 MB of them"
+        );
+    }
+    writer
+        .finish(&Books::new(2, &[]).columns(), &[], &[], end("complete"))
+        .unwrap();
+    let (shape, bits) = read_mask(&run).unwrap().expect("a mask");
+    let mask = stream.mask.as_ref().unwrap();
+    assert_eq!((shape, bits.as_slice()), (mask.shape(), mask.bits()));
+    if let Some(python) = python("the_mask_is_packed") {
+        check_nexus(
+            &python,
+            &["validate", "NXmx", run.join("run_master.h5").to_str().unwrap()],
+        );
     }
 }

@@ -11,13 +11,20 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::io;
 use std::ops::Range;
-use tokio::sync::{Semaphore, mpsc};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_stream::wrappers::ReceiverStream;
 
-/// Files that are read at once; more wait.
+/// Files that are read from the disk at once; more wait. Whose client does not keep pace waits without being one of them.
 static READERS: Semaphore = Semaphore::const_new(4);
+/// Files that are on their way to clients; more wait.
+static SENDERS: Semaphore = Semaphore::const_new(64);
 /// Pieces that wait for a client.
 const PIECES_AHEAD: usize = 2;
+/// How long a client may take for a piece, before it is let go: 70 kB/s.
+const PIECE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a request wants of a file of so many bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,25 +141,54 @@ pub async fn file(
     if method == Method::HEAD || range.is_empty() {
         return Ok((status, answer).into_response());
     }
+    let place = SENDERS.acquire().await.map_err(ApiError::internal)?;
     let turn = READERS.acquire().await.map_err(ApiError::internal)?;
     let (sender, pieces) = mpsc::channel::<io::Result<Bytes>>(PIECES_AHEAD);
     tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        let read = storage::read_file(&path, range, |piece| {
-            let sent = sender.blocking_send(Ok(Bytes::copy_from_slice(piece)));
-            sent.map_err(|_| Unsent::Gone)
-        });
-        if let Err(Unsent::Store(error)) = read {
-            // The connection ends before the length that was promised: nobody takes it for the whole.
-            let _ = sender.blocking_send(Err(io::Error::other(error)));
+        let _place = place;
+        let mut sending = Sending {
+            sender,
+            turn: Some(turn),
+            runtime: Handle::current(),
+        };
+        // Where it ends before the length that was promised the connection does, too: nobody takes it for the whole.
+        if let Err(Unsent::Store(error)) = storage::read_file(&path, range, |piece| sending.send(piece)) {
+            let _ = sending.sender.blocking_send(Err(io::Error::other(error)));
         }
     });
     Ok((status, answer, Body::from_stream(ReceiverStream::new(pieces))).into_response())
 }
 
+/// A file on its way to a client.
+struct Sending {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    /// held while the disk is read
+    turn: Option<SemaphorePermit<'static>>,
+    runtime: Handle,
+}
+
+impl Sending {
+    /// Hands over a piece. While the client has not taken those before it, others read.
+    fn send(&mut self, piece: &[u8]) -> Result<(), Unsent> {
+        let piece = match self.sender.try_send(Ok(Bytes::copy_from_slice(piece))) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(Unsent::Gone),
+            Err(TrySendError::Full(piece)) => piece,
+        };
+        self.turn = None;
+        let sender = &self.sender;
+        self.turn = self.runtime.block_on(async {
+            let sent = tokio::time::timeout(PIECE_PATIENCE, sender.send(piece)).await;
+            sent.map_err(|_| Unsent::Gone)?.map_err(|_| Unsent::Gone)?;
+            READERS.acquire().await.map(Some).map_err(|_| Unsent::Gone)
+        })?;
+        Ok(())
+    }
+}
+
 /// Why a file was not sent to its end.
 enum Unsent {
-    /// the client has left
+    /// the client has left, or takes too little
     Gone,
     Store(StoreError),
 }

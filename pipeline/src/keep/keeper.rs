@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 
 /// Runs that one step looks at.
 const SOME: usize = 100;
+/// Runs that wait to be shown in the export, as far as one step looks for those whose time has come.
+const UNEXPORTED_MAX: usize = 10_000;
 /// Longest sleep within which the program's end is noticed.
 const NAP: Duration = Duration::from_millis(50);
 /// How often the machine is asked whether its clock follows a server.
@@ -66,6 +68,7 @@ pub struct Keeper {
     destination: Option<Box<dyn Destination>>,
     schedule: Mutex<Schedule>,
     telling: Mutex<Schedule>,
+    showing: Mutex<Schedule>,
     pace: Mutex<Pace>,
     scrub_pace: Mutex<Pace>,
     trust: Mutex<Trust>,
@@ -144,6 +147,7 @@ impl Keeper {
             destination,
             schedule: Mutex::default(),
             telling: Mutex::default(),
+            showing: Mutex::default(),
             trust: Mutex::default(),
             clock_follows: Mutex::default(),
             busy: Mutex::default(),
@@ -270,14 +274,30 @@ impl Keeper {
         Ok(complete)
     }
 
+    /// Shows closed runs in the export. One that cannot be shown is tried again, after waits as those of the push; the
+    /// catalogue knows it until it is shown, also at the next start.
     fn export(&self) -> Result<(), KeepError> {
-        for run in self.catalogue.unexported(SOME)? {
+        let mut tried = 0;
+        for run in self.catalogue.unexported(UNEXPORTED_MAX)? {
+            let now = self.clock.now().steady;
+            if tried == SOME || !locked(&self.showing).is_due(now, &run.path) {
+                continue;
+            }
+            tried += 1;
             let done = Job::open(self.store.root(), &run.path)
                 .and_then(|job| access::publish(&self.settings.access, self.store.root(), &job));
-            if let Err(error) = done {
-                tracing::warn!(target: "fluxline", "run {}: {error}", run.path);
+            match done {
+                Ok(()) => {
+                    self.catalogue.set_exported(&run.path, true)?;
+                    locked(&self.showing).succeeded(&run.path);
+                    self.metrics.exported.with_label_values(&["done"]).inc();
+                }
+                Err(error) => {
+                    let wait = locked(&self.showing).failed(&run.path, now, chance()).as_secs_f64();
+                    self.metrics.exported.with_label_values(&["failed"]).inc();
+                    tracing::warn!(target: "fluxline", "run {} is not in the export: {error} (next try in {wait:.0} s)", run.path);
+                }
             }
-            self.catalogue.set_exported(&run.path)?;
         }
         Ok(())
     }
@@ -561,7 +581,10 @@ impl Keeper {
         }
         self.note(path)?;
         if !found.repaired.is_empty() {
+            // Where this fails it is tried again, as for a run that was closed.
+            self.catalogue.set_exported(path, false)?;
             access::publish(&self.settings.access, self.store.root(), &job)?;
+            self.catalogue.set_exported(path, true)?;
         }
         Ok(found)
     }

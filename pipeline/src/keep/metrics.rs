@@ -34,6 +34,8 @@ pub struct KeepMetrics {
     pub scrubbed: IntCounterVec,
     /// runs deleted
     pub deleted: IntCounter,
+    /// tries to show a closed run in the export, by outcome
+    pub exported: IntCounterVec,
     /// tries to tell the facility, by outcome
     pub announced: IntCounterVec,
 }
@@ -130,6 +132,12 @@ impl KeepMetrics {
             deleted: add(
                 registry,
                 IntCounter::new("fluxline_store_deleted_runs_total", "Runs whose data were deleted here"),
+            )?,
+            exported: counters(
+                registry,
+                "fluxline_export_total",
+                "Tries to give a closed run its owner and to show it in the export",
+                &["done", "failed"],
             )?,
             announced: counters(
                 registry,

@@ -44,8 +44,12 @@ impl Schedule {
         if now < self.away.until {
             return None;
         }
-        let due = |run: &&String| self.runs.get(*run).is_none_or(|failures| now >= failures.until);
-        waiting.iter().find(due)
+        waiting.iter().find(|run| self.is_due(now, run))
+    }
+
+    /// Whether a run's own time has come.
+    pub fn is_due(&self, now: Duration, run: &str) -> bool {
+        self.runs.get(run).is_none_or(|failures| now >= failures.until)
     }
 
     /// A run was done.

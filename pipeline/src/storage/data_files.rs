@@ -267,6 +267,21 @@ impl DataFiles {
     }
 }
 
+/// The pieces of a run that is complete, and whose disk has refused nothing.
+pub(super) fn planned(run: &str, format: &FrameFormat) -> Vec<Piece> {
+    let piece = |slot| {
+        let (first, frames) = format.range(slot);
+        Piece {
+            name: file_name(run, slot, 1),
+            first,
+            frames,
+            within: 0,
+            of: frames,
+        }
+    };
+    (0..format.files()).map(piece).collect()
+}
+
 /// A stretch of frames within one data file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece {

@@ -5,9 +5,10 @@ use super::error::StoreError;
 use super::frame_writer::{Common, Done};
 use super::head::Place;
 use super::io::{Aligned, BLOCK_BYTES};
-use super::journal::{Chunk, Journal, Record};
+use super::journal::{Chunk, Journal, Record, SYNC_AFTER_NS};
 use super::journal_file::JournalFile;
 use super::master::Frames;
+use super::results_journal::Durable;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use driver::clock::monotonic_ns;
 use std::sync::atomic::Ordering::Relaxed;
@@ -32,6 +33,8 @@ pub trait Outcomes: Send + Sync {
     fn synced(&self, frame: u64);
     /// the frame is not stored
     fn failed(&self, frame: u64, error: &StoreError);
+    /// so many more results survive a power cut, too
+    fn results_synced(&self, results: u64);
     /// one sync of data and journal took so many seconds
     fn sync_took(&self, seconds: f64);
     /// something that somebody should know
@@ -46,6 +49,7 @@ impl Outcomes for NoOutcomes {
     fn written(&self, _: u64, _: f64) {}
     fn synced(&self, _: u64) {}
     fn failed(&self, _: u64, _: &StoreError) {}
+    fn results_synced(&self, _: u64) {}
     fn sync_took(&self, _: f64) {}
     fn degraded(&self, _: String) {}
 }
@@ -58,6 +62,7 @@ pub(super) struct Keeper {
     pub(super) outcomes: Arc<dyn Outcomes>,
     /// what is safe
     pub(super) frames: Frames,
+    results: Option<Arc<Durable>>,
     spare: Aligned,
     slow: Slow,
 }
@@ -78,6 +83,7 @@ impl Keeper {
         journal: Journal,
         journal_file: JournalFile,
         frames: Frames,
+        results: Option<Arc<Durable>>,
         outcomes: Arc<dyn Outcomes>,
     ) -> Self {
         Self {
@@ -86,6 +92,7 @@ impl Keeper {
             journal_file,
             outcomes,
             frames,
+            results,
             spare: Aligned::new(BLOCK_BYTES),
             slow: Slow::default(),
         }
@@ -110,12 +117,26 @@ impl Keeper {
             if self.journal.due_ns().is_some_and(|due| due <= now) {
                 self.sync();
             }
+            let results = self.results.as_ref().and_then(|results| results.due_ns(SYNC_AFTER_NS));
+            if results.is_some_and(|due| due <= now) {
+                self.sync_results();
+            }
             self.watch(now);
         }
         while self.journal.waiting() > 0 {
             self.sync();
         }
+        self.sync_results();
         self
+    }
+
+    /// Makes safe the results so far. Frames and the master file do not depend on it.
+    fn sync_results(&self) {
+        let Some(results) = &self.results else { return };
+        match results.sync() {
+            Ok(synced) => self.outcomes.results_synced(synced),
+            Err(error) => self.outcomes.degraded(results_not_kept(&error)),
+        }
     }
 
     /// A frame was written, or was not.
@@ -306,6 +327,11 @@ impl Keeper {
             }
         }
     }
+}
+
+/// What is said when results can no longer be kept safe from a crash.
+pub fn results_not_kept(error: &StoreError) -> String {
+    format!("{error}: a crash would cost the results from now on; they are written when the run ends")
 }
 
 fn refused(common: &Common, file: u32) -> StoreError {

@@ -7,6 +7,7 @@ use super::nexus::{self, Nx};
 use hdf5::Dataset;
 use std::path::Path;
 
+const BITS: &str = "parts_missing_bits";
 const STATES: [&str; 5] = ["expected", "complete", "partial", "corrupt", "lost"];
 const ANALYSIS: [&str; 4] = ["pending", "done", "shed", "failed"];
 const STORAGE: [&str; 4] = ["pending", "synced", "vetoed", "failed"];
@@ -29,21 +30,21 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Creates the columns, one value per expected frame; frames come in `parts`, or whole where it is 0.
-    pub(super) fn create(entry: &Nx, frames: usize, parts: usize) -> Result<Self, hdf5::Error> {
+    pub(super) fn create(entry: &Nx, frames: usize, parts: usize) -> Result<(), hdf5::Error> {
         let group = entry.group("ledger", "NXcollection")?;
-        let codes = |name: &str, names: &[&str]| -> Result<Dataset, hdf5::Error> {
+        for (name, names) in [
+            ("frame_state", &STATES[..]),
+            ("analysis", &ANALYSIS[..]),
+            ("storage", &STORAGE[..]),
+        ] {
             let dataset = group.column::<u8>(name, frames, 0)?;
             let meaning: Vec<String> = names
                 .iter()
-                .enumerate()
-                .map(|(code, name)| format!("{code} {name}"))
+                .zip(0..)
+                .map(|(name, code)| format!("{code} {name}"))
                 .collect();
             nexus::attr_text(&dataset, "meaning", &meaning.join(", "))?;
-            Ok(dataset)
-        };
-        let frame_state = codes("frame_state", &STATES)?;
-        let analysis = codes("analysis", &ANALYSIS)?;
-        let storage = codes("storage", &STORAGE)?;
+        }
         let arrival = group.column::<u64>("arrival", frames, 0)?;
         nexus::attr_text(&arrival, "units", "ns")?;
         nexus::attr_text(&arrival, "meaning", "after the start of the run; 0: never")?;
@@ -56,8 +57,8 @@ impl Ledger {
             "meaning",
             "packets or modules that never came; their pixels hold the mask value",
         )?;
-        let bits = match parts {
-            0 => None,
+        match parts {
+            0 => {}
             _ => {
                 // Chunks are made when they are written: frames that are whole take no room.
                 let bytes = parts.div_ceil(8);
@@ -68,16 +69,15 @@ impl Ledger {
                     .chunk((rows, bytes))
                     .fill_value(0u8)
                     .shape((frames, bytes))
-                    .create("parts_missing_bits")?;
+                    .create(BITS)?;
                 nexus::attr_text(
                     &dataset,
                     "meaning",
                     "one bit per packet, lowest first; 1: it never came",
                 )?;
                 nexus::attr(&dataset, "parts", &(parts as u64))?;
-                Some(RowWriter::new(dataset)?)
             }
-        };
+        }
         let missing_bytes = group.column::<u32>("missing_bytes", frames, 0)?;
         nexus::attr_text(
             &missing_bytes,
@@ -90,22 +90,11 @@ impl Ledger {
             "meaning",
             "1: the host analysed the frame because the device had failed",
         )?;
-        Ok(Self {
-            group,
-            frame_state,
-            analysis,
-            storage,
-            arrival,
-            latency,
-            parts_missing,
-            missing_bytes,
-            device_failed,
-            bits,
-        })
+        Ok(())
     }
 
-    /// The ledger of a file that another process has made.
-    pub(super) fn reopen(entry: &Nx) -> Result<Self, hdf5::Error> {
+    /// The columns in a file that has them.
+    pub(super) fn open(entry: &Nx) -> Result<Self, hdf5::Error> {
         let group = entry.child("ledger").ok_or("/entry/ledger is missing")?;
         let column = |name: &str| group.group_ref().dataset(name);
         Ok(Self {
@@ -121,7 +110,10 @@ impl Ledger {
                 Ok(dataset) => dataset,
                 Err(_) => group.column::<u8>("device_failed", column("frame_state")?.size(), 0)?,
             },
-            bits: None,
+            bits: match group.has(BITS) {
+                true => Some(RowWriter::new(column(BITS)?)?),
+                false => None,
+            },
             group,
         })
     }

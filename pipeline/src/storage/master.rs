@@ -1,14 +1,16 @@
 //! `RUN_master.h5`: the NeXus file that people open.
 
-use super::data_files::{FRAMES, FRAMES_PER_FILE, FrameFormat, Piece, file_name};
+use super::data_files::{FRAMES, FRAMES_PER_FILE, FrameFormat, Piece, file_name, planned};
 use super::error::{At, StoreError};
 use super::facts::Facts;
 use super::ledger::Ledger;
 use super::nexus::{self, Nx};
 use super::results::{self, Results};
 use super::run_json::rfc3339;
+use super::start::Start;
 use super::{CurveAxis, LedgerColumns, RunEnd, RunInfo, azint, nxmx, nxtomo, open};
 use crate::frame_metadata::{ANGLE, MetadataColumn, MetadataValues};
+use driver::clock::monotonic_ns;
 use frame::{FrameKind, FrameResult, Image, ResultLayout, StreamDescription};
 use hdf5::{Dataset, File};
 use jiff::{SignedDuration, Timestamp};
@@ -25,15 +27,71 @@ pub(super) struct Frames {
     pub(super) angles_deg: Vec<f64>,
 }
 
+/// What is known of a master file when it has been made.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// names of the datasets that a run which ends early makes shorter
+    pub(super) per_frame: Vec<String>,
+    /// whether the end was foreseen, so that the estimate stands
+    pub(super) end_estimated: bool,
+    /// values that a definition requires and that nobody told
+    pub(super) warnings: Vec<String>,
+}
+
+/// Creates the file with everything that is known before frame 0, and closes it.
+pub(super) fn create(
+    path: &Path,
+    info: &RunInfo,
+    stream: &StreamDescription,
+    layout: &ResultLayout,
+    axes: &[CurveAxis],
+    facts: &Facts,
+    format: FrameFormat,
+) -> Result<Made, StoreError> {
+    let doing = "creating";
+    let file = open::create_v110(path).at(doing, path)?;
+    let entry = begin(&file, path, info).at(doing, path)?;
+    let mut per_frame = Results::create(&entry, path, layout, axes, format.frames as usize)?;
+    let mut warnings = Vec::new();
+    let mut build = || -> Result<bool, hdf5::Error> {
+        let end_estimated = times(&entry, info, stream)?;
+        let data = data_group(&entry, info, &format)?;
+        let instrument = instrument(&entry, info)?;
+        let detector = detector(&instrument, stream, facts)?;
+        let sample = entry.group("sample", "NXsample")?;
+        sample.text("name", &info.sample)?;
+        if info.definition == "NXtomo" {
+            let columns = nxtomo::write(&detector, &sample, &data, info, stream)?;
+            per_frame.extend([columns.image_key, columns.rotation_angle]);
+            sample.text("depends_on", ".")?;
+        } else {
+            nxmx::write(&instrument, &detector, stream, facts, info, &mut warnings)?;
+            per_frame.extend(goniometer(&sample, stream)?);
+        }
+        process(&entry, info)?;
+        azint::write(&entry, info, layout, axes, facts)?;
+        Ledger::create(&entry, format.frames as usize, stream.parts as usize)?;
+        virtual_frames(&entry, &planned(&info.id, &format), format.frames as usize, &format)?;
+        file.flush()?;
+        Ok(end_estimated)
+    };
+    let end_estimated = build().at(doing, path)?;
+    Ok(Made {
+        per_frame: per_frame.iter().map(|dataset| dataset.name()).collect(),
+        end_estimated,
+        warnings,
+    })
+}
+
 /// The open master file.
 #[derive(Debug)]
 pub(super) struct Master {
     path: PathBuf,
+    start: Start,
     file: File,
     entry: Nx,
     format: FrameFormat,
-    /// none where the run is finished by another process
-    results: Option<Results>,
+    results: Results,
     ledger: Ledger,
     tomography: Option<nxtomo::Columns>,
     /// goniometer angle of every frame, for NXmx
@@ -41,19 +99,17 @@ pub(super) struct Master {
     /// datasets with one row per frame, which a run that ends early makes shorter
     per_frame: Vec<Dataset>,
     axes: Vec<CurveAxis>,
-    /// whether the end was foreseen, so that the estimate stands
-    end_estimated: bool,
-    warnings: Vec<String>,
+    /// whether readers may have it open, as SWMR: nothing may be added to it then
+    live: bool,
+    /// whether something was written that they do not see yet, and since when they see what they see
+    changed: bool,
+    shown_ns: u64,
 }
 
 impl Master {
-    /// Opens a copy of the file as it was before frame 0, to finish it: `per_frame` as [`Master::per_frame`] gave it.
-    pub(super) fn reopen(
-        path: &Path,
-        format: FrameFormat,
-        per_frame: &[String],
-        end_estimated: bool,
-    ) -> Result<Self, StoreError> {
+    /// Opens a file that [`create`] has made, as `start` says, before frame 0 or to finish it.
+    pub(super) fn open(path: &Path, format: FrameFormat, start: &Start) -> Result<Self, StoreError> {
+        let layout = start.layout();
         let open = || -> Result<Self, hdf5::Error> {
             let file = open::write(path)?;
             let entry = Nx::root(&file)?.child("entry").ok_or("/entry is missing")?;
@@ -68,16 +124,18 @@ impl Master {
                 }),
                 _ => None,
             };
-            let per_frame = per_frame.iter().map(|name| file.dataset(name));
+            let per_frame = start.per_frame.iter().map(|name| file.dataset(name));
             Ok(Self {
                 path: path.to_path_buf(),
-                ledger: Ledger::reopen(&entry)?,
+                start: start.clone(),
+                ledger: Ledger::open(&entry)?,
                 omega: dataset("sample/transformations/omega").ok(),
                 per_frame: per_frame.collect::<Result<_, _>>()?,
+                results: Results::open(&entry, path, &layout, format.frames as usize)?,
                 axes: Vec::new(),
-                warnings: Vec::new(),
-                results: None,
-                end_estimated,
+                live: false,
+                changed: false,
+                shown_ns: 0,
                 tomography,
                 format,
                 entry,
@@ -87,97 +145,72 @@ impl Master {
         open().at("opening", path)
     }
 
-    /// Names of the datasets that a run which ends early makes shorter.
-    pub(super) fn per_frame(&self) -> Vec<String> {
-        self.per_frame.iter().map(|dataset| dataset.name()).collect()
-    }
-
-    /// Whether the end was foreseen.
-    pub(super) fn end_estimated(&self) -> bool {
-        self.end_estimated
-    }
-
-    /// Creates the file with everything that is known before frame 0.
-    pub(super) fn create(
+    /// The same for a run that begins: readers may open it, too (SWMR), and see its results and frames come.
+    pub(super) fn begin(
         path: &Path,
-        info: &RunInfo,
-        stream: &StreamDescription,
-        layout: &ResultLayout,
-        axes: &[CurveAxis],
-        facts: &Facts,
         format: FrameFormat,
+        start: &Start,
+        axes: &[CurveAxis],
     ) -> Result<Self, StoreError> {
-        let doing = "creating";
-        let file = open::create_v110(path).at(doing, path)?;
-        let entry = begin(&file, path, info).at(doing, path)?;
-        let (results, mut per_frame) = Results::create(&entry, path, layout, axes, format.frames as usize)?;
-        let mut warnings = Vec::new();
-        let mut build = || -> Result<_, hdf5::Error> {
-            let end_estimated = times(&entry, info, stream)?;
-            let data = data_group(&entry, info, &format)?;
-            let instrument = instrument(&entry, info)?;
-            let detector = detector(&instrument, stream, facts)?;
-            let sample = entry.group("sample", "NXsample")?;
-            sample.text("name", &info.sample)?;
-            let (mut tomography, mut omega) = (None, None);
-            if info.definition == "NXtomo" {
-                tomography = Some(nxtomo::write(&detector, &sample, &data, info, stream)?);
-                sample.text("depends_on", ".")?;
-            } else {
-                nxmx::write(&instrument, &detector, stream, facts, info, &mut warnings)?;
-                omega = goniometer(&sample, stream)?;
-            }
-            let columns = tomography
-                .iter()
-                .flat_map(|t| [t.image_key.clone(), t.rotation_angle.clone()]);
-            per_frame.extend(columns.chain(omega.clone()));
-            process(&entry, info)?;
-            azint::write(&entry, info, layout, axes, facts)?;
-            let ledger = Ledger::create(&entry, format.frames as usize, stream.parts as usize)?;
-            file.flush()?;
-            Ok((end_estimated, tomography, omega, ledger))
-        };
-        let (end_estimated, tomography, omega, ledger) = build().at(doing, path)?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            file,
-            entry,
-            format,
-            results: Some(results),
-            ledger,
-            tomography,
-            omega,
-            per_frame,
-            axes: axes.to_vec(),
-            end_estimated,
-            warnings,
-        })
+        let mut master = Self::open(path, format, start)?;
+        master.file.start_swmr().at("letting readers see", path)?;
+        master.axes = axes.to_vec();
+        master.live = true;
+        Ok(master)
     }
 
-    /// Values that a definition requires and that nobody told.
-    pub(super) fn warnings(&self) -> &[String] {
-        &self.warnings
+    /// Whether something was written that readers do not see yet.
+    pub(super) fn changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Lets readers see what was written, where that is longer ago than `after_ns`.
+    pub(super) fn show(&mut self, after_ns: u64) -> Result<(), StoreError> {
+        let now = monotonic_ns();
+        if !self.changed || now.saturating_sub(self.shown_ns) < after_ns {
+            return Ok(());
+        }
+        (self.changed, self.shown_ns) = (false, now);
+        self.results.show()?;
+        let flushed = self.file.flush();
+        flushed.map_err(|error| StoreError::hdf5("writing results to", &self.path, &error, 0))
     }
 
     /// Rows in a chunk of a result curve.
     pub(super) fn block_rows(&self) -> u64 {
-        self.results.as_ref().map_or(0, Results::block_rows)
+        self.results.block_rows()
     }
 
     /// Which packets a frame lacks, one bit each.
     pub(super) fn write_missing(&mut self, frame: u64, bits: &[u8]) -> Result<(), StoreError> {
+        self.changed = true;
         let written = self.ledger.write_missing(frame, bits);
         written.at("writing the missing packets to", &self.path)
     }
 
     /// One more row of reduced data.
     pub(super) fn write_result(&mut self, result: &FrameResult) -> Result<(), StoreError> {
-        self.results.as_mut().map_or(Ok(()), |results| results.write(result))
+        self.changed = true;
+        self.results.write(result)
     }
 
     /// One past the highest frame that has a result.
     pub(super) fn results_end(&self) -> u64 {
-        self.results.as_ref().map_or(0, Results::end)
+        self.results.end()
+    }
+
+    /// Says that results are not all there, and why.
+    pub(super) fn results_are_partial(&self, frames: u64) -> Result<(), StoreError> {
+        let Some(results) = self.entry.child("results") else {
+            return Ok(());
+        };
+        let text =
+            "partial: the run was interrupted; frames without a result, and what belongs to the whole run, are missing";
+        let say = || -> Result<(), hdf5::Error> {
+            nexus::attr_text(results.group_ref(), "state", text)?;
+            nexus::attr(results.group_ref(), "frames_with_result", &frames)
+        };
+        say().at("completing", &self.path)
     }
 
     /// Adds what is known at the end, shortens the run to `kept` frames, which lie in these pieces, and closes the file.
@@ -192,7 +225,15 @@ impl Master {
     ) -> Result<(), StoreError> {
         let doing = "completing";
         let (angles_deg, turned) = merged_angles(&frames.angles_deg, &end.metadata);
-        self.results.take().map_or(Ok(()), Results::finish)?;
+        self.results.show()?;
+        if self.live {
+            // Nothing can be added to a file that readers follow: it is closed, and opened as any other.
+            let (path, start, axes, format) = (self.path.clone(), self.start.clone(), self.axes.clone(), self.format);
+            self.file.flush().at(doing, &path)?;
+            drop(self);
+            self = Self::open(&path, format, &start)?;
+            self.axes = axes;
+        }
         self.ledger.write(ledger, self.format.frames, &self.path)?;
         let complete = || -> Result<(), hdf5::Error> {
             for dataset in self.per_frame.iter().filter(|_| kept < self.format.frames) {
@@ -221,7 +262,10 @@ impl Master {
                 omega.write_raw(&angles_deg[..kept])?;
             }
             metadata(&self.entry, &end.metadata, kept)?;
-            virtual_frames(&self.entry, pieces, kept, &self.format)?;
+            if pieces != planned(&self.start.record.id, &self.format) {
+                unlink_frames(&self.entry, kept, &self.format)?;
+                virtual_frames(&self.entry, pieces, kept, &self.format)?;
+            }
             if let Some(results) = self.entry.child("results") {
                 results::write_finals(&results, finals, images, &self.axes)?;
                 if let Some(answer) = &end.grid {
@@ -230,7 +274,7 @@ impl Master {
             }
             let end_time = rfc3339(end.end_time);
             self.entry.replace_text("end_time", &end_time)?;
-            if !self.end_estimated {
+            if !self.start.end_estimated {
                 self.entry.replace_text("end_time_estimated", &end_time)?;
             }
             self.entry.text("run_state", &end.state)?;
@@ -371,7 +415,7 @@ fn detector(instrument: &Nx, stream: &StreamDescription, facts: &Facts) -> Resul
         detector.array("countrate_correction_lookup_table", table)?;
     }
     if let Some(mask) = &stream.mask {
-        let dataset = detector.image("pixel_mask", mask.shape(), mask.bits())?;
+        let dataset = detector.packed_image("pixel_mask", mask.shape(), mask.bits())?;
         nexus::attr_text(
             &dataset,
             "meaning",
@@ -447,17 +491,26 @@ fn process(entry: &Nx, info: &RunInfo) -> Result<(), hdf5::Error> {
     parameters.text("json", &info.parameters.to_string()).map(drop)
 }
 
-/// The frames of all data files as one virtual dataset, under both of its NeXus names.
-fn virtual_frames(entry: &Nx, pieces: &[Piece], kept: usize, format: &FrameFormat) -> Result<(), hdf5::Error> {
-    let (rows, columns) = (format.shape.rows, format.shape.columns);
-    let per_file = format.frames_per_file as usize;
+/// Takes away the virtual dataset, and the links to data files that are not there.
+fn unlink_frames(entry: &Nx, kept: usize, format: &FrameFormat) -> Result<(), hdf5::Error> {
     let Some(data) = entry.child("data") else {
         return Err("/entry/data is missing".into());
     };
-    let files = kept.div_ceil(per_file);
+    data.group_ref().unlink("data")?;
+    entry.group_ref().unlink("instrument/detector/data")?;
+    let files = kept.div_ceil(format.frames_per_file as usize);
     for gone in files.max(1)..format.files() as usize {
         data.group_ref().unlink(&format!("data_{:06}", gone + 1))?;
     }
+    Ok(())
+}
+
+/// The frames of all data files as one virtual dataset, under both of its NeXus names.
+fn virtual_frames(entry: &Nx, pieces: &[Piece], kept: usize, format: &FrameFormat) -> Result<(), hdf5::Error> {
+    let (rows, columns) = (format.shape.rows, format.shape.columns);
+    let Some(data) = entry.child("data") else {
+        return Err("/entry/data is missing".into());
+    };
     let mut builder = nexus::empty_pixels(data.group_ref(), format.pixel_type);
     for piece in pieces {
         let (first, frames) = (piece.first as usize, piece.frames as usize);

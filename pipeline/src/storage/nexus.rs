@@ -9,6 +9,9 @@ type Result<T> = std::result::Result<T, hdf5::Error>;
 /// Values per chunk of a column with one number per frame.
 const COLUMN_CHUNK: usize = 4096;
 
+/// Bytes of a chunk of a compressed image.
+const PACKED_CHUNK_BYTES: usize = 1 << 20;
+
 /// A NeXus group.
 #[derive(Clone, Debug)]
 pub(super) struct Nx(Group);
@@ -90,6 +93,16 @@ impl Nx {
             .new_dataset::<T>()
             .shape((shape.rows, shape.columns))
             .create(name)?;
+        dataset.write_raw(values)?;
+        Ok(dataset)
+    }
+
+    /// An image of few different values, row by row, compressed as every reader of HDF5 knows.
+    pub(super) fn packed_image<T: H5Type>(&self, name: &str, shape: frame::Shape, values: &[T]) -> Result<Dataset> {
+        let rows = (PACKED_CHUNK_BYTES / (shape.columns * size_of::<T>()).max(1)).clamp(1, shape.rows.max(1));
+        let new = self.0.new_dataset::<T>().shuffle().deflate(1);
+        let new = new.chunk((rows, shape.columns)).shape((shape.rows, shape.columns));
+        let dataset = new.create(name)?;
         dataset.write_raw(values)?;
         Ok(dataset)
     }

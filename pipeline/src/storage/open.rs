@@ -27,9 +27,11 @@ pub(super) fn read(path: &Path) -> Result<hdf5::File> {
     hdf5::File::with_options().with_fapl(unlocked).open(path)
 }
 
-/// Opens a file for writing.
+/// Opens a file that [`create_v110`] has created, for writing.
 pub(super) fn write(path: &Path) -> Result<hdf5::File> {
-    hdf5::File::with_options().with_fapl(unlocked).open_rw(path)
+    hdf5::File::with_options()
+        .with_fapl(|fapl| unlocked(fapl).libver_v110())
+        .open_rw(path)
 }
 
 fn unlocked(fapl: &mut FileAccessBuilder) -> &mut FileAccessBuilder {

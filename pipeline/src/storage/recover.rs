@@ -1,9 +1,9 @@
 //! Runs that were interrupted are finished: from the journal, at the next start, by nobody's hand.
 //!
 //! 1. [`recover`]: heads are made anew, frames that the journal knows are indexed, the run is shortened to the last of
-//!    them, the master file is finished from its copy. This takes no longer for long runs than for short ones: only
-//!    the frames of the last seconds are read, to see that they are as the journal says. From here on every file
-//!    opens in any program.
+//!    them, the master file is finished from its copy, with the results that were kept (`results_journal`). Of the frames
+//!    only those of the last seconds are read, to see that they are as the journal says, so that this takes no longer for
+//!    long runs than for short ones, but for the results. From here on every file opens in any program.
 //! 2. [`Recovered::publish`]: files whose hash the journal does not have are read, and `run.json` is written.
 //!
 //! Both may be interrupted in their turn and begin again: nothing that they need is changed before `run.json` is there.
@@ -16,10 +16,12 @@ use super::io::{Aligned, BLOCK_BYTES};
 use super::journal::{Chunk, Record};
 use super::journal_file;
 use super::master::{Frames, Master};
+use super::results_journal;
 use super::run_json::{self, FileRecord, RunRecord, hex};
-use super::start::Start;
+use super::start::{MASTER_DRAFT, Start};
 use super::store::{RUN_JSON, Store};
 use super::{LedgerColumns, RunEnd, h5, open, seal};
+use driver::tracker::FrameState;
 use frame::FrameKind;
 use jiff::Timestamp;
 use serde_json::json;
@@ -38,6 +40,8 @@ pub struct Recovered {
     pub folder: PathBuf,
     /// frames that are stored, of those that were expected
     pub frames: (u64, u64),
+    /// frames whose result is there
+    pub results: u64,
     /// what somebody should know
     pub warnings: Vec<String>,
     start: Start,
@@ -79,16 +83,22 @@ fn recover(folder: &Path) -> Result<Option<Recovered>, StoreError> {
     })?;
     let tag = journal_file::tag(&start.record.proposal, &run, start.record.start_time);
     let journal = journal_file::read(folder, &run, tag)?;
-    let mut warnings =
-        vec!["the run was interrupted: results and the last moments before that are missing".to_string()];
+    let mut warnings = Vec::new();
     if journal.damaged > 0 {
         warnings.push(format!("{} records of the journal are damaged", journal.damaged));
     }
     h5::register_bitshuffle().at("registering filter 32008 for", folder)?;
+    let (master, results, damaged) = reopen_master(folder, &start, format, tag)?;
+    if damaged > 0 {
+        warnings.push(format!("{damaged} results are not as they were written"));
+    }
+    warnings.insert(0, interrupted(&start, results.len()));
     let newest = journal.records.iter().filter_map(|record| match record {
         Record::Chunk(chunk) => Some(chunk.frame),
         _ => None,
     });
+    // A result may be there of a frame that is not.
+    let newest = newest.chain(results.keys().next_back().copied());
     let mut files = DataFiles::reopen(folder, &run, format, newest.max().unwrap_or(0))?;
     let Journaled { chunks, sealed } = place(&mut files, &journal.records, &mut warnings)?;
     let dropped = check_newest(&mut files, &chunks)?;
@@ -102,11 +112,12 @@ fn recover(folder: &Path) -> Result<Option<Recovered>, StoreError> {
         .into_iter()
         .filter(|(frame, _)| !dropped.contains(frame))
         .collect();
-    let kept = chunks.keys().next_back().map_or(0, |last| last + 1);
+    let stored_end = chunks.keys().next_back().map_or(0, |last| last + 1);
+    let kept = stored_end.max(master.results_end());
     let listed = write_heads(&mut files, kept, &sealed)?;
-    let books = Books::new(format.frames, &chunks);
+    let books = Books::new(format.frames, &chunks, &results, start.store_frames);
     let end = books.end(&start, &warnings);
-    finish_master(folder, &start, format, kept, &files, &books, &end)?;
+    finish_master(folder, &run, master, (kept, &files), &books, &end)?;
     run_json::sync_folder(folder)?;
     let master = folder.join(format!("{run}_master.h5"));
     let mut all = vec![(master, None)];
@@ -114,6 +125,7 @@ fn recover(folder: &Path) -> Result<Option<Recovered>, StoreError> {
     Ok(Some(Recovered {
         folder: folder.to_path_buf(),
         frames: (chunks.len() as u64, format.frames),
+        results: results.len() as u64,
         files: all,
         warnings,
         start,
@@ -276,16 +288,44 @@ fn write_head(file: &mut DataFile, frames: u64, spare: &mut Aligned) -> Result<(
     cut.map_err(|source| StoreError::io("shortening", &path, source, 0))
 }
 
+/// What is missing of an interrupted run.
+fn interrupted(start: &Start, results: usize) -> String {
+    let missing = match (start.layout().frame_bytes(), results) {
+        (0, _) => "what belongs to the whole run is missing".to_string(),
+        (_, 0) => "results are missing".to_string(),
+        _ => format!("the results of {results} frames are there, others and what belongs to the whole run are missing"),
+    };
+    format!("the run was interrupted: the last moments before that are missing; {missing}")
+}
+
+/// What is known of a frame by its result.
+#[derive(Clone, Copy, Debug)]
+struct Analysed {
+    partial: bool,
+    vetoed: bool,
+    kind: FrameKind,
+    angle_deg: f64,
+    latency_ns: u32,
+}
+
 /// The ledger of a run that was interrupted.
 struct Books {
     frames: Frames,
     columns: crate::ledger::Columns,
     complete: u64,
     partial: u64,
+    synced: u64,
+    vetoed: u64,
+    done: u64,
 }
 
 impl Books {
-    fn new(expected: u64, chunks: &BTreeMap<u64, Chunk>) -> Self {
+    fn new(
+        expected: u64,
+        chunks: &BTreeMap<u64, Chunk>,
+        results: &BTreeMap<u64, Analysed>,
+        store_frames: bool,
+    ) -> Self {
         let n = expected as usize;
         let mut frames = Frames {
             stored: vec![false; n],
@@ -294,7 +334,7 @@ impl Books {
         };
         let mut columns = crate::ledger::Columns {
             // What the journal does not know never came, or came too late to be kept.
-            frame_state: vec![driver::tracker::FrameState::Lost as u8; n],
+            frame_state: vec![FrameState::Lost as u8; n],
             analysis: vec![0; n],
             storage: vec![0; n],
             arrival_ns: vec![0; n],
@@ -303,7 +343,7 @@ impl Books {
             missing_bytes: vec![0; n],
             device_failed: vec![0; n],
         };
-        let (mut complete, mut partial) = (0, 0);
+        let (mut complete, mut partial, mut vetoed) = (0, 0, 0);
         for (frame, chunk) in chunks {
             let at = *frame as usize;
             frames.stored[at] = true;
@@ -320,24 +360,50 @@ impl Books {
                 complete += 1
             }
         }
+        for (frame, result) in results {
+            let at = *frame as usize;
+            columns.analysis[at] = crate::ledger::Analysis::Done as u8;
+            columns.result_latency_ns[at] = result.latency_ns;
+            if chunks.contains_key(frame) {
+                continue;
+            }
+            // It came and was analysed; what became of its bytes is told by whoever decided on them, or they came too late.
+            let let_go = result.vetoed || !store_frames;
+            frames.kinds[at] = result.kind as u8;
+            frames.angles_deg[at] = result.angle_deg;
+            columns.frame_state[at] = match result.partial {
+                true => FrameState::Partial,
+                false => FrameState::Complete,
+            } as u8;
+            columns.storage[at] = match let_go {
+                true => crate::ledger::Storage::Vetoed,
+                false => crate::ledger::Storage::Failed,
+            } as u8;
+            vetoed += u64::from(let_go);
+            partial += u64::from(result.partial);
+            complete += u64::from(!result.partial);
+        }
         Self {
             frames,
             columns,
             complete,
             partial,
+            synced: chunks.len() as u64,
+            vetoed,
+            done: results.len() as u64,
         }
     }
 
     fn end(&self, start: &Start, warnings: &[String]) -> RunEnd {
-        let stored = self.complete + self.partial;
+        let received = self.complete + self.partial;
         let expected = self.columns.frame_state.len() as u64;
         let counts = json!({
             "expected": expected, "complete": self.complete, "partial": self.partial, "corrupt": 0,
-            "lost": expected - stored, "duplicate": 0, "late": 0, "stale": 0, "unexpected": 0,
+            "lost": expected - received, "duplicate": 0, "late": 0, "stale": 0, "unexpected": 0,
         });
         let outcomes = json!({
-            "received": stored, "done": 0, "shed": 0, "analysis_failed": stored,
-            "synced": stored, "vetoed": 0, "storage_failed": 0,
+            "received": received, "done": self.done, "shed": 0, "analysis_failed": received - self.done,
+            "synced": self.synced, "vetoed": self.vetoed, "storage_failed": received - self.synced - self.vetoed,
         });
         RunEnd {
             state: "interrupted".into(),
@@ -357,20 +423,48 @@ impl Books {
     }
 }
 
-/// The master file: its copy from before frame 0, with what is known now, in the place of the one that was interrupted.
-fn finish_master(
+/// The master file: its copy from before frame 0, with the results that were kept, of which frames those are, and how many
+/// are not as they were written.
+fn reopen_master(
     folder: &Path,
     start: &Start,
     format: FrameFormat,
-    kept: u64,
-    files: &DataFiles,
+    tag: u64,
+) -> Result<(Master, BTreeMap<u64, Analysed>, u64), StoreError> {
+    let draft = folder.join(MASTER_DRAFT);
+    fs::copy(Start::master(folder), &draft).at("copying", &draft)?;
+    let mut master = Master::open(&draft, format, start)?;
+    let mut analysed = BTreeMap::new();
+    let layout = start.layout();
+    if layout.frame_bytes() == 0 {
+        return Ok((master, analysed, 0));
+    }
+    let found = results_journal::read(folder, &layout, tag, &mut |result| {
+        let known = Analysed {
+            partial: result.partial,
+            vetoed: result.vetoed,
+            kind: result.kind,
+            angle_deg: result.angle_deg,
+            latency_ns: u32::try_from(result.result_time_ns).unwrap_or(u32::MAX),
+        };
+        analysed.insert(result.frame_number, known);
+        master.write_result(result)
+    })?;
+    master.results_are_partial(analysed.len() as u64)?;
+    Ok((master, analysed, found.damaged))
+}
+
+/// Adds what is known now, and puts the file in the place of the one that was interrupted.
+fn finish_master(
+    folder: &Path,
+    run: &str,
+    reopened: Master,
+    (kept, files): (u64, &DataFiles),
     books: &Books,
     end: &RunEnd,
 ) -> Result<(), StoreError> {
-    let master = folder.join(format!("{}_master.h5", start.record.id));
-    let draft = folder.join(".master.part");
-    fs::copy(Start::master(folder), &draft).at("copying", &draft)?;
-    let reopened = Master::reopen(&draft, format, &start.per_frame, start.end_estimated)?;
+    let master = folder.join(format!("{run}_master.h5"));
+    let draft = folder.join(MASTER_DRAFT);
     reopened.finish(
         (kept, &files.pieces(kept)),
         &books.frames,

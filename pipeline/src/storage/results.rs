@@ -5,7 +5,7 @@ use super::error::{At, StoreError};
 use super::h5::RowWriter;
 use super::nexus::{self, Nx};
 use crate::grid::{Crystal, GRID, GridAnswer};
-use frame::{FrameResult, Image, ResultLayout, Shape};
+use frame::{CurveField, FrameResult, Image, ResultLayout, ScalarField, Shape};
 use hdf5::Dataset;
 use std::path::{Path, PathBuf};
 
@@ -52,12 +52,20 @@ fn curve_group(name: &str) -> &str {
     name.strip_suffix("_errors").unwrap_or(name)
 }
 
+/// Rows that are written together.
+fn block_rows(layout: &ResultLayout, frames: usize) -> usize {
+    let row_bytes = layout.frame_bytes() as usize + 5;
+    (BLOCK_BYTES_MAX / row_bytes).clamp(1, BLOCK_ROWS).min(frames)
+}
+
 /// Consecutive rows of every result dataset.
 #[derive(Debug)]
 struct Block {
     /// which block of the run; `None` while empty
     index: Option<usize>,
     filled: usize,
+    /// how many of them are in the file already
+    shown: usize,
     scalars: Vec<Vec<f64>>,
     curves: Vec<Vec<f32>>,
     version: Vec<u32>,
@@ -69,6 +77,7 @@ impl Block {
         Self {
             index: None,
             filled: 0,
+            shown: 0,
             scalars: layout.scalars.iter().map(|_| vec![f64::NAN; rows]).collect(),
             curves: layout.curves.iter().map(|c| vec![f32::NAN; rows * c.length]).collect(),
             version: vec![0; rows],
@@ -78,7 +87,7 @@ impl Block {
 
     fn clear(&mut self, index: Option<usize>) {
         self.index = index;
-        self.filled = 0;
+        (self.filled, self.shown) = (0, 0);
         self.scalars.iter_mut().for_each(|column| column.fill(f64::NAN));
         self.curves.iter_mut().for_each(|rows| rows.fill(f32::NAN));
         self.version.fill(0);
@@ -118,38 +127,54 @@ pub(super) struct Results {
 }
 
 impl Results {
-    /// Creates `/entry/results` with every per-frame dataset; also returns those datasets, which a run that ends
-    /// early makes shorter.
+    /// Creates `/entry/results` with every per-frame dataset; returns those datasets, which a run that ends early makes
+    /// shorter.
     pub(super) fn create(
         entry: &Nx,
         path: &Path,
         layout: &ResultLayout,
         axes: &[CurveAxis],
         frames: usize,
-    ) -> Result<(Self, Vec<Dataset>), StoreError> {
+    ) -> Result<Vec<Dataset>, StoreError> {
         check_layout(layout, axes)?;
-        let row_bytes: usize = layout.curves.iter().map(|c| 4 * c.length).sum::<usize>() + 8 * layout.scalars.len() + 5;
-        let block_rows = (BLOCK_BYTES_MAX / row_bytes).clamp(1, BLOCK_ROWS).min(frames);
-        Self::build(entry, path, layout, axes, frames, block_rows).at("creating the results in", path)
+        Self::build(entry, layout, axes, frames).at("creating the results in", path)
+    }
+
+    /// The datasets that [`Results::create`] made.
+    pub(super) fn open(entry: &Nx, path: &Path, layout: &ResultLayout, frames: usize) -> Result<Self, hdf5::Error> {
+        let dataset = |name: &str| entry.group_ref().dataset(name);
+        let of_scalar = |scalar: &ScalarField| RowWriter::new(dataset(&scalar_path(&scalar.name))?);
+        let of_curve = |curve: &CurveField| RowWriter::new(dataset(&curve_path(&curve.name))?);
+        let block_rows = block_rows(layout, frames);
+        Ok(Self {
+            path: path.to_path_buf(),
+            layout: layout.clone(),
+            frames,
+            block_rows,
+            blocks: [Block::new(layout, block_rows), Block::new(layout, block_rows)],
+            newest: None,
+            scalars: layout.scalars.iter().map(of_scalar).collect::<Result<_, _>>()?,
+            curves: layout.curves.iter().map(of_curve).collect::<Result<_, _>>()?,
+            version: RowWriter::new(dataset("results/parameters_version")?)?,
+            partial: RowWriter::new(dataset("results/partial")?)?,
+            end: 0,
+        })
     }
 
     fn build(
         entry: &Nx,
-        path: &Path,
         layout: &ResultLayout,
         axes: &[CurveAxis],
         frames: usize,
-        block_rows: usize,
-    ) -> Result<(Self, Vec<Dataset>), hdf5::Error> {
+    ) -> Result<Vec<Dataset>, hdf5::Error> {
+        let block_rows = block_rows(layout, frames);
         let group = entry.group("results", "NXcollection")?;
         let numbers = group.column::<u64>("frame_number", frames, 0)?;
         numbers.write_raw(&(0..frames as u64).collect::<Vec<_>>())?;
         let version = group.column::<u32>("parameters_version", frames, 0)?;
         let partial = group.column::<u8>("partial", frames, 0)?;
         nexus::attr_text(&partial, "meaning", "1: the frame lacked parts when it was analysed")?;
-        let mut datasets = vec![numbers, version.clone(), partial.clone()];
-
-        let mut scalars = Vec::new();
+        let mut datasets = vec![numbers, version, partial];
         if let Some(first) = layout.scalars.first() {
             let data = group.group("scalars", "NXdata")?;
             let others: Vec<&str> = layout.scalars[1..].iter().map(|s| s.name.as_str()).collect();
@@ -161,12 +186,9 @@ impl Results {
             for field in &layout.scalars {
                 let dataset = data.column::<f64>(&field.name, frames, f64::NAN)?;
                 units(&dataset, &field.unit)?;
-                datasets.push(dataset.clone());
-                scalars.push(RowWriter::new(dataset)?);
+                datasets.push(dataset);
             }
         }
-
-        let mut curves = Vec::new();
         for field in &layout.curves {
             let data = curve_data(&group, &field.name, field.length, axes, true)?;
             let new = data.group_ref().new_dataset::<f32>().fill_value(f32::NAN);
@@ -181,23 +203,9 @@ impl Results {
             units(&dataset, &field.unit)?;
             let interpretation = if field.rows == 1 { "spectrum" } else { "image" };
             nexus::attr_text(&dataset, "interpretation", interpretation)?;
-            datasets.push(dataset.clone());
-            curves.push(RowWriter::new(dataset)?);
+            datasets.push(dataset);
         }
-        let results = Self {
-            path: path.to_path_buf(),
-            layout: layout.clone(),
-            frames,
-            block_rows,
-            blocks: [Block::new(layout, block_rows), Block::new(layout, block_rows)],
-            newest: None,
-            scalars,
-            curves,
-            version: RowWriter::new(version)?,
-            partial: RowWriter::new(partial)?,
-            end: 0,
-        };
-        Ok((results, datasets))
+        Ok(datasets)
     }
 
     /// One past the highest frame that has a result.
@@ -247,10 +255,18 @@ impl Results {
         self.block_rows.min(self.frames - block * self.block_rows)
     }
 
+    /// Puts every result so far into the file.
+    pub(super) fn show(&mut self) -> Result<(), StoreError> {
+        let older = self.flush(0);
+        self.flush(1).and(older)
+    }
+
     fn flush(&mut self, slot: usize) -> Result<(), StoreError> {
-        let Some(index) = self.blocks[slot].index.filter(|_| self.blocks[slot].filled > 0) else {
+        let block = &mut self.blocks[slot];
+        let Some(index) = block.index.filter(|_| block.filled > block.shown) else {
             return Ok(());
         };
+        block.shown = block.filled;
         let (first, rows) = (index * self.block_rows, self.rows_of(index));
         let Self {
             blocks,
@@ -327,12 +343,6 @@ impl Results {
             }
         }
         Ok(())
-    }
-
-    /// Writes what is still buffered.
-    pub(super) fn finish(mut self) -> Result<(), StoreError> {
-        let older = self.flush(0);
-        self.flush(1).and(older)
     }
 }
 

@@ -18,11 +18,10 @@ use super::error::{At, StoreError};
 use super::h5::{self, RowWriter};
 use super::nexus::{self, Nx};
 use super::run_json::{self, RunRecord};
-use super::{RunEnd, RunInfo, Store, check_name, open, seal};
+use super::{RunEnd, RunInfo, Store, open, seal};
 use frame::codec::Beneath;
 use frame::{PixelType, Shape};
 use hdf5::{Dataset, Group};
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -122,18 +121,7 @@ impl SparseWriter {
     /// # Errors
     /// [`StoreError::Name`], [`StoreError::RunExists`], [`StoreError::Io`], [`StoreError::Hdf5`].
     pub fn create(store: &Store, info: &RunInfo, config: SparseConfig) -> Result<Self, StoreError> {
-        check_name("run name", &info.id)?;
-        check_name("proposal", &info.proposal)?;
-        let date = info.start_time.to_zoned(jiff::tz::TimeZone::UTC).date();
-        let folder = store.run_dir(&info.proposal, date, &info.id);
-        let above = folder.parent().unwrap_or(store.root());
-        fs::create_dir_all(above).at("creating the folder", above)?;
-        match fs::create_dir(&folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::RunExists { path: folder });
-            }
-            made => made.at("creating the folder", &folder)?,
-        }
+        let folder = store.make_run(info)?;
         run_json::append_state(&folder, "recording", serde_json::json!({}))?;
         let path = folder.join(format!("{}_master.h5", info.id));
         h5::register_bitshuffle().at("registering filter 32008 for", &path)?;

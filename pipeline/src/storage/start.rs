@@ -4,13 +4,15 @@
 //! .creating     the folder is being filled: there is no frame in it yet
 //! .start.json   what the run is, and of what form
 //! .start.h5     the master file as it was before frame 0
+//! .results.bin  every result, as it comes (`results_journal`)
 //! ```
 
 use super::data_files::FrameFormat;
 use super::error::{At, StoreError};
+use super::results_journal;
 use super::run_json::{self, RunRecord};
 use frame::codec::Beneath;
-use frame::{PixelType, Shape};
+use frame::{CurveField, PixelType, ResultLayout, ScalarField, Shape};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 pub(super) const START_JSON: &str = ".start.json";
 pub(super) const START_MASTER: &str = ".start.h5";
+pub(super) const MASTER_DRAFT: &str = ".master.part";
 const CREATING: &str = ".creating";
 
 /// `.start.json`
@@ -34,11 +37,40 @@ pub(super) struct Start {
     /// datasets of the master with one row per frame
     pub(super) per_frame: Vec<String>,
     pub(super) end_estimated: bool,
+    /// what a result consists of; runs of earlier versions keep none
+    #[serde(default)]
+    results: Columns,
+    /// whether frames are stored, or stay where they are
+    #[serde(default = "yes")]
+    pub(super) store_frames: bool,
+}
+
+/// Names of a result's scalars and curves, in order; of a curve its points and rows, too.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Columns {
+    scalars: Vec<String>,
+    curves: Vec<(String, usize, usize)>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Start {
-    pub(super) fn new(record: RunRecord, format: FrameFormat, per_frame: Vec<String>, end_estimated: bool) -> Self {
+    pub(super) fn new(
+        record: RunRecord,
+        format: FrameFormat,
+        per_frame: Vec<String>,
+        end_estimated: bool,
+        (layout, store_frames): (&ResultLayout, bool),
+    ) -> Self {
+        let curve = |curve: &CurveField| (curve.name.clone(), curve.length, curve.rows);
         Self {
+            results: Columns {
+                scalars: layout.scalars.iter().map(|scalar| scalar.name.clone()).collect(),
+                curves: layout.curves.iter().map(curve).collect(),
+            },
+            store_frames,
             record,
             rows: format.shape.rows,
             columns: format.shape.columns,
@@ -61,6 +93,24 @@ impl Start {
             frames_per_file: self.frames_per_file,
         };
         (self.frames > 0 && self.frames_per_file > 0).then_some(format)
+    }
+
+    /// What a result consists of, without units.
+    pub(super) fn layout(&self) -> ResultLayout {
+        let unit = String::new;
+        let scalars = self.results.scalars.iter().cloned();
+        let curves = self.results.curves.iter().cloned();
+        ResultLayout {
+            scalars: scalars.map(|name| ScalarField { name, unit: unit() }).collect(),
+            curves: curves
+                .map(|(name, length, rows)| CurveField {
+                    name,
+                    unit: unit(),
+                    length,
+                    rows,
+                })
+                .collect(),
+        }
     }
 
     /// Marks a fresh folder.
@@ -112,7 +162,8 @@ impl Start {
             START_MASTER,
             ".start.json.part",
             ".head.part",
-            ".master.part",
+            MASTER_DRAFT,
+            results_journal::FILE_NAME,
         ] {
             let _ = fs::remove_file(folder.join(name));
         }

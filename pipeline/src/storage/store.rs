@@ -1,5 +1,6 @@
 //! The folders of the store.
 
+use super::RunInfo;
 use super::error::{At, StoreError};
 use super::run_json::RunRecord;
 use std::fs;
@@ -63,6 +64,25 @@ impl Store {
             .join(proposal)
             .join(date.strftime("%Y%m%d").to_string())
             .join(run)
+    }
+
+    /// Makes the folder of a new run, empty: the one way in which a run comes to be.
+    ///
+    /// # Errors
+    /// [`StoreError::Name`], [`StoreError::RunExists`], [`StoreError::Io`].
+    pub(super) fn make_run(&self, info: &RunInfo) -> Result<PathBuf, StoreError> {
+        check_name("run name", &info.id)?;
+        check_name("proposal", &info.proposal)?;
+        let date = info.start_time.to_zoned(jiff::tz::TimeZone::UTC).date();
+        let folder = self.run_dir(&info.proposal, date, &info.id);
+        let above = folder.parent().unwrap_or(&self.root);
+        fs::create_dir_all(above).at("creating the folder", above)?;
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                Err(StoreError::RunExists { path: folder })
+            }
+            made => made.at("creating the folder", &folder).map(|()| folder),
+        }
     }
 
     /// Bytes that the file system has left for this process.

@@ -13,7 +13,7 @@ use super::error::{At, StoreError};
 use super::h5::{Number, RowWriter};
 use super::nexus::{self, Nx};
 use super::run_json::{self, RunRecord};
-use super::{RunEnd, RunInfo, Store, check_name, open, seal};
+use super::{RunEnd, RunInfo, Store, open, seal};
 use frame::Shape;
 use hdf5::Dataset;
 use std::fs;
@@ -152,8 +152,6 @@ impl VolumeWriter {
     /// [`StoreError::Name`], [`StoreError::RunExists`], [`StoreError::Description`] for a range without values,
     /// [`StoreError::Io`], [`StoreError::Hdf5`].
     pub fn create(store: &Store, info: &RunInfo, config: VolumeConfig) -> Result<Self, StoreError> {
-        check_name("run name", &info.id)?;
-        check_name("proposal", &info.proposal)?;
         let [low, high] = config.range;
         if config.format == VolumeFormat::U16 && !(low < high && (high - low).is_finite()) {
             return Err(StoreError::Description {
@@ -162,16 +160,7 @@ impl VolumeWriter {
                 expected: "two numbers, the first one smaller",
             });
         }
-        let date = info.start_time.to_zoned(jiff::tz::TimeZone::UTC).date();
-        let folder = store.run_dir(&info.proposal, date, &info.id);
-        let above = folder.parent().unwrap_or(store.root());
-        fs::create_dir_all(above).at("creating the folder", above)?;
-        match fs::create_dir(&folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::RunExists { path: folder });
-            }
-            made => made.at("creating the folder", &folder)?,
-        }
+        let folder = store.make_run(info)?;
         run_json::append_state(&folder, "recording", serde_json::json!({}))?;
         let path = folder.join(format!("{}_master.h5", info.id));
         Self::build(folder, path.clone(), info, config).at("creating", &path)

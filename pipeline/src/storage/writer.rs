@@ -11,11 +11,11 @@ use super::io::Aligned;
 use super::journal::Journal;
 use super::journal_file::{self, JournalFile};
 use super::keeper::{Keeper, NoOutcomes, Outcomes};
-use super::master::{Frames, Master};
+use super::master::{self, Frames, Master};
 use super::reserve::Reserve;
+use super::results_journal::ResultsJournal;
 use super::run_json::{self, RunRecord};
 use super::start::{START_MASTER, Start};
-use super::store::check_name;
 use super::{CurveAxis, DatasetInfo, LedgerColumns, RunEnd, RunInfo, Store, WriterConfig, h5, read, results, seal};
 use crossbeam_channel::{Sender, bounded};
 use driver::memory::FrameLease;
@@ -31,6 +31,8 @@ use std::thread::JoinHandle;
 const JOBS_MAX: usize = 4096;
 /// Threads that write, unless the configuration says otherwise: so many writes are on their way to the disk at once.
 const THREADS: usize = 4;
+/// Readers of a run that records see what is older than this.
+const SHOW_AFTER_NS: u64 = 1_000_000_000;
 /// Frames that were written and wait to be made safe, while a sync goes on.
 const DONE_MAX: usize = 1 << 15;
 
@@ -43,11 +45,14 @@ pub struct RunWriter {
     layout: ResultLayout,
     format: FrameFormat,
     files: Vec<PathBuf>,
+    warnings: Vec<String>,
     master: Master,
     reserve: Reserve,
     store_frames: bool,
     common: Arc<Common>,
     thread_count: usize,
+    /// where results are safe from a crash, for recipes that have any
+    results: Option<ResultsJournal>,
     /// before the threads are started, and after they have ended
     safe: Option<Safe>,
     threads: Option<Threads>,
@@ -82,19 +87,8 @@ impl RunWriter {
         axes: &[CurveAxis],
         config: &WriterConfig,
     ) -> Result<RunWriter, StoreError> {
-        check_name("run name", &info.id)?;
-        check_name("proposal", &info.proposal)?;
         check(info, stream, config)?;
-        let date = info.start_time.to_zoned(jiff::tz::TimeZone::UTC).date();
-        let folder = store.run_dir(&info.proposal, date, &info.id);
-        let above = folder.parent().unwrap_or(store.root());
-        fs::create_dir_all(above).at("creating the folder", above)?;
-        match fs::create_dir(&folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::RunExists { path: folder });
-            }
-            made => made.at("creating the folder", &folder)?,
-        }
+        let folder = store.make_run(info)?;
         Self::create_in(folder.clone(), info, stream, layout, axes, config).inspect_err(|_| {
             // Nothing but empty files of our own is in there. What cannot be removed stays, without run.json.
             let _ = fs::remove_dir_all(&folder);
@@ -125,9 +119,7 @@ impl RunWriter {
             .collect::<Vec<_>>();
         let master_path = files[0].clone();
         let facts = Facts::new(stream, config.geometry.as_ref());
-        let create = || Master::create(&master_path, info, stream, layout, axes, &facts, format);
-        // Made twice: one copy stays closed, for a start that has to finish the run.
-        let first = create()?;
+        let made = master::create(&master_path, info, stream, layout, axes, &facts, format)?;
         let end = RunEnd {
             state: "recording".into(),
             end_time: info.start_time,
@@ -136,15 +128,17 @@ impl RunWriter {
             metadata: Vec::new(),
             grid: None,
         };
-        let record = RunRecord::new(info, end, Vec::new(), first.warnings().to_vec());
-        let start = Start::new(record, format, first.per_frame(), first.end_estimated());
-        drop(first);
+        let record = RunRecord::new(info, end, Vec::new(), made.warnings.clone());
+        let results = (layout, config.store_frames);
+        let start = Start::new(record, format, made.per_frame, made.end_estimated, results);
+        // One copy stays closed, for a start that has to finish the run.
         let kept = folder.join(START_MASTER);
         fs::rename(&master_path, &kept).at("renaming to", &kept)?;
         fs::File::open(&kept)
             .and_then(|file| file.sync_all())
             .at("syncing", &kept)?;
-        let master = create()?;
+        fs::copy(&kept, &master_path).at("copying to", &master_path)?;
+        let master = Master::begin(&master_path, format, &start, axes)?;
         let expected = stream.frames_expected as usize;
         let known = |index: usize| stream.kinds.get(index).copied().unwrap_or(FrameKind::Sample) as u8;
         let frames = Frames {
@@ -159,6 +153,8 @@ impl RunWriter {
         let (info, layout) = (info.clone(), layout.clone());
         let reserve = Reserve::take(&folder, format.frames)?;
         let journal_file = JournalFile::create(&folder, &info.id, format.frames)?;
+        let tag = journal_file::tag(&info.proposal, &info.id, info.start_time);
+        let results = ResultsJournal::create(&folder, &layout, tag)?;
         start.publish(&folder)?;
         let thread_count = match config.threads {
             0 => THREADS,
@@ -171,10 +167,12 @@ impl RunWriter {
             layout,
             format,
             files,
+            warnings: made.warnings,
             master,
             reserve,
             common: Arc::new(Common::new(data, compress)),
             thread_count,
+            results,
             safe: Some(Safe { journal_file, frames }),
             threads: None,
             store_frames: config.store_frames,
@@ -203,7 +201,8 @@ impl RunWriter {
         let disk = frame_writer::start(&self.common, &to_do, &done, self.thread_count, &self.folder)?;
         let tag = journal_file::tag(&self.info.proposal, &self.info.id, self.info.start_time);
         let journal = Journal::new(tag, DONE_MAX);
-        let keeper = Keeper::new(self.common.clone(), journal, journal_file, frames, outcomes);
+        let results = self.results.as_ref().map(ResultsJournal::durable);
+        let keeper = Keeper::new(self.common.clone(), journal, journal_file, frames, results, outcomes);
         let keeper = std::thread::Builder::new()
             .name("fluxline-sync".into())
             .spawn(move || keeper.serve(&to_keeper))
@@ -224,7 +223,7 @@ impl RunWriter {
 
     /// Values that the definition requires and that nobody told; they are in the file as NaN or `unknown`.
     pub fn warnings(&self) -> &[String] {
-        self.master.warnings()
+        &self.warnings
     }
 
     /// Every dataset that the run writes per frame: the frames in the master and in each data file, scalars, curves.
@@ -360,6 +359,25 @@ impl RunWriter {
         self.master.write_result(result)
     }
 
+    /// Takes a result that [`RunWriter::write_result`] has taken out of the process, so that a crash does not cost it;
+    /// [`Outcomes::results_synced`] tells when a power cut does not either. Allocates nothing. After a failure, which is
+    /// told once, nothing more is kept like this.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`], [`StoreError::Io`].
+    pub fn keep_result(&mut self, result: &FrameResult) -> Result<(), StoreError> {
+        self.results.as_mut().map_or(Ok(()), |results| results.append(result))
+    }
+
+    /// Lets readers of the master file (SWMR) see what was written to it, once a second; whether there is something that
+    /// they do not see yet. To be called again and again while the run records.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`], [`StoreError::Hdf5`].
+    pub fn show(&mut self) -> Result<bool, StoreError> {
+        self.master.show(SHOW_AFTER_NS).map(|()| self.master.changed())
+    }
+
     /// Notes which packets of a frame never came, one bit each. Allocates nothing.
     ///
     /// # Errors
@@ -420,7 +438,6 @@ impl RunWriter {
             "complete" => self.format.frames,
             _ => stored_end.max(self.master.results_end()),
         };
-        let warnings = self.master.warnings().to_vec();
         let (data, pieces) = {
             let mut files = self.common.files();
             (files.finish(kept), files.pieces(kept))
@@ -445,7 +462,7 @@ impl RunWriter {
         let mut records = vec![master];
         records.extend(data);
         let left = records.iter().map(|record| self.folder.join(&record.name)).collect();
-        let mut record = RunRecord::new(&self.info, end, records, warnings);
+        let mut record = RunRecord::new(&self.info, end, records, self.warnings);
         record.journal = journal;
         record.publish(&self.folder)?;
         Start::clear(&self.folder);

@@ -224,11 +224,12 @@ impl Catalogue {
         self.list(&text, [])
     }
 
-    /// A run that is listed has its owner and its place in the export.
-    pub fn set_exported(&self, path: &str) -> Result<(), KeepError> {
+    /// Whether a run that is listed has its owner and its place in the export.
+    pub fn set_exported(&self, path: &str, exported: bool) -> Result<(), KeepError> {
         self.with(|connection| {
-            let text = "UPDATE run SET exported = 1 WHERE path = ?";
-            connection.prepare_cached(text)?.execute([path]).map(|_| ())
+            let text = "UPDATE run SET exported = ? WHERE path = ?";
+            let mut statement = connection.prepare_cached(text)?;
+            statement.execute(rusqlite::params![exported, path]).map(|_| ())
         })
     }
 
