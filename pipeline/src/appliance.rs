@@ -405,7 +405,8 @@ impl Appliance {
                 .recipe(request.recipe.as_deref(), request.technique.as_deref())?,
         };
         let technique = recipes::technique(recipe_name, &recipe.technique)?;
-        let workers = if technique.ordered() {
+        let ordered = technique.ordered(recipe_name, recipe)?;
+        let workers = if ordered {
             1
         } else {
             self.cores.worker_count()
@@ -476,7 +477,7 @@ impl Appliance {
             ring,
             when_full: self.config.ring.when_full.into(),
             accelerator: self.accelerator.clone(),
-            technique,
+            ordered,
             recipe: prepared,
             batch_limit: self.config.accelerator.batch_limit,
             device_retry: Duration::from_secs_f64(self.config.accelerator.retry_s),
