@@ -361,7 +361,8 @@ fn pedestals_follow_the_frames_while_a_run_measures() {
     let place = folder.display().to_string();
     check(&python, "calibrations.py", &["drifting", &place]);
     let source = "kind = \"replay\"\npath = \"drifting.h5\"\ndataset = \"/data\"";
-    let gain = "pedestals = [\"pedestals.npy\"]\nnominal_gains_adu_per_kev = [41.0, -1.439, -0.1145]\nenergy_kev = 12.4\n";
+    let gain =
+        "pedestals = [\"pedestals.npy\"]\nnominal_gains_adu_per_kev = [41.0, -1.439, -0.1145]\nenergy_kev = 12.4\n";
     let recipe = |batch: usize, window: u32| {
         let operations = "operations = [\"gain\", \"correct\", \"statistics\"]\n";
         format!(
@@ -370,8 +371,12 @@ fn pedestals_follow_the_frames_while_a_run_measures() {
         )
     };
     let path = configuration(&folder, source, &recipe(32, 1));
-    let (status, said) = fluxline_tests::complaint(&fluxline_tests::fluxline(&["validate", &path.display().to_string()]));
-    assert!(status == 2 && said.contains("track_window = 1") && said.contains("2 to 16777216"), "{said}");
+    let (status, said) =
+        fluxline_tests::complaint(&fluxline_tests::fluxline(&["validate", &path.display().to_string()]));
+    assert!(
+        status == 2 && said.contains("track_window = 1") && said.contains("2 to 16777216"),
+        "{said}"
+    );
 
     let server = Server::start(&configuration(&folder, source, &recipe(32, 40)));
     let (parameters, summary) = run(&server, "follows");
@@ -383,8 +388,14 @@ fn pedestals_follow_the_frames_while_a_run_measures() {
     // The same numbers in summary, status and metrics, and a warning, for they are large.
     let results = &summary["results"];
     let near = |found: &Value, key: &str, within: f64| {
-        let (found, expected) = (found.as_f64().expect("a number"), expected[key].as_f64().expect("a number"));
-        assert!((found - expected).abs() <= within, "{key}: {found}, expected {expected}");
+        let (found, expected) = (
+            found.as_f64().expect("a number"),
+            expected[key].as_f64().expect("a number"),
+        );
+        assert!(
+            (found - expected).abs() <= within,
+            "{key}: {found}, expected {expected}"
+        );
     };
     let status = server.get("/api/v1/status");
     for told in [results, &status["run"]] {
@@ -395,19 +406,40 @@ fn pedestals_follow_the_frames_while_a_run_measures() {
     }
     let metrics = server.text("/metrics");
     let shown = |metric: &str| -> Value {
-        let value = metrics.lines().find_map(|line| line.strip_prefix(metric)).expect(metric);
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(metric))
+            .expect(metric);
         object!(value.trim().parse::<f64>().expect("a number"))
     };
-    near(&shown("fluxline_recipe_total{counter=\"pedestal_words\"}"), "words", 10.0);
-    near(&shown("fluxline_recipe_level{level=\"pedestal_drift_mean_adu\"}"), "mean_adu", 0.01);
+    near(
+        &shown("fluxline_recipe_total{counter=\"pedestal_words\"}"),
+        "words",
+        10.0,
+    );
+    near(
+        &shown("fluxline_recipe_level{level=\"pedestal_drift_mean_adu\"}"),
+        "mean_adu",
+        0.01,
+    );
     let warnings = summary["warnings"].to_string();
-    assert!(warnings.contains("pedestals of G0 have moved by") && warnings.contains("take new ones"), "{warnings}");
+    assert!(
+        warnings.contains("pedestals of G0 have moved by") && warnings.contains("take new ones"),
+        "{warnings}"
+    );
     // Off unless asked for, and then the drift is in the photons.
     let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "still", "recipe": "still" }));
     assert_eq!(status, 201, "{armed}");
     let (_, summary) = ended(&server, "still");
     assert_eq!(summary["results"]["levels"], object!({}), "{summary}");
-    println!("{said}{}", check(&python, "calibrations.py", &["apart", &place, &follows, &master(&summary)]));
+    println!(
+        "{said}{}",
+        check(
+            &python,
+            "calibrations.py",
+            &["apart", &place, &follows, &master(&summary)]
+        )
+    );
     drop(server);
 
     // However the batches fall, the same bits; and so again from the stored run.

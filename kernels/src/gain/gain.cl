@@ -17,7 +17,6 @@
  *   ROUND            1: whole photons, halves away from zero
  *   WHOLE            1: OUT is int or short, whose ends are MOST_NEGATIVE and MOST
  *   ERROR, SATURATED, LOWEST, HIGHEST   as floats
- *   TILE             pixels per work item, a multiple of 16
  *   TRACK            if set, pedestals of G0 follow the frames: every word of G0 that is within so many photons of its
  *                    pedestal moves it by the share SHARE of its distance, after it was converted
  *
@@ -106,6 +105,7 @@ inline OUT16 photons(const ushort16 words, __global const float *pedestals, __gl
  * @param pedestals  ADU, [G0, G1, G2][pixels rounded up to 16]
  * @param factors    photons per ADU, 0 where there is no calibration, [G0, G1, G2][pixels rounded up to 16]
  * @param pixels     pixels of a frame
+ * @param tile       pixels per work item, a multiple of 16
  * @param slot       bytes from result to result
  * @param result     photons, [frames][pixels]
  * @param counted    pixels in error, saturated, in G1, in G2, that moved their pedestal, [frames][5], zero at start
@@ -114,11 +114,11 @@ inline OUT16 photons(const ushort16 words, __global const float *pedestals, __gl
  * global size: one work item per tile */
 __kernel void gain(__global const uchar *frames, __global const ulong *offsets, const uint first, const uint count,
                    __global const float *pedestals, __global const float *factors, const uint pixels,
-                   const uint slot, __global uchar *result, __global uint *counted MOVED)
+                   const uint tile, const uint slot, __global uchar *result, __global uint *counted MOVED)
 {
     const uint stride = (pixels + 15) / 16 * 16;
-    const uint begin = (uint)get_global_id(0) * TILE;
-    const uint end = min(begin + TILE, pixels);
+    const uint begin = (uint)get_global_id(0) * tile;
+    const uint end = min(begin + tile, pixels);
     const uint whole = begin + (end - begin) / 16 * 16;
     const uint rest = end - whole;
 

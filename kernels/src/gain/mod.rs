@@ -8,7 +8,7 @@ pub mod module;
 pub mod pedestal;
 pub mod reference;
 
-use crate::accelerator::{Accelerator, AcceleratorError, DeviceKind};
+use crate::accelerator::{Accelerator, AcceleratorError};
 use crate::host_memory::{Arg, Buffer, Kernel, Queue};
 use crate::stager::DeviceBatch;
 use frame::{PixelMask, PixelType, Shape};
@@ -99,7 +99,8 @@ pub struct AdaptiveGain {
     shape: Shape,
     output: PixelType,
     batch_limit: usize,
-    tiles: usize,
+    /// pixels of a work item
+    tile: usize,
     pedestals: Buffer<f32>,
     factors: Buffer<f32>,
     counted: Buffer<u32>,
@@ -154,11 +155,8 @@ impl AdaptiveGain {
             }
         }
         let map = config.split.then(|| ModuleMap::new(shape)).transpose()?;
-        let tile = match accelerator.info().kind {
-            DeviceKind::Cpu => 4096,
-            _ => 16,
-        };
-        let program = accelerator.program("gain", SOURCE, &options(config, tile))?;
+        let tile = accelerator.tuning().tile_pixels;
+        let program = accelerator.program("gain", SOURCE, &options(config))?;
         let moved = match &config.track {
             Some(track) => Some(Moved {
                 drift: accelerator.buffer(padded)?,
@@ -181,7 +179,7 @@ impl AdaptiveGain {
             shape,
             output: config.output,
             batch_limit,
-            tiles: pixels.div_ceil(tile),
+            tile,
             pedestals: accelerator.buffer_from(&pedestals)?,
             factors: accelerator.buffer_from(&factors)?,
             counted: accelerator.buffer(batch_limit * COUNTED)?,
@@ -269,7 +267,11 @@ impl AdaptiveGain {
             }
             drift.drifted_pixels += u64::from((adu * factor).abs() > DRIFTED_PHOTONS);
         }
-        drift.mean_adu = if drift.pixels > 0 { sum / drift.pixels as f64 } else { 0.0 };
+        drift.mean_adu = if drift.pixels > 0 {
+            sum / drift.pixels as f64
+        } else {
+            0.0
+        };
         Ok(Some(drift))
     }
 
@@ -282,7 +284,7 @@ impl AdaptiveGain {
         count: usize,
         dark: bool,
     ) -> Result<(), AcceleratorError> {
-        let arguments: [Arg<'_>; 10] = [
+        let arguments: [Arg<'_>; 11] = [
             frames.into(),
             offsets.into(),
             Arg::U32(first as u32),
@@ -290,17 +292,18 @@ impl AdaptiveGain {
             (&self.pedestals).into(),
             (&self.factors).into(),
             Arg::U32(self.shape.pixels() as u32),
+            Arg::U32(self.tile as u32),
             Arg::U32(self.compact.slot_bytes() as u32),
             self.compact.memory().into(),
             (&self.counted).into(),
         ];
-        let global = [self.tiles, 1, 1];
+        let global = [self.shape.pixels().div_ceil(self.tile), 1, 1];
         let Some(moved) = &self.moved else {
             return queue.launch(&mut self.convert, &arguments, global, [1; 3]);
         };
         let within = moved.within[usize::from(dark)];
-        let [a, b, c, d, e, f, g, h, i, j] = arguments;
-        let arguments = [a, b, c, d, e, f, g, h, i, j, (&moved.drift).into(), Arg::F32(within)];
+        let [a, b, c, d, e, f, g, h, i, j, k] = arguments;
+        let arguments = [a, b, c, d, e, f, g, h, i, j, k, (&moved.drift).into(), Arg::F32(within)];
         queue.launch(&mut self.convert, &arguments, global, [1; 3])
     }
 
@@ -347,17 +350,25 @@ fn check(config: &GainConfig, shape: Shape) -> Result<(), AcceleratorError> {
     if let Some(track) = &config.track {
         if !(2..=1 << 24).contains(&track.window) {
             let found = track.window.to_string();
-            return value("the window of pedestals that follow the frames", found, "2 to 16777216 words");
+            return value(
+                "the window of pedestals that follow the frames",
+                found,
+                "2 to 16777216 words",
+            );
         }
         if !(track.within_photons > 0.0 && track.within_photons <= 0.5) {
             let found = track.within_photons.to_string();
-            return value("the distance of a word without photons", found, "above 0, at most 0.5 photons");
+            return value(
+                "the distance of a word without photons",
+                found,
+                "above 0, at most 0.5 photons",
+            );
         }
     }
     Ok(())
 }
 
-fn options(config: &GainConfig, tile: usize) -> String {
+fn options(config: &GainConfig) -> String {
     let name = config.output.opencl_name();
     let convert = match config.output {
         PixelType::F32 => String::new(),
@@ -378,7 +389,7 @@ fn options(config: &GainConfig, tile: usize) -> String {
         format!("-DTRACK -DSHARE=as_float({:#x})", bits.to_bits())
     });
     format!(
-        "-cl-std=CL1.2 -DOUT={name} -DOUT16={name}16 -DTO_OUT16={convert} -DROUND={round} -DWHOLE={whole} -DTILE={tile} \
+        "-cl-std=CL1.2 -DOUT={name} -DOUT16={name}16 -DTO_OUT16={convert} -DROUND={round} -DWHOLE={whole} \
          -DERROR={error} -DSATURATED={saturated} -DLOWEST={lowest} -DHIGHEST={highest} {most} {split} {track}"
     )
 }

@@ -103,6 +103,10 @@ pub struct StatusDevice {
     /// which way the frames of the run in memory are analysed: by the device's kernels, fused with decoding on the host, or
     /// by the host because the device has failed
     pub analysis: Option<Way>,
+    /// how its kernels cut their work, where that comes from (usual, measured or cached), which of it was measured, and
+    /// remarks; null where `accelerator.tune` is off
+    #[schema(value_type = Option<Object>)]
+    pub tuning: Option<kernels::Tuned>,
 }
 
 /// How roles share cores.
@@ -272,6 +276,7 @@ pub async fn status(State(shared): State<Shared>) -> Json<Status> {
             name: appliance.accelerator().info().name.clone(),
             memory: memory_name(appliance.accelerator().memory()),
             analysis: run.map(ActiveRun::way),
+            tuning: appliance.tuned().cloned(),
         },
         cores: StatusCores {
             mode: if appliance.cores().shared {
