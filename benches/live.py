@@ -11,6 +11,7 @@ import gzip
 import json
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLUXLINE = os.environ.get("FLUXLINE_BINARY", os.path.join(ROOT, "target/release/fluxline"))
 # Frames are many times the slots of the ring: the rate is that of arrivals, and the last slots fill unhindered.
 SIZES = {"eiger1m": (1065, 1030, 600), "eiger4m": (2167, 2070, 200), "eiger16m": (4371, 4150, 160)}
+REAL_FRAMES = 160
 WHOLE = ["correct", "statistics", "spots", "hits", "azimuthal"]
 # Each adds one kind of work to the one before it.
 STEPS = {"recorded only": [], "decoding, statistics, curve": ["correct", "statistics", "azimuthal"], "spots, hits": WHOLE}
@@ -38,13 +40,27 @@ rate_hz = {rate:.3f}
 [store]
 path = "{store}"
 [feedback]
-listen = "127.0.0.1:32310"
+listen = "127.0.0.1:{port}"
 [recipe.bench]
 technique = "diffraction"
 operations = {operations}
 """
 TICK = os.sysconf("SC_CLK_TCK")
 PROGRAM = os.path.basename(FLUXLINE)[:15]
+
+
+def shorten():
+    """Fewer frames, to see that everything works: the last slots of the ring then weigh more in the rates."""
+    global REAL_FRAMES
+    for detector, (rows, columns, frames) in SIZES.items():
+        SIZES[detector] = (rows, columns, max(frames // 4, 48))
+    REAL_FRAMES = 48
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def threads(pid):
@@ -65,25 +81,29 @@ def threads(pid):
     return seconds
 
 
-def waiting():
-    """Frames that wait for analysis and for storage, and slots in use."""
-    found = {}
+def waiting(port):
+    """Frames that are not analysed yet, frames that wait for storage, slots in use and slots."""
     try:
-        with urllib.request.urlopen("http://127.0.0.1:32310/metrics", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
             lines = answer.read().decode().splitlines()
     except OSError:
-        return found
-    for key, start in (("analysis", 'fluxline_queue_frames{queue="analysis"} '), ("storage", 'fluxline_queue_frames{queue="storage"} '),
-                       ("ring", 'fluxline_ring_slots{state="used"} ')):
-        found[key] = next((float(line[len(start) :]) for line in lines if line.startswith(start)), 0.0)
-    return found
+        return {}
+
+    def value(start):
+        return next((float(line[len(start) :]) for line in lines if line.startswith(start)), 0.0)
+
+    # A worker takes what waits into its batch: the queue before it tells nothing.
+    received, done = value('fluxline_frames_total{state="complete"} '), value('fluxline_frames_analysed_total{outcome="done"} ')
+    return {"analysis": received - done, "storage": value('fluxline_queue_frames{queue="storage"} '),
+            "ring": value('fluxline_ring_slots{state="used"} '), "slots": value('fluxline_ring_slots{state="total"} ')}
 
 
 def run(folder, source, operations, rate=0.0, cores=None, tables=""):
     """One run: its summary, processor seconds by stage while it recorded, and the mean of what waited."""
     config, store = os.path.join(folder, "live.toml"), tempfile.mkdtemp(dir=folder)
+    port = free_port()
     with open(config, "w", encoding="utf-8") as file:
-        file.write(CONFIG.format(source=source, rate=rate, store=store, operations=json.dumps(operations)))
+        file.write(CONFIG.format(source=source, rate=rate, store=store, port=port, operations=json.dumps(operations)))
         if "azimuthal" in operations:
             file.write("[recipe.bench.azimuthal]\nbins = 1000\nerror_model = \"poisson\"\n" + tables)
     command = (["taskset", "-c", cores] if cores else []) + [FLUXLINE, "run", "--once", config, "--json"]
@@ -96,7 +116,7 @@ def run(folder, source, operations, rate=0.0, cores=None, tables=""):
                 before = now
             last.update(now)
             if before is not None:
-                seen.append(waiting())
+                seen.append(waiting(port))
             time.sleep(0.02)
         out = process.stdout.read()
         if process.returncode != 0:
@@ -110,13 +130,16 @@ def run(folder, source, operations, rate=0.0, cores=None, tables=""):
     for number, (stage, seconds) in last.items():
         spent[stage] = spent.get(stage, 0.0) + seconds - (before or {}).get(number, (stage, 0.0))[1]
     filled = [sample for sample in seen if sample.get("ring", 0.0) > 0]
-    mean = {key: statistics.mean(sample[key] for sample in filled) if filled else 0.0 for key in ("analysis", "storage", "ring")}
+    mean = {key: statistics.mean(sample[key] for sample in filled) if filled else 0.0 for key in ("analysis", "storage", "ring", "slots")}
     return summary, {stage: seconds / frames["complete"] for stage, seconds in spent.items()}, mean
 
 
 def limit(spent, mean):
-    """The stage that limits: where frames wait; of the analysis the part that takes most of the processor."""
-    if mean["storage"] > 2 * mean["analysis"]:
+    """The stage that limits: the source, where slots are free; else where the frames are that hold the slots, and of the analysis
+    the part that takes most of the processor."""
+    if mean["ring"] < mean["slots"] / 2:
+        return "source"
+    if mean["analysis"] < mean["ring"] / 2:
         return "storage"
     analysis = {stage: spent.get(stage, 0.0) for stage in ("device", "decode and drive", "fused")}
     return max(analysis, key=analysis.get)
@@ -137,7 +160,7 @@ def measure(folder, title, source, frame_bytes, rounds, tables=""):
     print(f"| {title}, whole recipe, stored | {two:.1f}/s on two cores, {two * frame_bytes / 1e9:.2f} GB/s of pixels | one core | {one:.1f}/s "
           f"| two have **{growth:.2f}** × the rate of one |", flush=True)
     print(f"| processor per frame, ms | {total * 1e3:.2f}, {total / frame_bytes * 1e9:.3f} ns/B | by stage | {stages} "
-          f"| limits: {limit(spent, mean)}; mean waiting: analysis {mean['analysis']:.0f}, storage {mean['storage']:.0f} |", flush=True)
+          f"| limits: {limit(spent, mean)}; of {mean['slots']:.0f} slots {mean['ring']:.0f} in use, not analysed {mean['analysis']:.0f}, waiting for storage {mean['storage']:.0f} |", flush=True)
     before, steps = 0.0, []
     for step, operations in STEPS.items():
         costs = [sum(run(folder, source, operations, tables=tables)[1].values()) for _ in range(rounds)]
@@ -191,7 +214,7 @@ def live(_, rounds, __):
         if not os.path.exists(path):
             print(f"SKIPPED real frames: there is no {path}")
             return
-        file, poni, shape, chunk = real(folder, path, 160)
+        file, poni, shape, chunk = real(folder, path, REAL_FRAMES)
         source = f'kind = "replay"\npath = "{file}"\ndataset = "/entry/data/data"'
         measure(folder, f"a real Eiger 16M frame, {chunk / 1e6:.1f} MB compressed, replayed", source, 2 * shape[0] * shape[1], rounds,
                 tables=f'poni = "{poni}"\n')

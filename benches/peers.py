@@ -21,7 +21,7 @@ import time
 
 import numpy as np
 
-from live import live
+from live import live, shorten
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BENCHES = os.path.join(ROOT, "target/release/fluxline-benches")
@@ -548,7 +548,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison (default 5)")
     parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--large", action="store_true", help="also a 2048² slice from 1500 angles (minutes)")
+    parser.add_argument("--short", action="store_true", help="live: a quarter of the frames; with --rounds 1 a few minutes")
     arguments = parser.parse_args()
+    if arguments.short:
+        shorten()
     unknown = [name for name in arguments.only.split(",") if name not in PARTS]
     if unknown:
         parser.error(f"--only {unknown[0]}: there is {', '.join(PARTS)}")

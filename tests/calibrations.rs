@@ -354,6 +354,103 @@ fn a_jungfrau_is_calibrated_by_its_packets_and_measured_in_photons() {
 }
 
 #[test]
+fn pedestals_follow_the_frames_while_a_run_measures() {
+    let test = "pedestals_follow_the_frames_while_a_run_measures";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    let place = folder.display().to_string();
+    check(&python, "calibrations.py", &["drifting", &place]);
+    let source = "kind = \"replay\"\npath = \"drifting.h5\"\ndataset = \"/data\"";
+    let gain =
+        "pedestals = [\"pedestals.npy\"]\nnominal_gains_adu_per_kev = [41.0, -1.439, -0.1145]\nenergy_kev = 12.4\n";
+    let recipe = |batch: usize, window: u32| {
+        let operations = "operations = [\"gain\", \"correct\", \"statistics\"]\n";
+        format!(
+            "{operations}[recipe.look.gain]\n{gain}track_window = {window}\n[recipe.still]\ntechnique = \"diffraction\"\n\
+             {operations}[recipe.still.gain]\n{gain}[run]\nrecipe = \"look\"\n[accelerator]\nbatch_limit = {batch}\n"
+        )
+    };
+    let path = configuration(&folder, source, &recipe(32, 1));
+    let (status, said) =
+        fluxline_tests::complaint(&fluxline_tests::fluxline(&["validate", &path.display().to_string()]));
+    assert!(
+        status == 2 && said.contains("track_window = 1") && said.contains("2 to 16777216"),
+        "{said}"
+    );
+
+    let server = Server::start(&configuration(&folder, source, &recipe(32, 40)));
+    let (parameters, summary) = run(&server, "follows");
+    assert_eq!(parameters["gain"]["track_window"], 40, "{parameters}");
+    let master = |summary: &Value| summary["files"][0].as_str().expect("a file").to_string();
+    let follows = master(&summary);
+    let said = check(&python, "calibrations.py", &["followed", &place, &follows]);
+    let expected: Value = serde_json::from_str(&said).expect("JSON");
+    // The same numbers in summary, status and metrics, and a warning, for they are large.
+    let results = &summary["results"];
+    let near = |found: &Value, key: &str, within: f64| {
+        let (found, expected) = (
+            found.as_f64().expect("a number"),
+            expected[key].as_f64().expect("a number"),
+        );
+        assert!(
+            (found - expected).abs() <= within,
+            "{key}: {found}, expected {expected}"
+        );
+    };
+    let status = server.get("/api/v1/status");
+    for told in [results, &status["run"]] {
+        near(&told["counters"]["pedestal_words"], "words", 10.0);
+        near(&told["levels"]["pedestal_drift_mean_adu"], "mean_adu", 0.01);
+        near(&told["levels"]["pedestal_drift_largest_adu"], "largest_adu", 0.01);
+        near(&told["levels"]["pedestal_drifted_pixels"], "drifted", 1.0);
+    }
+    let metrics = server.text("/metrics");
+    let shown = |metric: &str| -> Value {
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(metric))
+            .expect(metric);
+        object!(value.trim().parse::<f64>().expect("a number"))
+    };
+    near(
+        &shown("fluxline_recipe_total{counter=\"pedestal_words\"}"),
+        "words",
+        10.0,
+    );
+    near(
+        &shown("fluxline_recipe_level{level=\"pedestal_drift_mean_adu\"}"),
+        "mean_adu",
+        0.01,
+    );
+    let warnings = summary["warnings"].to_string();
+    assert!(
+        warnings.contains("pedestals of G0 have moved by") && warnings.contains("take new ones"),
+        "{warnings}"
+    );
+    // Off unless asked for, and then the drift is in the photons.
+    let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "still", "recipe": "still" }));
+    assert_eq!(status, 201, "{armed}");
+    let (_, summary) = ended(&server, "still");
+    assert_eq!(summary["results"]["levels"], object!({}), "{summary}");
+    println!(
+        "{said}{}",
+        check(
+            &python,
+            "calibrations.py",
+            &["apart", &place, &follows, &master(&summary)]
+        )
+    );
+    drop(server);
+
+    // However the batches fall, the same bits; and so again from the stored run.
+    let server = Server::start(&configuration(&folder, source, &recipe(3, 40)));
+    let (_, summary) = run(&server, "again");
+    let bytes = |run: &str| server.bytes(&format!("/api/v1/runs/{run}/slices/pedestal_drift.npy"));
+    assert_eq!(bytes("again"), bytes("follows"));
+    check(&python, "calibrations.py", &["followed", &place, &master(&summary)]);
+}
+
+#[test]
 fn counts_are_corrected_for_dead_time_once_and_not_twice() {
     let test = "counts_are_corrected_for_dead_time_once_and_not_twice";
     let Some(python) = python(test) else { return };

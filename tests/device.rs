@@ -21,7 +21,7 @@ fn failing_device(folder: &Path) -> PathBuf {
 fn paced(folder: &Path, operations: &str, (frames, rate_hz, retry_s): (u64, f64, f64)) -> PathBuf {
     let config = folder.join("fluxline.toml");
     let text = format!(
-        "[ring]\nslots = 32\nallow_transparent = true\n[accelerator]\ndevice = \"cpu\"\nbatch_limit = 4\nretry_s = {retry_s:?}\n[[source]]\n\
+        "[ring]\nslots = 32\nallow_transparent = true\n[accelerator]\ndevice = \"cpu\"\ntune = false\nbatch_limit = 4\nretry_s = {retry_s:?}\n[[source]]\n\
          kind = \"simulate\"\nscene = \"diffraction\"\ndetector = \"custom\"\nrows = 211\ncolumns = 199\nframes = {frames}\n\
          rate_hz = {rate_hz:?}\ndistinct = 8\n[store]\npath = \"{}\"\n[feedback]\nlisten = \"127.0.0.1:0\"\n[recipe.powder]\n\
          technique = \"diffraction\"\noperations = {operations}\n",
@@ -275,4 +275,44 @@ fn frames_that_are_converted_first_are_not_reduced_while_decoding() {
         (&"kernels".into(), &21.into()),
         "{summary}"
     );
+}
+
+#[test]
+fn parameters_of_the_device_are_measured_at_the_first_start_and_read_at_the_next() {
+    let folder = folder("device-tuned");
+    let config = configuration(&folder, OPERATIONS);
+    let text = std::fs::read_to_string(&config).expect("a configuration");
+    let tuned = text.replace("tune = false", "cache_dir = \"cache\"");
+    assert_ne!(tuned, text);
+    std::fs::write(&config, &tuned).expect("a configuration");
+    let told = || Server::start(&config).get("/api/v1/status")["device"]["tuning"].clone();
+    // On a busy machine there may be no time for all of them at once: every start goes on where the last one stopped.
+    let mut last = told();
+    for _ in 0..30 {
+        let begun = last["measured"].as_array().expect("a list").len();
+        if begun == 3 {
+            break;
+        }
+        last = told();
+        assert!(last["measured"].as_array().expect("a list").len() >= begun, "{last}");
+    }
+    assert_eq!(last["measured"].as_array().expect("a list").len(), 3, "{last}");
+    let next = told();
+    assert_eq!(
+        (&next["origin"], &next["tuning"]),
+        (&Value::from("cached"), &last["tuning"]),
+        "{next}"
+    );
+    assert_eq!(next["remarks"], Value::Array(Vec::new()), "{next}");
+    let cache = std::fs::read_dir(folder.join("cache")).expect("a folder");
+    let kept = cache.map(|entry| entry.expect("an entry").path()).find(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("tuning-")
+    });
+    std::fs::write(kept.expect("what was measured"), "{").expect("a damaged file");
+    let damaged = told();
+    assert!(damaged["remarks"].to_string().contains("it is damaged"), "{damaged}");
+    assert_ne!(damaged["origin"], "cached", "{damaged}");
+    std::fs::write(&config, text).expect("a configuration");
+    assert_eq!(told(), Value::Null, "switched off");
 }

@@ -17,6 +17,8 @@ fn kept_pixels_are_exact_and_the_rest_is_the_background() {
     check(&python, "sparse_check.py", &["make", &text(&folder)]);
     let store = text(&folder.join("store"));
     for (pixel_type, more) in [
+        ("u1", "border_px = 0\n"),
+        ("i2", "border_px = 0\n"),
         ("u2", "border_px = 0\n"),
         ("u4", ""),
         ("i4", "noise = 0.0\n"),

@@ -3,6 +3,7 @@
 use crate::host_memory::{Buffer, HostPages, Queue, platforms};
 use crate::program::Program;
 use crate::status::failed;
+use crate::tuning::Tuning;
 use frame::HostRegion;
 use ocl::core::{self, Context, DeviceId, DeviceInfoResult, DeviceType, MemFlags, OclPrm, PlatformId};
 use serde::{Deserialize, Serialize};
@@ -249,7 +250,7 @@ struct Inner {
 
 /// One opened device. Cloning shares it.
 #[derive(Clone)]
-pub struct Accelerator(Arc<Inner>);
+pub struct Accelerator(Arc<Inner>, Tuning);
 
 impl std::fmt::Debug for Accelerator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -373,12 +374,13 @@ impl Accelerator {
             setup: Queue::new(setup),
             info,
         };
+        let tuning = Tuning::usual(inner.info.kind);
         if config.memory == MemoryMode::Copy {
             inner.memory_reason = Some("memory = \"copy\" is configured".into());
-            return Ok(Accelerator(Arc::new(inner)));
+            return Ok(Accelerator(Arc::new(inner), tuning));
         }
         // The probe is a program of the accelerator itself: open it as one that copies, then say what was found.
-        let trial = Accelerator(Arc::new(inner));
+        let trial = Accelerator(Arc::new(inner), tuning);
         let reason = trial.zero_copy_obstacle()?;
         let Ok(mut inner) = Arc::try_unwrap(trial.0) else {
             return Err(AcceleratorError::ForeignQueue);
@@ -393,7 +395,17 @@ impl Accelerator {
             }
             Some(reason) => inner.memory_reason = Some(reason),
         }
-        Ok(Accelerator(Arc::new(inner)))
+        Ok(Accelerator(Arc::new(inner), tuning))
+    }
+
+    /// How kernels cut their work on it.
+    pub fn tuning(&self) -> Tuning {
+        self.1
+    }
+
+    /// The same device, whose kernels cut their work otherwise.
+    pub(crate) fn with_tuning(&self, tuning: Tuning) -> Self {
+        Self(self.0.clone(), tuning)
     }
 
     /// What the device says of itself.

@@ -35,6 +35,7 @@ mod status;
 pub mod stripes;
 #[cfg(test)]
 mod testing;
+pub mod tuning;
 pub mod zingers;
 
 pub use accelerator::{Accelerator, AcceleratorConfig, AcceleratorError, DeviceInfo, DeviceKind, MemoryMode};
@@ -65,4 +66,5 @@ pub use spots::{FrameSpots, Spot, SpotAlgorithm, SpotConfig, SpotFinder};
 pub use stager::{AddError, DeviceBatch, Stager};
 pub use statistics::{FrameStatistics, Region, RegionStatistics, Statistics, StatisticsConfig};
 pub use stripes::{LargeStripes, StripeMethod, Wavelet, WaveletFourier};
+pub use tuning::{Tuned, Tuning, TuningOrigin};
 pub use zingers::{ZingerMethod, Zingers};

@@ -142,7 +142,7 @@ fn build(
 }
 
 /// Model of the processor: PoCL's binaries hold its machine code.
-fn processor() -> String {
+pub(crate) fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let of = |key: &str| {
         text.lines()
@@ -153,12 +153,24 @@ fn processor() -> String {
     format!("{}\n{}\n{}", std::env::consts::ARCH, of("model name"), of("flags"))
 }
 
+/// Hash of texts in their order, in hexadecimal.
+pub(crate) fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 fn cache_path(accelerator: &Accelerator, name: &str, source: &str, options: &str) -> Option<PathBuf> {
     let folder = accelerator.config().cache_dir.as_ref()?;
     let info = accelerator.info();
     let processor = processor();
-    let mut hash = Sha256::new();
-    let parts = [
+    let key = hash([
         source,
         options,
         &info.platform,
@@ -166,15 +178,7 @@ fn cache_path(accelerator: &Accelerator, name: &str, source: &str, options: &str
         &info.name,
         &info.driver,
         &processor,
-    ];
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    let key = hash.finalize().iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+    ]);
     Some(folder.join(format!("{name}-{key}.bin")))
 }
 
@@ -186,10 +190,15 @@ fn store(program: &core::Program, path: &Path) {
     let Some(binary) = binaries.first().filter(|binary| !binary.is_empty()) else {
         return;
     };
+    keep(binary, path);
+}
+
+/// Puts a file into the cache, whole or not at all.
+pub(crate) fn keep(bytes: &[u8], path: &Path) {
     let Some(folder) = path.parent() else { return };
     let partial = path.with_extension(format!("{}.part", std::process::id()));
     let written = std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::write(&partial, binary))
+        .and_then(|()| std::fs::write(&partial, bytes))
         .and_then(|()| std::fs::rename(&partial, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&partial);

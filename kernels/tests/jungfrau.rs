@@ -90,6 +90,7 @@ fn a_real_module_agrees_with_jungfraujoch_where_the_gain_is_known() {
         output: PixelType::F32,
         round: false,
         split: false,
+        track: None,
     };
     let mut gain = AdaptiveGain::new(&accelerator, &config, SHAPE, 2).unwrap();
     let raw = [10, 11].map(|frame| read(&folder, &format!("raw{frame}")));
@@ -101,7 +102,7 @@ fn a_real_module_agrees_with_jungfraujoch_where_the_gain_is_known() {
     stager.begin().unwrap();
     stager.add_in_region(0).unwrap();
     stager.add_in_region(raw[0].len()).unwrap();
-    gain.run(&queue, stager.finish(&queue).unwrap()).unwrap();
+    gain.run(&queue, stager.finish(&queue).unwrap(), false).unwrap();
 
     let (mut compared, mut worst) = ([0usize; 3], 0f64);
     for (frame, raw) in raw.iter().enumerate() {

@@ -9,7 +9,7 @@ use crate::grid::{GRID, GridAnswer, GridScan};
 use crate::ledger::{Analysis, Entry, Ledger, Outcomes};
 use crate::recipes::findings::Findings;
 use crate::recipes::live::LiveParameters;
-use crate::recipes::{Counter, Snapshot};
+use crate::recipes::{Counter, Level, Snapshot};
 use crate::storage::RunInfo;
 use crossbeam_queue::ArrayQueue;
 use driver::clock::monotonic_ns;
@@ -281,6 +281,7 @@ pub struct ActiveRun {
     pub(crate) source_counts: Mutex<BTreeMap<String, u64>>,
     pub(crate) queues: [AtomicU64; 2],
     pub(crate) counters: Vec<(&'static str, Counter)>,
+    pub(crate) levels: Vec<(&'static str, Level)>,
 }
 
 impl ActiveRun {
@@ -291,6 +292,17 @@ impl ActiveRun {
 
     pub(crate) fn set_state(&self, state: RunState) {
         self.state.store(state as u8, SeqCst);
+    }
+
+    /// Numbers of the recipe that go up and down, as they are now, by name.
+    pub fn levels(&self) -> BTreeMap<&'static str, f64> {
+        self.levels.iter().map(|(name, level)| (*name, level.get())).collect()
+    }
+
+    /// What the recipe has counted so far, by name.
+    pub fn counted(&self) -> BTreeMap<&'static str, u64> {
+        let counted = |(name, counter): &(&'static str, Counter)| (*name, counter.load(Relaxed));
+        self.counters.iter().map(counted).collect()
     }
 
     /// Ends the run early; everything so far is kept.

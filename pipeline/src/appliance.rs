@@ -7,6 +7,7 @@ use crate::calibrations::{CalibrationError, CalibrationRecord, Calibrations, Det
 use crate::config::{Config, ConfigError, SourceConfig};
 use crate::cores::Cores;
 use crate::decisions::{Rules, RulesInForce};
+use crate::device;
 use crate::emit::Emitter;
 use crate::keep::{Catalogue, KeepError, Keeper, Settings};
 use crate::metrics::Metrics;
@@ -19,7 +20,7 @@ use driver::dectris::Parked;
 use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
 use driver::source::{FrameSource, SourceError};
 use frame::StreamDescription;
-use kernels::{Accelerator, MemoryMode};
+use kernels::{Accelerator, MemoryMode, Tuned};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -140,6 +141,8 @@ pub struct Appliance {
     config: Config,
     config_sha256: String,
     accelerator: Accelerator,
+    /// how its parameters were chosen, where they were
+    tuned: Option<Tuned>,
     cores: Cores,
     store: Store,
     catalogue: Arc<Catalogue>,
@@ -160,30 +163,11 @@ pub struct Appliance {
     afterwards: AfterwardsThread,
 }
 
-/// Where compiled kernels are kept: what is configured, else the user's folder for such things.
-fn cache_dir(config: &Config) -> Option<std::path::PathBuf> {
-    match &config.accelerator.cache_dir {
-        Some(path) if path.as_os_str().is_empty() => None,
-        Some(path) => Some(config.resolve(path)),
-        None => {
-            let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-            let home = || folder("HOME").map(|home| std::path::Path::new(&home).join(".cache"));
-            let caches = folder("XDG_CACHE_HOME").map(std::path::PathBuf::from).or_else(home)?;
-            Some(caches.join("fluxline"))
-        }
-    }
-}
-
 impl Appliance {
     /// Opens the device and the store. The device comes first: a CPU device starts threads of its own, which
     /// must not inherit the affinity of a pinned one.
     pub fn start(config: Config) -> Result<Arc<Appliance>, ApplianceError> {
-        let accelerator = Accelerator::open(&kernels::AcceleratorConfig {
-            device: config.accelerator.device.clone(),
-            memory: config.accelerator.memory,
-            cache_dir: cache_dir(&config),
-            binary_dir: config.accelerator.binary_dir.as_ref().map(|path| config.resolve(path)),
-        })?;
+        let (accelerator, tuned) = device::open(&config)?;
         let available = std::thread::available_parallelism().map_or(1, |n| n.get());
         let cores = Cores::assign(&config.cores, available);
         let store = Store::open(&config.resolve(&config.store.path))?;
@@ -207,6 +191,7 @@ impl Appliance {
             config_sha256: hex(&Sha256::digest(text.as_bytes())),
             config,
             accelerator,
+            tuned,
             cores,
             store,
             catalogue,
@@ -283,6 +268,11 @@ impl Appliance {
     /// The device.
     pub fn accelerator(&self) -> &Accelerator {
         &self.accelerator
+    }
+
+    /// How the device's parameters were chosen; `None` where `accelerator.tune` is off.
+    pub fn tuned(&self) -> Option<&Tuned> {
+        self.tuned.as_ref()
     }
 
     /// The cores by role.
@@ -405,11 +395,8 @@ impl Appliance {
                 .recipe(request.recipe.as_deref(), request.technique.as_deref())?,
         };
         let technique = recipes::technique(recipe_name, &recipe.technique)?;
-        let workers = if technique.ordered() {
-            1
-        } else {
-            self.cores.worker_count()
-        };
+        let ordered = technique.ordered(recipe_name, recipe)?;
+        let workers = if ordered { 1 } else { self.cores.worker_count() };
         let start_time = jiff::Timestamp::now();
         let setup = Setup {
             recipe: recipe_name,
@@ -477,7 +464,7 @@ impl Appliance {
             ring,
             when_full: self.config.ring.when_full.into(),
             accelerator: self.accelerator.clone(),
-            technique,
+            ordered,
             recipe: prepared,
             batch_limit: self.config.accelerator.batch_limit,
             device_retry: Duration::from_secs_f64(self.config.accelerator.retry_s),

@@ -111,6 +111,12 @@ impl Books {
                 .with_label_values(&[name])
                 .inc_by(now.recipe[at] - before);
         }
+        // Those of the run in memory: what it does not have is 0.
+        for name in crate::recipes::LEVELS {
+            let level = active.levels.iter().find(|(level, _)| *level == name);
+            let value = level.map_or(0.0, |(_, level)| level.get());
+            metrics.recipe_levels.with_label_values(&[name]).set(value);
+        }
         metrics.received_bytes.inc_by(now.bytes - self.seen.bytes);
         metrics.device_copies.inc_by(now.copies - self.seen.copies);
         metrics.results_missed.inc_by(now.missed - self.seen.missed);

@@ -385,6 +385,9 @@ pub struct AcceleratorConfig {
     /// Folder where compiled kernels are kept between starts; `fluxline` in $XDG_CACHE_HOME or ~/.cache unless given, none
     /// where it is "".
     pub cache_dir: Option<PathBuf>,
+    /// Measure at start which parameters of kernels suit the device, within two seconds or so, and keep them in `cache_dir` for
+    /// the next start. Without it they are as usual for its kind.
+    pub tune: bool,
     /// Folder of prebuilt device binaries (`NAME.xclbin`, `NAME.aocx`, `NAME.poclbin`).
     pub binary_dir: Option<PathBuf>,
     /// Seconds after which a device that failed is tried again (0.1 to 3600).
@@ -398,6 +401,7 @@ impl Default for AcceleratorConfig {
             memory: kernels::MemoryMode::Auto,
             batch_limit: 32,
             cache_dir: None,
+            tune: true,
             binary_dir: None,
             retry_s: 30.0,
         }

@@ -12,6 +12,7 @@ pub mod cores;
 pub mod data_plane;
 pub mod decisions;
 pub mod describe;
+mod device;
 pub mod emit;
 pub mod feedback;
 pub mod frame_metadata;

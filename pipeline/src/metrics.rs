@@ -77,6 +77,8 @@ pub struct Metrics {
     pub device_copies: IntCounter,
     /// what recipes count: spots, hits, misses and the like
     pub recipe: IntCounterVec,
+    /// numbers of the recipe of the run in memory that go up and down
+    pub recipe_levels: GaugeVec,
     /// how far the last dark or pedestal moved, in sigmas of one frame
     pub calibration_drift: GaugeVec,
     /// what RDMA sources count
@@ -339,10 +341,23 @@ impl Metrics {
             )?,
             recipe: m.counters(
                 "fluxline_recipe_total",
-                "What recipes count: spots; frames too bright to tell their spots; hits, misses, frames on which neither was decided; misses that were stored all the same; pixels of which nothing can be told, and pixels at their end, of conversions to photons or true counts",
+                "What recipes count: spots; frames too bright to tell their spots; hits, misses, frames on which neither was decided; misses that were stored all the same; pixels of which nothing can be told, and pixels at their end, of conversions to photons or true counts; words without photons that moved a pedestal",
                 "counter",
                 &crate::recipes::COUNTERS,
             )?,
+            recipe_levels: {
+                let levels = m.add(GaugeVec::new(
+                    Opts::new(
+                        "fluxline_recipe_level",
+                        "Numbers of the recipe of the run in memory: how far pedestals of G0 that follow the frames have moved, ADU, on average and furthest; pixels whose pedestal has moved by more than a tenth of a photon",
+                    ),
+                    &["level"],
+                ))?;
+                for level in crate::recipes::LEVELS {
+                    levels.with_label_values(&[level]).set(0.0);
+                }
+                levels
+            },
             received_bytes: m.add(IntCounter::new(
                 "fluxline_received_bytes_total",
                 "Payload bytes received",

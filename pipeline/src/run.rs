@@ -21,7 +21,7 @@ use crate::feedback::hub::FeedbackHub;
 use crate::frame_metadata::FrameMetadata;
 use crate::ledger::{Analysis, Ledger};
 use crate::metrics::Metrics;
-use crate::recipes::{Counter, Prepared, Technique};
+use crate::recipes::Prepared;
 use crate::storage::{CurveAxis, RunInfo, RunWriter};
 use crate::worker::{Work, Worker, WorkerParts};
 use crate::writer::{ToWriter, Writer};
@@ -68,8 +68,8 @@ pub struct RunParts {
     pub when_full: WhenFull,
     /// device
     pub accelerator: Accelerator,
-    /// technique of the recipe
-    pub technique: &'static dyn Technique,
+    /// whether the recipe needs its frames in order
+    pub ordered: bool,
     /// the recipe, ready
     pub recipe: Prepared,
     /// most frames per batch
@@ -155,6 +155,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         snapshot,
         mask,
         counters,
+        levels,
         may_veto,
         grid,
         live,
@@ -162,7 +163,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         afterwards,
         ..
     } = recipe;
-    let ordered = parts.technique.ordered();
+    let ordered = parts.ordered;
     let stream = source.stream().clone();
     let slots = ring.slots();
 
@@ -203,6 +204,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         source_counts: Mutex::default(),
         queues: Default::default(),
         counters,
+        levels,
         grid,
         live,
         found: found.clone(),
@@ -635,12 +637,11 @@ fn results(run: &ActiveRun) -> serde_json::Value {
         json!({ "name": image.name, "shape": [image.shape.rows, image.shape.columns], "unit": image.unit,
                 "frames_used": image.frames_used, "frames_expected": image.frames_expected })
     });
-    let counted = |(name, counter): &(&'static str, Counter)| (name.to_string(), counter.load(Relaxed));
-    let counters: BTreeMap<String, u64> = run.counters.iter().map(counted).collect();
     let curves = snapshot
         .curves
         .iter()
         .map(|curve| json!({ "name": curve.name, "length": curve.values.len(), "frames_used": curve.frames_used }));
-    json!({ "images": images.collect::<Vec<_>>(), "curves": curves.collect::<Vec<_>>(), "counters": counters,
+    json!({ "images": images.collect::<Vec<_>>(), "curves": curves.collect::<Vec<_>>(), "counters": run.counted(),
+            "levels": run.levels(),
             "parameters_changed": run.live.changed(), "found": run.found.all() })
 }

@@ -8,6 +8,9 @@ Usage: calibrations.py make FOLDER
        calibrations.py frames FOLDER
        calibrations.py odd MASTER
        calibrations.py wide MASTER MASTER
+       calibrations.py drifting FOLDER
+       calibrations.py followed FOLDER MASTER
+       calibrations.py apart FOLDER FOLLOWED STILL
 """
 
 import json
@@ -219,5 +222,75 @@ def wide(compact, shared):
         finite(other["entry/results"])
 
 
+WINDOW, WITHIN, GAIN, DRIFT_ADU = 40, 0.25, 41.0, 100.0
+
+
+def drifting(folder):
+    """Words of a detector whose pedestals move by some 100 ADU, a fifth of a photon, while it measures."""
+    rng = np.random.default_rng(6)
+    shape, frames = (40, 72), 400
+    pedestals = np.stack([rng.uniform(low, high, shape) for low, high in [(2000, 3000), (14800, 15200), (15300, 15700)]])
+    pedestals = pedestals.astype("<f4")
+    pace = rng.uniform(0.7, 1.3, shape)
+    truth = rng.poisson(0.02, (frames, *shape)) + np.where(rng.random((frames, *shape)) < 0.02, rng.random((frames, *shape)), 0)
+    moved = DRIFT_ADU * pace * np.arange(frames)[:, None, None] / frames
+    words = np.rint(pedestals[0] + moved + rng.normal(0, 12, truth.shape) + truth * GAIN * ENERGY_KEV).astype("<u2")
+    switched = rng.random(words.shape)
+    words[switched < 0.01] = 0x4000 | 14500
+    words[switched < 0.003] = 0xC000 | 15000
+    words[7, 3, :5] = 0xFFFF
+    pedestals[0, 5, :6] = np.nan
+    np.save(f"{folder}/pedestals.npy", pedestals)
+    np.savez(f"{folder}/truth.npz", truth=truth, quiet=switched >= 0.01)
+    with h5py.File(f"{folder}/drifting.h5", "w") as file:
+        file["data"] = words
+
+
+def followed(folder, master):
+    """A run whose pedestals followed its frames, against the same in float64, frame by frame."""
+    pedestals = np.load(f"{folder}/pedestals.npy").astype(float)
+    with h5py.File(f"{folder}/drifting.h5") as file:
+        words = file["data"][:]
+    gains = np.stack([np.full(words.shape[1:], gain) for gain in (GAIN, -1.439, -0.1145)])
+    known = np.isfinite(pedestals[0])
+    drift = np.zeros(words.shape[1:])
+    with h5py.File(master) as file:
+        results = file["entry/results"]
+        scalars = {name: results[f"scalars/{name}"][:] for name in ("sum", "valid_pixels", "pedestal_pixels")}
+        np.testing.assert_array_equal(file["entry/data/data"][:], words)
+        for number, frame in enumerate(words):
+            value = photons(frame, np.stack([pedestals[0] + drift, *pedestals[1:]]), gains)
+            good = known & np.isfinite(value)
+            np.testing.assert_allclose(scalars["sum"][number], value[good].sum(), rtol=1e-5, err_msg=f"sum {number}")
+            assert scalars["valid_pixels"][number] == good.sum(), number
+            quiet = good & (frame >> 14 == 0) & (np.abs(value) <= WITHIN)
+            # Where the last bit decides whether a word is within the limit, single precision may say otherwise.
+            assert abs(scalars["pedestal_pixels"][number] - quiet.sum()) <= 1, number
+            drift[quiet] += (frame[quiet] - pedestals[0][quiet] - drift[quiet]) / WINDOW
+        found = results["images/pedestal_drift/pedestal_drift"][:]
+    apart = np.abs(found - drift)
+    assert (apart > 2e-3).sum() <= 1, f"{(apart > 2e-3).sum()} pixels, {apart.max()} ADU"
+    print(json.dumps({"worst_adu": float(np.median(apart)), "mean_adu": float(drift[known].mean()),
+                      "largest_adu": float(drift.max()), "words": float(scalars["pedestal_pixels"].sum()),
+                      "drifted": int((np.abs(drift[known]) / (GAIN * ENERGY_KEV) > 0.1).sum())}))
+
+
+def apart(folder, follows, still):
+    """What following is good for: how far the last hundred frames are from the photons that were there."""
+    with np.load(f"{folder}/truth.npz") as file:
+        truth, quiet = file["truth"], file["quiet"]
+    known = np.isfinite(np.load(f"{folder}/pedestals.npy")[0])
+    errors = []
+    for master in (follows, still):
+        with h5py.File(master) as file:
+            sums, valid = (file[f"entry/results/scalars/{name}"][:] for name in ("sum", "valid_pixels"))
+        # Switched pixels hold the same number in both, whatever it is.
+        expected = (truth * (quiet & known)).sum((1, 2))
+        errors.append(((sums - expected) / valid)[-100:].mean())
+    print(json.dumps({"followed": errors[0], "still": errors[1], "less by": errors[1] - errors[0]}))
+    assert errors[1] - errors[0] > 0.1, errors
+
+
 if __name__ == "__main__":
-    {"make": make, "check": check, "curve": curve, "rates": rates, "rate": rate, "frames": frames, "odd": odd, "wide": wide}[sys.argv[1]](*sys.argv[2:])
+    {"make": make, "check": check, "curve": curve, "rates": rates, "rate": rate, "frames": frames, "odd": odd, "wide": wide,
+     "drifting": drifting, "followed": followed, "apart": apart}[sys.argv[1]](*sys.argv[2:])

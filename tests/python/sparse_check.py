@@ -38,8 +38,11 @@ def make(folder):
         for row, column in zip(random.integers(2, ROWS - 2, 20), random.integers(2, COLUMNS - 2, 20)):
             frame[row - 1 : row + 2, column - 1 : column + 2] += random.poisson(peak)
         frame[random.integers(0, ROWS, 3), random.integers(0, COLUMNS, 3)] = 30000
-    for kind in ("u2", "u4", "i4", "f4"):
-        stack = frames.astype("<" + kind)
+    for kind in ("u1", "i2", "u2", "u4", "i4", "f4"):
+        # What an 8-bit counter cannot hold is its largest value, which is no count.
+        stack = (np.minimum(frames, 255) if kind == "u1" else frames).astype("<" + kind)
+        if kind[0] == "i":
+            stack[1, 20, 30] = -300  # a pixel far below the background is kept like one above it
         if kind[0] == "u":
             stack[:, mask == 1] = np.iinfo(kind).max
             stack[2, 50, 50] = np.iinfo(kind).max  # holds no count

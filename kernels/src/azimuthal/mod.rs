@@ -26,9 +26,10 @@ pub use engine::AzimuthalEngine;
 use frame::{PixelMask, PixelType, Shape};
 pub(crate) use lookup::Lookup;
 pub use lookup::{AzimuthalGeometry, Bins};
+pub(crate) use rows::SOURCE as ROWS_SOURCE;
 use serde::{Deserialize, Serialize};
 
-const SOURCE: &str = include_str!("azimuthal.cl");
+pub(crate) const SOURCE: &str = include_str!("azimuthal.cl");
 /// Frames that `histogram_lanes` takes at once.
 const LANES: usize = 16;
 /// Bins that one group of `finish` takes.
@@ -240,9 +241,10 @@ impl AzimuthalIntegrator {
         }
         let lookup = Lookup::new(config, shape, pixel_type, mask)?;
         let pixels = shape.pixels();
+        let chunks = accelerator.tuning().histogram_chunks;
         let wanted = match accelerator.info().kind {
-            DeviceKind::Cpu => accelerator.info().compute_units as usize * 4,
-            _ => 256,
+            DeviceKind::Cpu => accelerator.info().compute_units as usize * chunks,
+            _ => chunks,
         };
         let chunk = pixels
             .div_ceil(wanted.min(pixels.div_ceil(16384)).max(1))

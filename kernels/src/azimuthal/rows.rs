@@ -4,15 +4,13 @@
 use super::lookup::{self, fields, usable};
 use super::matrix::Matrix;
 use super::{AzimuthalConfig, Bins, ErrorModel, Limits, Splitting};
-use crate::accelerator::{Accelerator, AcceleratorError, DeviceKind};
+use crate::accelerator::{Accelerator, AcceleratorError};
 use crate::host_memory::{Arg, Buffer, Kernel, Queue};
 use crate::limits;
 use crate::stager::DeviceBatch;
 use frame::{PixelMask, PixelType, Shape};
 
-const SOURCE: &str = include_str!("rows.cl");
-/// Bins that one group of work items takes on a device that runs many side by side.
-const GROUP: usize = 32;
+pub(crate) const SOURCE: &str = include_str!("rows.cl");
 
 /// The operation.
 pub(super) struct Rows {
@@ -64,10 +62,7 @@ impl Rows {
         let split = config.splitting != Splitting::No;
         let mut rows = Self {
             kernel: program.kernel("integrate_rows")?,
-            group: match accelerator.info().kind {
-                DeviceKind::Cpu => 1,
-                _ => GROUP,
-            },
+            group: accelerator.tuning().rows_group,
             bins,
             pixels,
             pixel_type,

@@ -4,7 +4,6 @@
  *   PIXEL    scalar type of a pixel: uchar, ushort, uint, short, int, float
  *   PIXEL16  the vector of 16 of them
  *   MINUS_LOG  0 or 1
- *   TILE     pixels per work item, a multiple of 16
  *
  * The sixteen-wide vectors are written out because a CPU compiler vectorises over work items only, and one work
  * item goes through a tile for all frames of the batch, so that dark and gain are read from cache.
@@ -68,6 +67,7 @@ inline uint sum16(const int16 v)
  * @param dark       counts to subtract, [pixels]
  * @param gain       1 / (flat - dark) or 1; 0 for masked pixels, [pixels]
  * @param pixels     pixels of a frame
+ * @param tile       pixels per work item, a multiple of 16
  * @param epsilon    smallest transmission whose logarithm is taken
  * @param fill       value of masked and invalid pixels
  * @param corrected  result, [frames][pixels]
@@ -75,10 +75,10 @@ inline uint sum16(const int16 v)
  * global size: one work item per tile */
 __kernel void correction(__global const uchar *frames, __global const ulong *offsets, const uint first,
                          const uint count, __global const float *dark, __global const float *gain, const uint pixels,
-                         const float epsilon, const float fill, __global float *corrected, __global uint *invalid)
+                         const uint tile, const float epsilon, const float fill, __global float *corrected, __global uint *invalid)
 {
-    const uint begin = (uint)get_global_id(0) * TILE;
-    const uint end = min(begin + TILE, pixels);
+    const uint begin = (uint)get_global_id(0) * tile;
+    const uint end = min(begin + tile, pixels);
     const uint whole = begin + (end - begin) / 16 * 16;
     const uint rest = end - whole;
 

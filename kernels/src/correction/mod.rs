@@ -7,12 +7,12 @@
 
 pub mod reference;
 
-use crate::accelerator::{Accelerator, AcceleratorError, DeviceKind};
+use crate::accelerator::{Accelerator, AcceleratorError};
 use crate::host_memory::{Arg, Buffer, Kernel, Mapped, Queue};
 use crate::stager::DeviceBatch;
 use frame::{PixelMask, PixelType, Shape};
 
-const SOURCE: &str = include_str!("correction.cl");
+pub(crate) const SOURCE: &str = include_str!("correction.cl");
 
 /// What to correct for.
 #[derive(Clone, Debug)]
@@ -78,7 +78,8 @@ pub struct Correction {
     shape: Shape,
     frame_bytes: usize,
     batch_limit: usize,
-    tiles: usize,
+    /// pixels of a work item
+    tile: usize,
     rejected: Vec<bool>,
     dark_host: Vec<f32>,
     gain_host: Vec<f32>,
@@ -123,14 +124,10 @@ impl Correction {
             });
         }
         let pixels = shape.pixels();
-        let tile = if accelerator.info().kind == DeviceKind::Cpu {
-            4096
-        } else {
-            16
-        };
+        let tile = accelerator.tuning().tile_pixels;
         let name = pixel_type.opencl_name();
         let log = u8::from(config.minus_log);
-        let options = format!("-cl-std=CL1.2 -DPIXEL={name} -DPIXEL16={name}16 -DMINUS_LOG={log} -DTILE={tile}");
+        let options = format!("-cl-std=CL1.2 -DPIXEL={name} -DPIXEL16={name}16 -DMINUS_LOG={log}");
         let program = accelerator.program("correction", SOURCE, &options)?;
         let mut correction = Self {
             kernel: program.kernel("correction")?,
@@ -138,7 +135,7 @@ impl Correction {
             shape,
             frame_bytes: pixels * pixel_type.bytes(),
             batch_limit,
-            tiles: pixels.div_ceil(tile),
+            tile,
             rejected: (0..pixels).map(|index| mask.rejects(index)).collect(),
             dark_host: vec![0.0; pixels],
             gain_host: vec![0.0; pixels],
@@ -219,12 +216,18 @@ impl Correction {
             (&self.dark).into(),
             (&self.gain).into(),
             Arg::U32(self.shape.pixels() as u32),
+            Arg::U32(self.tile as u32),
             Arg::F32(self.config.clip_epsilon),
             Arg::F32(self.config.fill),
             (&self.output.values).into(),
             (&self.invalid).into(),
         ];
-        queue.launch(&mut self.kernel, &arguments, [self.tiles, 1, 1], [1; 3])
+        queue.launch(
+            &mut self.kernel,
+            &arguments,
+            [self.shape.pixels().div_ceil(self.tile), 1, 1],
+            [1; 3],
+        )
     }
 
     /// The batch that was last corrected.

@@ -4,7 +4,6 @@
  *   PIXEL            scalar type of a pixel
  *   LIMIT            uint, int or float: type in which limits are passed
  *   HAS_INVALID      1: pixels at `invalid` hold no count
- *   TILE             pixels per work item
  *
  * A pixel without a count becomes NaN, one at or above the cut-off FLT_MAX; a negative one stays as it is.
  *
@@ -13,6 +12,7 @@
  * @param first      number of the first frame of this launch
  * @param count      number of frames of this launch
  * @param pixels     pixels of a frame
+ * @param tile       pixels per work item
  * @param good       -1 for good pixels, 0 for masked ones, which are not counted, [pixels]
  * @param factors    true counts by measured ones at 0, 1 / scale, 2 / scale ... counts, [entries]
  * @param entries    their number
@@ -24,12 +24,12 @@
  * @param saturated  pixels at or above the cut-off, [frames], zero at start
  * global size: one work item per tile */
 __kernel void countrate(__global const uchar *frames, __global const ulong *offsets, const uint first,
-                        const uint count, const uint pixels, __global const char *good,
+                        const uint count, const uint pixels, const uint tile, __global const char *good,
                         __global const float *factors, const uint entries, const float scale, const LIMIT cutoff,
                         const LIMIT invalid, const uint slot, __global uchar *result, __global uint *saturated)
 {
-    const uint begin = (uint)get_global_id(0) * TILE;
-    const uint end = min(begin + TILE, pixels);
+    const uint begin = (uint)get_global_id(0) * tile;
+    const uint end = min(begin + tile, pixels);
     for (uint frame = first; frame < first + count; frame++) {
         __global const PIXEL *raw = (__global const PIXEL *)(frames + offsets[frame]);
         __global float *out = (__global float *)(result + (ulong)frame * slot);

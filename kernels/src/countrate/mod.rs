@@ -7,7 +7,7 @@
 
 pub mod reference;
 
-use crate::accelerator::{Accelerator, AcceleratorError, DeviceKind};
+use crate::accelerator::{Accelerator, AcceleratorError};
 use crate::host_memory::{Arg, Buffer, Kernel, Queue};
 use crate::limits;
 use crate::stager::DeviceBatch;
@@ -53,7 +53,8 @@ pub struct CountRate {
     pixels: usize,
     pixel_type: PixelType,
     batch_limit: usize,
-    tiles: usize,
+    /// pixels of a work item
+    tile: usize,
     good: Buffer<i8>,
     factors: Buffer<f32>,
     scale: f32,
@@ -94,17 +95,13 @@ impl CountRate {
         };
         let entries = (steps / step).ceil() as usize + 2;
         let factors: Vec<f32> = (0..entries).map(factor).collect();
-        let tile = match accelerator.info().kind {
-            DeviceKind::Cpu => 4096,
-            _ => 16,
-        };
+        let tile = accelerator.tuning().tile_pixels;
         let (name, limit_name) = (pixel_type.opencl_name(), limits::opencl_name(pixel_type));
         let invalid = config
             .invalid
             .filter(|value| limits::at_least(pixel_type, *value) == Some(*value));
         let has_invalid = u8::from(invalid.is_some());
-        let options =
-            format!("-cl-std=CL1.2 -DPIXEL={name} -DLIMIT={limit_name} -DHAS_INVALID={has_invalid} -DTILE={tile}");
+        let options = format!("-cl-std=CL1.2 -DPIXEL={name} -DLIMIT={limit_name} -DHAS_INVALID={has_invalid}");
         let program = accelerator.program("countrate", SOURCE, &options)?;
         let pixels = shape.pixels();
         let good: Vec<i8> = (0..pixels)
@@ -115,7 +112,7 @@ impl CountRate {
             pixels,
             pixel_type,
             batch_limit,
-            tiles: pixels.div_ceil(tile),
+            tile,
             good: accelerator.buffer_from(&good)?,
             factors: accelerator.buffer_from(&factors)?,
             scale: (1.0 / step) as f32,
@@ -170,6 +167,7 @@ impl CountRate {
             Arg::U32(first as u32),
             Arg::U32(count as u32),
             Arg::U32(self.pixels as u32),
+            Arg::U32(self.tile as u32),
             (&self.good).into(),
             (&self.factors).into(),
             Arg::U32(self.factors.len() as u32),
@@ -180,7 +178,12 @@ impl CountRate {
             self.output.memory().into(),
             (&self.saturated).into(),
         ];
-        queue.launch(&mut self.kernel, &arguments, [self.tiles, 1, 1], [1; 3])
+        queue.launch(
+            &mut self.kernel,
+            &arguments,
+            [self.pixels.div_ceil(self.tile), 1, 1],
+            [1; 3],
+        )
     }
 }
 

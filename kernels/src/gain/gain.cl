@@ -17,7 +17,8 @@
  *   ROUND            1: whole photons, halves away from zero
  *   WHOLE            1: OUT is int or short, whose ends are MOST_NEGATIVE and MOST
  *   ERROR, SATURATED, LOWEST, HIGHEST   as floats
- *   TILE             pixels per work item, a multiple of 16
+ *   TRACK            if set, pedestals of G0 follow the frames: every word of G0 that is within so many photons of its
+ *                    pedestal moves it by the share SHARE of its distance, after it was converted
  *
  * A work item goes through a tile for all frames of the batch, so that pedestals and factors are read from cache.
  * Where none of 16 pixels has left G0, which is the rule, only those of G0 are read.
@@ -39,16 +40,33 @@ inline uint sum16(const int16 v)
 }
 
 /* What a work item counts of a frame. */
-typedef struct { int16 wrong, saturated, gain1, gain2; } counts16;
+typedef struct { int16 wrong, saturated, gain1, gain2, quiet; } counts16;
+
+#ifdef TRACK
+#define MOVED , __global float *moved, const float within
+#define PASS_MOVED , moved, within
+#else
+#define MOVED
+#define PASS_MOVED
+#endif
 
 /* 16 words, with calibration fields that start at `at` of G0's and are `pixels` apart. */
 inline OUT16 photons(const ushort16 words, __global const float *pedestals, __global const float *factors,
-                     const uint at, const uint pixels, counts16 *counts)
+                     const uint at, const uint pixels, counts16 *counts MOVED)
 {
     float16 pedestal = vload16(0, pedestals + at), factor = vload16(0, factors + at);
     /* A pixel without G0 is masked: whatever it says, it is in error, and not counted again. */
     const int16 known = factor != 0.0f;
     int16 bad = factor == 0.0f, saturated = 0;
+    const float16 adu = convert_float16(words & (ushort16)(0x3FFF));
+#ifdef TRACK
+    /* The movement is kept apart from the pedestal: beside thousands of ADU its small steps would be lost. */
+    float16 drift = vload16(0, moved + at);
+    const float16 apart = adu - pedestal - drift;
+    const int16 quiet = (convert_int16(words >> 14) == 0) & known & (fabs(apart * factor) <= within);
+    vstore16(select(drift, drift + apart * SHARE, quiet), 0, moved + at);
+    counts->quiet -= quiet;
+#endif
     if (any_switched(words)) {
         const int16 word = convert_int16(words);
         const int16 gain = word >> 14;
@@ -56,12 +74,19 @@ inline OUT16 photons(const ushort16 words, __global const float *pedestals, __gl
         const uint first = at + pixels, second = at + 2 * pixels;
         pedestal = select(select(pedestal, vload16(0, pedestals + first), one), vload16(0, pedestals + second), two);
         factor = select(select(factor, vload16(0, factors + first), one), vload16(0, factors + second), two);
+#ifdef TRACK
+        drift = select(drift, (float16)(0.0f), one | two);
+#endif
         saturated = (word == 0xC000) & known;
         bad |= (gain == 2) | (word == 0xFFFF) | (word == 0x4000) | ((factor == 0.0f) & ~saturated);
         counts->gain1 -= one & known;
         counts->gain2 -= two & known;
     }
-    float16 value = (convert_float16(words & (ushort16)(0x3FFF)) - pedestal) * factor;
+#ifdef TRACK
+    float16 value = (adu - pedestal - drift) * factor;
+#else
+    float16 value = (adu - pedestal) * factor;
+#endif
 #if ROUND
     value = round(value);
 #endif
@@ -80,42 +105,45 @@ inline OUT16 photons(const ushort16 words, __global const float *pedestals, __gl
  * @param pedestals  ADU, [G0, G1, G2][pixels rounded up to 16]
  * @param factors    photons per ADU, 0 where there is no calibration, [G0, G1, G2][pixels rounded up to 16]
  * @param pixels     pixels of a frame
+ * @param tile       pixels per work item, a multiple of 16
  * @param slot       bytes from result to result
  * @param result     photons, [frames][pixels]
- * @param counted    pixels in error, saturated, in G1, in G2, [frames][4], zero at start
+ * @param counted    pixels in error, saturated, in G1, in G2, that moved their pedestal, [frames][5], zero at start
+ * @param moved      with TRACK: how far pedestals of G0 have moved, ADU, [pixels rounded up to 16]
+ * @param within     with TRACK: photons within which a word moves its pedestal
  * global size: one work item per tile */
 __kernel void gain(__global const uchar *frames, __global const ulong *offsets, const uint first, const uint count,
                    __global const float *pedestals, __global const float *factors, const uint pixels,
-                   const uint slot, __global uchar *result, __global uint *counted)
+                   const uint tile, const uint slot, __global uchar *result, __global uint *counted MOVED)
 {
     const uint stride = (pixels + 15) / 16 * 16;
-    const uint begin = (uint)get_global_id(0) * TILE;
-    const uint end = min(begin + TILE, pixels);
+    const uint begin = (uint)get_global_id(0) * tile;
+    const uint end = min(begin + tile, pixels);
     const uint whole = begin + (end - begin) / 16 * 16;
     const uint rest = end - whole;
 
     for (uint frame = first; frame < first + count; frame++) {
         __global const ushort *raw = (__global const ushort *)(frames + offsets[frame]);
         __global OUT *out = (__global OUT *)(result + (ulong)frame * slot);
-        counts16 counts = {0, 0, 0, 0};
+        counts16 counts = {0, 0, 0, 0, 0};
         for (uint i = begin; i < whole; i += 16)
-            vstore16(photons(vload16(0, raw + i), pedestals, factors, i, stride, &counts), 0, out + i);
+            vstore16(photons(vload16(0, raw + i), pedestals, factors, i, stride, &counts PASS_MOVED), 0, out + i);
         if (rest != 0) {
             ushort words[16];
             OUT last[16];
             for (uint k = 0; k < 16; k++)
                 words[k] = k < rest ? raw[whole + k] : 0;
             /* The fields are padded with pixels that have no calibration, which are not counted. */
-            vstore16(photons(vload16(0, words), pedestals, factors, whole, stride, &counts), 0, last);
+            vstore16(photons(vload16(0, words), pedestals, factors, whole, stride, &counts PASS_MOVED), 0, last);
             for (uint k = 0; k < rest; k++)
                 out[whole + k] = last[k];
         }
         /* Whole numbers: the order in which tiles add does not matter. */
-        const uint found[4] = {sum16(counts.wrong), sum16(counts.saturated), sum16(counts.gain1),
-                               sum16(counts.gain2)};
-        for (uint k = 0; k < 4; k++)
+        const uint found[5] = {sum16(counts.wrong), sum16(counts.saturated), sum16(counts.gain1),
+                               sum16(counts.gain2), sum16(counts.quiet)};
+        for (uint k = 0; k < 5; k++)
             if (found[k] != 0)
-                atomic_add(&counted[frame * 4 + k], found[k]);
+                atomic_add(&counted[frame * 5 + k], found[k]);
     }
 }
 

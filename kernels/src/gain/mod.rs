@@ -8,7 +8,7 @@ pub mod module;
 pub mod pedestal;
 pub mod reference;
 
-use crate::accelerator::{Accelerator, AcceleratorError, DeviceKind};
+use crate::accelerator::{Accelerator, AcceleratorError};
 use crate::host_memory::{Arg, Buffer, Kernel, Queue};
 use crate::stager::DeviceBatch;
 use frame::{PixelMask, PixelType, Shape};
@@ -17,6 +17,32 @@ use module::ModuleMap;
 const SOURCE: &str = include_str!("gain.cl");
 /// G0, G1 and G2.
 pub const GAINS: usize = 3;
+
+/// Pedestals of G0 that follow the frames, `p += (ADU - p) / window`: a running mean of the words that say nothing but the
+/// pedestal, whose weights fall by a factor e in `window` of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tracking {
+    /// words that a pedestal looks back on, at least 2
+    pub window: u32,
+    /// photons, above or below the pedestal of the time, within which a word of G0 counts as one without photons
+    pub within_photons: f64,
+}
+
+/// How far pedestals of G0 have moved since the run began.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Drift {
+    /// mean over the pixels with a calibration, ADU
+    pub mean_adu: f64,
+    /// furthest from 0, ADU
+    pub largest_adu: f64,
+    /// pixels whose pedestal has moved by more than [`DRIFTED_PHOTONS`]
+    pub drifted_pixels: u64,
+    /// pixels with a calibration
+    pub pixels: u64,
+}
+
+/// Photons beyond which a pedestal counts as drifted.
+pub const DRIFTED_PHOTONS: f32 = 0.1;
 
 /// What to convert with. Fields are row by row, of the frame's shape.
 #[derive(Clone, Debug)]
@@ -33,6 +59,8 @@ pub struct GainConfig {
     pub round: bool,
     /// share the photons of large pixels among the places that they cover: 512 × 1024 become 514 × 1030
     pub split: bool,
+    /// pedestals of G0 follow the frames
+    pub track: Option<Tracking>,
 }
 
 /// What was found in one frame besides its photons. Pixels without any calibration are in no count.
@@ -46,6 +74,21 @@ pub struct GainCounts {
     pub gain1: u32,
     /// pixels in G2
     pub gain2: u32,
+    /// pixels that moved their pedestal; 0 without [`Tracking`]
+    pub quiet: u32,
+}
+
+/// Numbers of [`GainCounts`].
+const COUNTED: usize = 5;
+
+/// Pedestals on the move.
+struct Moved {
+    /// how far, ADU
+    drift: Buffer<f32>,
+    /// photons per ADU in G0, on the host
+    factors: Vec<f32>,
+    /// photons within which a word moves its pedestal: of frames with beam, and of those without
+    within: [f32; 2],
 }
 
 /// The operation; see the module.
@@ -56,12 +99,14 @@ pub struct AdaptiveGain {
     shape: Shape,
     output: PixelType,
     batch_limit: usize,
-    tiles: usize,
+    /// pixels of a work item
+    tile: usize,
     pedestals: Buffer<f32>,
     factors: Buffer<f32>,
     counted: Buffer<u32>,
     counted_host: Vec<u32>,
     counts: Vec<GainCounts>,
+    moved: Option<Moved>,
     unusable: PixelMask,
     compact: DeviceBatch,
     wide: Option<DeviceBatch>,
@@ -110,11 +155,17 @@ impl AdaptiveGain {
             }
         }
         let map = config.split.then(|| ModuleMap::new(shape)).transpose()?;
-        let tile = match accelerator.info().kind {
-            DeviceKind::Cpu => 4096,
-            _ => 16,
+        let tile = accelerator.tuning().tile_pixels;
+        let program = accelerator.program("gain", SOURCE, &options(config))?;
+        let moved = match &config.track {
+            Some(track) => Some(Moved {
+                drift: accelerator.buffer(padded)?,
+                factors: factors[..pixels].to_vec(),
+                // No word of frames without beam is too far.
+                within: [track.within_photons as f32, f32::INFINITY],
+            }),
+            None => None,
         };
-        let program = accelerator.program("gain", SOURCE, &options(config, tile))?;
         let output_bytes = config.output.bytes();
         let split = match &map {
             Some(map) => Some((program.kernel("split")?, accelerator.buffer_from(map.words())?)),
@@ -128,12 +179,13 @@ impl AdaptiveGain {
             shape,
             output: config.output,
             batch_limit,
-            tiles: pixels.div_ceil(tile),
+            tile,
             pedestals: accelerator.buffer_from(&pedestals)?,
             factors: accelerator.buffer_from(&factors)?,
-            counted: accelerator.buffer(batch_limit * 4)?,
-            counted_host: vec![0; batch_limit * 4],
+            counted: accelerator.buffer(batch_limit * COUNTED)?,
+            counted_host: vec![0; batch_limit * COUNTED],
             counts: vec![GainCounts::default(); batch_limit],
+            moved,
             unusable,
             compact: DeviceBatch::made(accelerator, pixels * output_bytes, batch_limit)?,
             wide: wide
@@ -142,7 +194,7 @@ impl AdaptiveGain {
         };
         // Over no frame: some drivers finish compiling at the first launch. Nothing is read from the first two.
         let (queue, frames, offsets) = (accelerator.queue()?, accelerator.buffer(1)?, accelerator.buffer(1)?);
-        gain.launch(&queue, &frames, &offsets, 0, 0)?;
+        gain.launch(&queue, &frames, &offsets, 0, 0, false)?;
         gain.share(&queue, 1)?;
         queue.finish()?;
         Ok(gain)
@@ -163,12 +215,13 @@ impl AdaptiveGain {
         &self.unusable
     }
 
-    /// Converts a batch; the result stays on the device until the next call.
-    pub fn run(&mut self, queue: &Queue, batch: &DeviceBatch) -> Result<(), AcceleratorError> {
+    /// Converts a batch; the result stays on the device until the next call. `dark`: frames without beam, of which every
+    /// word in G0 moves its pedestal where pedestals follow the frames.
+    pub fn run(&mut self, queue: &Queue, batch: &DeviceBatch, dark: bool) -> Result<(), AcceleratorError> {
         batch.check(self.shape.pixels() * PixelType::U16.bytes(), self.batch_limit)?;
         queue.clear(&self.counted)?;
         for (frames, group) in batch.groups() {
-            self.launch(queue, frames, batch.offsets(), group.first, group.count)?;
+            self.launch(queue, frames, batch.offsets(), group.first, group.count, dark)?;
         }
         let frames = batch.frames();
         self.share(queue, frames)?;
@@ -177,13 +230,14 @@ impl AdaptiveGain {
             wide.set_frames(frames);
         }
         queue.read(&self.counted, 0, &mut self.counted_host)?;
-        for (counts, found) in self.counts.iter_mut().zip(self.counted_host.as_chunks::<4>().0) {
-            let [wrong, saturated, gain1, gain2] = *found;
+        for (counts, found) in self.counts.iter_mut().zip(self.counted_host.as_chunks::<COUNTED>().0) {
+            let [wrong, saturated, gain1, gain2, quiet] = *found;
             *counts = GainCounts {
                 wrong,
                 saturated,
                 gain1,
                 gain2,
+                quiet,
             };
         }
         Ok(())
@@ -199,6 +253,28 @@ impl AdaptiveGain {
         &self.counts[..self.compact.frames()]
     }
 
+    /// How far the pedestals of G0 have moved, ADU, pixel by pixel, and what that says; `None` where they do not follow.
+    pub fn drift(&self, queue: &Queue, adu: &mut [f32]) -> Result<Option<Drift>, AcceleratorError> {
+        let Some(moved) = &self.moved else { return Ok(None) };
+        AcceleratorError::expect_len("the drift's number of pixels", adu.len(), moved.factors.len())?;
+        queue.read(&moved.drift, 0, adu)?;
+        let (mut drift, mut sum) = (Drift::default(), 0f64);
+        for (adu, factor) in adu.iter().zip(&moved.factors).filter(|(_, factor)| **factor != 0.0) {
+            drift.pixels += 1;
+            sum += f64::from(*adu);
+            if f64::from(adu.abs()) > drift.largest_adu.abs() {
+                drift.largest_adu = (*adu).into();
+            }
+            drift.drifted_pixels += u64::from((adu * factor).abs() > DRIFTED_PHOTONS);
+        }
+        drift.mean_adu = if drift.pixels > 0 {
+            sum / drift.pixels as f64
+        } else {
+            0.0
+        };
+        Ok(Some(drift))
+    }
+
     fn launch(
         &mut self,
         queue: &Queue,
@@ -206,8 +282,9 @@ impl AdaptiveGain {
         offsets: &Buffer<u64>,
         first: usize,
         count: usize,
+        dark: bool,
     ) -> Result<(), AcceleratorError> {
-        let arguments = [
+        let arguments: [Arg<'_>; 11] = [
             frames.into(),
             offsets.into(),
             Arg::U32(first as u32),
@@ -215,11 +292,19 @@ impl AdaptiveGain {
             (&self.pedestals).into(),
             (&self.factors).into(),
             Arg::U32(self.shape.pixels() as u32),
+            Arg::U32(self.tile as u32),
             Arg::U32(self.compact.slot_bytes() as u32),
             self.compact.memory().into(),
             (&self.counted).into(),
         ];
-        queue.launch(&mut self.convert, &arguments, [self.tiles, 1, 1], [1; 3])
+        let global = [self.shape.pixels().div_ceil(self.tile), 1, 1];
+        let Some(moved) = &self.moved else {
+            return queue.launch(&mut self.convert, &arguments, global, [1; 3]);
+        };
+        let within = moved.within[usize::from(dark)];
+        let [a, b, c, d, e, f, g, h, i, j, k] = arguments;
+        let arguments = [a, b, c, d, e, f, g, h, i, j, k, (&moved.drift).into(), Arg::F32(within)];
+        queue.launch(&mut self.convert, &arguments, global, [1; 3])
     }
 
     fn share(&mut self, queue: &Queue, frames: usize) -> Result<(), AcceleratorError> {
@@ -262,10 +347,28 @@ fn check(config: &GainConfig, shape: Shape) -> Result<(), AcceleratorError> {
         let found = config.output.numpy_name().to_string();
         return value("the type of photons", found, "float32, int32 or int16");
     }
+    if let Some(track) = &config.track {
+        if !(2..=1 << 24).contains(&track.window) {
+            let found = track.window.to_string();
+            return value(
+                "the window of pedestals that follow the frames",
+                found,
+                "2 to 16777216 words",
+            );
+        }
+        if !(track.within_photons > 0.0 && track.within_photons <= 0.5) {
+            let found = track.within_photons.to_string();
+            return value(
+                "the distance of a word without photons",
+                found,
+                "above 0, at most 0.5 photons",
+            );
+        }
+    }
     Ok(())
 }
 
-fn options(config: &GainConfig, tile: usize) -> String {
+fn options(config: &GainConfig) -> String {
     let name = config.output.opencl_name();
     let convert = match config.output {
         PixelType::F32 => String::new(),
@@ -280,9 +383,14 @@ fn options(config: &GainConfig, tile: usize) -> String {
         _ => "",
     };
     let split = if config.split { "-DSPLIT" } else { "" };
+    let track = config.track.as_ref().map_or_else(String::new, |track| {
+        // Exactly the float that is meant, whatever a compiler makes of decimals.
+        let bits = (1.0 / f64::from(track.window)) as f32;
+        format!("-DTRACK -DSHARE=as_float({:#x})", bits.to_bits())
+    });
     format!(
-        "-cl-std=CL1.2 -DOUT={name} -DOUT16={name}16 -DTO_OUT16={convert} -DROUND={round} -DWHOLE={whole} -DTILE={tile} \
-         -DERROR={error} -DSATURATED={saturated} -DLOWEST={lowest} -DHIGHEST={highest} {most} {split}"
+        "-cl-std=CL1.2 -DOUT={name} -DOUT16={name}16 -DTO_OUT16={convert} -DROUND={round} -DWHOLE={whole} \
+         -DERROR={error} -DSATURATED={saturated} -DLOWEST={lowest} -DHIGHEST={highest} {most} {split} {track}"
     )
 }
 

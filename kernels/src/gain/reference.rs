@@ -39,6 +39,21 @@ pub fn photons(word: u16, pedestals: [f64; 3], gains: [f64; 3], energy_kev: f64)
     }
 }
 
+/// How far the pedestal of G0 has moved after a word, ADU, where it had moved by `drift` before: by 1 / `window` of the
+/// distance, if the word is in G0 and, converted with the pedestal before it, within so many photons of none.
+pub fn drift_after(
+    word: u16,
+    (pedestal, gain): (f64, f64),
+    energy_kev: f64,
+    drift: f64,
+    (window, within_photons): (f64, f64),
+) -> f64 {
+    let factor = factor(gain, pedestal, energy_kev);
+    let apart = f64::from(word) - pedestal - drift;
+    let quiet = word >> 14 == 0 && factor != 0.0 && (apart * factor).abs() <= within_photons;
+    if quiet { drift + apart / window } else { drift }
+}
+
 /// The same in whole photons, halves away from zero, where `lowest` and `highest` are the ends of what can be told.
 pub fn whole(photons: Photons, lowest: f64, highest: f64) -> Photons {
     match photons {

@@ -27,6 +27,7 @@ fn config(pixels: usize, scale: f64, energy_kev: f64, output: PixelType) -> Gain
         output,
         round: false,
         split: false,
+        track: None,
     }
 }
 
@@ -62,7 +63,7 @@ fn every_word_at_three_gains_and_six_energies_agrees_with_float64() {
         for energy_kev in ENERGIES_KEV {
             let mut config = config(shape.pixels(), scale, energy_kev, PixelType::F32);
             let mut gain = AdaptiveGain::new(&accelerator, &config, shape, 1).unwrap();
-            gain.run(&queue, batch).unwrap();
+            gain.run(&queue, batch, false).unwrap();
             let mut expected = GainCounts::default();
             for (pixel, found) in floats(&bytes_of(&gain, &queue, 0)).into_iter().enumerate() {
                 let word = pixel as u16;
@@ -81,7 +82,7 @@ fn every_word_at_three_gains_and_six_energies_agrees_with_float64() {
             // As Jungfraujoch writes them: INT16_MIN for errors, INT16_MAX for what is saturated or too much.
             config.output = PixelType::I16;
             let mut gain = AdaptiveGain::new(&accelerator, &config, shape, 1).unwrap();
-            gain.run(&queue, batch).unwrap();
+            gain.run(&queue, batch, false).unwrap();
             for (pixel, bytes) in bytes_of(&gain, &queue, 0).as_chunks::<2>().0.iter().enumerate() {
                 let found = i16::from_le_bytes(*bytes);
                 let photons = of(&config, pixel, pixel as u16);
@@ -126,7 +127,7 @@ fn whole_photons_round_halves_away_from_zero_in_every_type() {
     let mut stager = testing::staged(&accelerator, PixelType::U16, &[words.clone(), words]);
     let batch = stager.finish(&queue).unwrap();
     let mut gain = AdaptiveGain::new(&accelerator, &config, shape, 2).unwrap();
-    gain.run(&queue, batch).unwrap();
+    gain.run(&queue, batch, false).unwrap();
     let found: Vec<i32> = bytes_of(&gain, &queue, 1)
         .as_chunks::<4>()
         .0
@@ -137,12 +138,12 @@ fn whole_photons_round_halves_away_from_zero_in_every_type() {
     assert_eq!((found[16], found[17]), (15_900_000, i32::MIN));
     config.output = PixelType::I16;
     let mut gain = AdaptiveGain::new(&accelerator, &config, shape, 2).unwrap();
-    gain.run(&queue, batch).unwrap();
+    gain.run(&queue, batch, false).unwrap();
     assert_eq!(bytes_of(&gain, &queue, 0)[32..], [0xFF, 0x7F, 0x00, 0x80]);
     assert_eq!((gain.counts()[0].saturated, gain.counts()[0].wrong), (1, 1));
     (config.output, config.round) = (PixelType::F32, true);
     let mut gain = AdaptiveGain::new(&accelerator, &config, shape, 2).unwrap();
-    gain.run(&queue, batch).unwrap();
+    gain.run(&queue, batch, false).unwrap();
     assert_eq!(
         floats(&bytes_of(&gain, &queue, 0))[..6],
         [1.0, 0.0, -1.0, -2.0, 0.0, 2.0]
@@ -163,7 +164,7 @@ fn pixels_without_a_calibration_are_masked_or_in_error_and_never_a_number() {
     assert_eq!(masked, [3, 4, 5, 6]);
     let frames = [0x0A00u16, 0x7000, 0xF000].map(|word| vec![f64::from(word); shape.pixels()]);
     let mut stager = testing::staged(&accelerator, PixelType::U16, &frames);
-    gain.run(&queue, stager.finish(&queue).unwrap()).unwrap();
+    gain.run(&queue, stager.finish(&queue).unwrap(), false).unwrap();
     for (frame, also) in [(0, None), (1, Some(7)), (2, Some(8))] {
         let found = floats(&bytes_of(&gain, &queue, frame));
         let bad: Vec<usize> = (0..shape.pixels()).filter(|pixel| found[*pixel].is_nan()).collect();
@@ -193,7 +194,7 @@ fn large_pixels_share_their_photons_and_lose_none() {
         (words[at(256, 1279)], words[at(0, 1023)], words[at(0, 1024)]) = (65535.0, 40.0, 41.0);
         let total: f64 = words.iter().filter(|word| **word < 65535.0).sum();
         let mut stager = testing::staged(&accelerator, PixelType::U16, &[words.clone(), words.clone()]);
-        gain.run(&queue, stager.finish(&queue).unwrap()).unwrap();
+        gain.run(&queue, stager.finish(&queue).unwrap(), false).unwrap();
         let bytes = bytes_of(&gain, &queue, 1);
         let wide: Vec<f64> = match output {
             PixelType::F32 => floats(&bytes).into_iter().map(f64::from).collect(),
@@ -261,4 +262,100 @@ fn a_pedestal_follows_the_words_of_its_gain_alone() {
     tracker.push([0x4000, 0xFFFF, 0xC123]);
     assert_eq!(tracker.means()[0], 111.0);
     assert_eq!((tracker.frames(), tracker.wrong_gain()), (6, 8));
+}
+
+#[test]
+fn pedestals_follow_words_without_photons_as_in_float64_however_the_batches_fall() {
+    const FRAMES: usize = 240;
+    let (accelerator, queue) = testing::cpu();
+    let shape = Shape::new(3, 1371);
+    let pixels = shape.pixels();
+    let mut config = config(pixels, 1.0, 12.4, PixelType::F32);
+    let (window, within_photons) = (50u32, 0.25f64);
+    config.track = Some(Tracking { window, within_photons });
+    (config.gains[0][3], config.pedestals[0][4]) = (0.0, f32::NAN);
+    let mut random = testing::random(17);
+    let dark = |frame: usize| (96..120).contains(&frame);
+    let mut words = vec![vec![0f64; pixels]; FRAMES];
+    for (frame, words) in words.iter_mut().enumerate() {
+        for (pixel, word) in words.iter_mut().enumerate() {
+            let at = if pixel == 4 {
+                2500.0
+            } else {
+                f64::from(config.pedestals[0][pixel])
+            };
+            // Ten ADU in all, noise, and now and then photons, another gain, or a packet that is missing.
+            let adu = at + 10.0 * frame as f64 / FRAMES as f64 + random.random_range(-30.0..30.0);
+            *word = match random.random_range(0..40u32) {
+                0 => f64::from(0x4000u16 + random.random_range(14000..15500u16)),
+                1 => f64::from(0xC000u16 + random.random_range(14000..15500u16)),
+                2 => 65535.0,
+                3..6 if !dark(frame) => (adu + random.random_range(150.0..3000.0)).round(),
+                _ => adu.round(),
+            };
+        }
+    }
+    let mut results: Vec<(Vec<f32>, Vec<u8>, Drift)> = Vec::new();
+    for batch in [1usize, 8, 24] {
+        let mut gain = AdaptiveGain::new(&accelerator, &config, shape, batch).unwrap();
+        let (mut last, mut quiet) = (Vec::new(), 0u64);
+        for (number, frames) in words.chunks(batch).enumerate() {
+            let mut stager = testing::staged(&accelerator, PixelType::U16, frames);
+            let dark = dark(number * batch);
+            gain.run(&queue, stager.finish(&queue).unwrap(), dark).unwrap();
+            quiet += gain.counts().iter().map(|counts| u64::from(counts.quiet)).sum::<u64>();
+            last = bytes_of(&gain, &queue, frames.len() - 1);
+        }
+        let mut moved = vec![0f32; pixels];
+        let drift = gain.drift(&queue, &mut moved).unwrap().unwrap();
+        assert!(quiet > (FRAMES * pixels / 2) as u64, "{quiet}");
+        results.push((moved, last, drift));
+    }
+    assert!(
+        results
+            .iter()
+            .all(|(moved, last, _)| *moved == results[0].0 && *last == results[0].1)
+    );
+    let (moved, last, drift) = &results[0];
+    let (mut furthest, mut worst, mut sum, mut known) = (0f64, 0f64, 0f64, 0u64);
+    for pixel in 0..pixels {
+        let calibration = (f64::from(config.pedestals[0][pixel]), config.gains[0][pixel]);
+        let (mut expected, mut before) = (0f64, 0f64);
+        for (frame, words) in words.iter().enumerate() {
+            let within = if dark(frame) { f64::INFINITY } else { within_photons };
+            before = expected;
+            let word = words[pixel] as u16;
+            expected = reference::drift_after(word, calibration, config.energy_kev, expected, (window.into(), within));
+        }
+        furthest = furthest.max((f64::from(moved[pixel]) - expected).abs());
+        if reference::factor(calibration.1, calibration.0, config.energy_kev) == 0.0 {
+            assert_eq!(moved[pixel], 0.0, "pixel {pixel} has no calibration");
+            continue;
+        }
+        known += 1;
+        sum += expected;
+        // The last frame, converted with the pedestal that the ones before it left behind.
+        let mut pedestals = [0, 1, 2].map(|gain| f64::from(config.pedestals[gain][pixel]));
+        pedestals[0] += before;
+        let gains = [0, 1, 2].map(|gain| config.gains[gain][pixel]);
+        let word = words[FRAMES - 1][pixel] as u16;
+        if let Photons::Number(photons) = reference::photons(word, pedestals, gains, config.energy_kev) {
+            worst = worst.max((f64::from(floats(last)[pixel]) - photons).abs());
+        }
+    }
+    println!(
+        "pedestals {furthest:.1e} ADU from float64, photons {worst:.1e}; {:.2} ADU on average",
+        drift.mean_adu
+    );
+    assert!(furthest < 1e-3 && worst < 0.01, "{furthest} ADU, {worst} photons");
+    assert_eq!(drift.pixels, known);
+    assert!((drift.mean_adu - sum / known as f64).abs() < 1e-3 && (4.0..12.0).contains(&drift.mean_adu));
+    assert!(drift.largest_adu > drift.mean_adu && drift.drifted_pixels < drift.pixels);
+    for track in [(1, 0.25), (100, 0.0), (100, 0.7), (100, f64::NAN)] {
+        config.track = Some(Tracking {
+            window: track.0,
+            within_photons: track.1,
+        });
+        assert!(AdaptiveGain::new(&accelerator, &config, shape, 1).is_err(), "{track:?}");
+    }
 }

@@ -13,7 +13,7 @@ use crate::stager::DeviceBatch;
 use frame::{PixelMask, PixelType, Shape};
 use serde::{Deserialize, Serialize};
 
-const SOURCE: &str = include_str!("statistics.cl");
+pub(crate) const SOURCE: &str = include_str!("statistics.cl");
 /// Rectangles at most.
 pub const REGIONS_MAX: usize = 8;
 /// Pixels of a tile: as many as a 32-bit sum in each of 16 columns can take.
@@ -148,7 +148,12 @@ impl Statistics {
         let (mut spans, mut tiles) = (Vec::new(), Vec::new());
         for region in std::iter::once(&whole).chain(&config.regions) {
             let first = tiles.len();
-            cut(region, shape, &mut tiles);
+            cut(
+                region,
+                shape,
+                accelerator.tuning().statistics_tile_pixels.min(TILE_PIXELS),
+                &mut tiles,
+            );
             let masked = pixels_of(region, shape).filter(|pixel| mask.rejects(*pixel)).count() as u64;
             let good = (region.rows * region.columns) as u64 - masked;
             spans.push(Span {
@@ -324,8 +329,8 @@ fn pixels_of(region: &Region, shape: Shape) -> impl Iterator<Item = usize> {
         .flat_map(move |row| (column..column + columns).map(move |column| row * shape.columns + column))
 }
 
-/// Cuts a rectangle into tiles (first pixel, rows, width) of at most [`TILE_PIXELS`] pixels.
-fn cut(region: &Region, shape: Shape, tiles: &mut Vec<[u32; 3]>) {
+/// Cuts a rectangle into tiles (first pixel, rows, width) of at most so many pixels.
+fn cut(region: &Region, shape: Shape, most: usize, tiles: &mut Vec<[u32; 3]>) {
     let corner = region.row * shape.columns + region.column;
     // Rows of full width lie one behind the other: one long row.
     let (rows, width) = if region.columns == shape.columns {
@@ -333,10 +338,10 @@ fn cut(region: &Region, shape: Shape, tiles: &mut Vec<[u32; 3]>) {
     } else {
         (region.rows, region.columns)
     };
-    for left in (0..width).step_by(TILE_PIXELS) {
-        let width = (width - left).min(TILE_PIXELS);
+    for left in (0..width).step_by(most) {
+        let width = (width - left).min(most);
         // A 16-wide column takes one vector per row however narrow the tile is.
-        let high = TILE_PIXELS / width.next_multiple_of(16).min(TILE_PIXELS);
+        let high = most / width.next_multiple_of(16).min(most);
         for top in (0..rows).step_by(high) {
             let first = corner + top * shape.columns + left;
             tiles.push([first as u32, (rows - top).min(high) as u32, width as u32]);

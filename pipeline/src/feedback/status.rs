@@ -8,6 +8,7 @@ use crate::keep::{KeepStatus, Keeper};
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,6 +28,12 @@ pub struct StatusRun {
     pub started: String,
     /// frames of the run
     pub frames_expected: u64,
+    /// what its recipe has counted so far, by name; the labels of `fluxline_recipe_total`
+    #[schema(value_type = Object)]
+    pub counters: BTreeMap<&'static str, u64>,
+    /// numbers of its recipe that go up and down, as they are now, by name; the labels of `fluxline_recipe_level`
+    #[schema(value_type = Object)]
+    pub levels: BTreeMap<&'static str, f64>,
 }
 
 /// Outcomes of analysis.
@@ -96,6 +103,10 @@ pub struct StatusDevice {
     /// which way the frames of the run in memory are analysed: by the device's kernels, fused with decoding on the host, or
     /// by the host because the device has failed
     pub analysis: Option<Way>,
+    /// how its kernels cut their work, where that comes from (usual, measured or cached), which of it was measured, and
+    /// remarks; null where `accelerator.tune` is off
+    #[schema(value_type = Option<Object>)]
+    pub tuning: Option<kernels::Tuned>,
 }
 
 /// How roles share cores.
@@ -229,6 +240,8 @@ pub async fn status(State(shared): State<Shared>) -> Json<Status> {
             sample: run.info.sample.clone(),
             started: run.info.start_time.to_string(),
             frames_expected: run.ledger.expected(),
+            counters: run.counted(),
+            levels: run.levels(),
         }),
         frames: run.map(|run| run.counts.get()).unwrap_or_default(),
         analysis: StatusAnalysis {
@@ -263,6 +276,7 @@ pub async fn status(State(shared): State<Shared>) -> Json<Status> {
             name: appliance.accelerator().info().name.clone(),
             memory: memory_name(appliance.accelerator().memory()),
             analysis: run.map(ActiveRun::way),
+            tuning: appliance.tuned().cloned(),
         },
         cores: StatusCores {
             mode: if appliance.cores().shared {

@@ -23,7 +23,7 @@ use kernels::{Accelerator, AcceleratorError, CorrectedBatch, DeviceBatch, Device
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Every technique that this program knows.
 pub const TECHNIQUES: [&dyn Technique; 2] = [&diffraction::Diffraction, &tomography::Tomography];
@@ -144,6 +144,8 @@ pub struct Prepared {
     pub geometry: Option<Geometry>,
     /// what the operations count over the run, by name
     pub counters: Vec<(&'static str, Counter)>,
+    /// numbers of the operations that go up and down, by name
+    pub levels: Vec<(&'static str, Level)>,
     /// whether the recipe may decide against storing a frame
     pub may_veto: bool,
     /// scores of a grid scan
@@ -193,8 +195,31 @@ pub trait HostOperation: Send {
 /// A number that operations of all workers count up.
 pub type Counter = Arc<AtomicU64>;
 
+/// A number of a recipe that goes up and down, set by one worker.
+#[derive(Clone, Debug, Default)]
+pub struct Level(Arc<AtomicU64>);
+
+impl Level {
+    /// Sets it.
+    pub fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Relaxed);
+    }
+
+    /// What it is now; 0 before it was set.
+    pub fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
+    }
+}
+
+/// Every [`Level`] of recipes, and so the labels of a metric.
+pub const LEVELS: [&str; 3] = [
+    "pedestal_drift_mean_adu",
+    "pedestal_drift_largest_adu",
+    "pedestal_drifted_pixels",
+];
+
 /// Everything that recipes count over a run, and so the labels of a metric.
-pub const COUNTERS: [&str; 8] = [
+pub const COUNTERS: [&str; 9] = [
     "spots",
     "frames_too_bright",
     "hits",
@@ -203,6 +228,7 @@ pub const COUNTERS: [&str; 8] = [
     "misses_kept",
     "pixels_in_error",
     "pixels_saturated",
+    "pedestal_words",
 ];
 
 impl Prepared {
@@ -212,6 +238,14 @@ impl Prepared {
         let counter = Counter::default();
         self.counters.push((name, counter.clone()));
         counter
+    }
+
+    /// A new level; `name` is one of [`LEVELS`].
+    pub fn level(&mut self, name: &'static str) -> Level {
+        debug_assert!(LEVELS.contains(&name), "{name}");
+        let level = Level::default();
+        self.levels.push((name, level.clone()));
+        level
     }
 }
 
@@ -224,7 +258,7 @@ pub trait Technique: Sync {
     /// operations that a recipe of this technique may list
     fn operations(&self) -> &'static [&'static str];
     /// whether frames must come in order to one owner, because an operation carries state from frame to frame
-    fn ordered(&self) -> bool;
+    fn ordered(&self, name: &str, config: &RecipeConfig) -> Result<bool, ConfigError>;
     /// parameters of its operations as JSON schemas: title and schema
     fn schemas(&self) -> Vec<(String, serde_json::Value)>;
     /// checks the parameters alone, without a source or a device

@@ -1,15 +1,19 @@
 //! Operations that turn raw pixels into others, which those behind them read: `gain`, a JUNGFRAU's words to photons, and
 //! `countrate`, what counters missed while they were busy. The files keep the raw pixels.
 
-use super::super::{Batch, Counter, Operation, Prepared, RecipeError, Setup, Snapshot, fields};
+use super::super::findings::Findings;
+use super::super::{Batch, Counter, Level, Operation, Prepared, RecipeError, Setup, Snapshot, fields};
 use super::stored;
 use crate::calibrations::{CalibrationKind, CalibrationRecord, HC_EV_M};
-use frame::{PixelMask, PixelType, Shape, StreamDescription};
-use kernels::gain::GAINS;
+use crate::config::ConfigError;
+use driver::clock::monotonic_ns;
+use frame::{FrameKind, Image, PixelMask, PixelType, Shape, StreamDescription};
+use kernels::gain::{Drift, GAINS, Tracking};
 use kernels::{AdaptiveGain, CountRate, CountRateConfig, DeadTime, GainConfig, Queue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// `[recipe.NAME.gain]`: a JUNGFRAU's words to photons.
@@ -33,6 +37,49 @@ pub(super) struct GainParameters {
     /// Share the photons of the large pixels between chips among the places that they cover: 512 × 1024 pixels of a module
     /// become 514 × 1030. Masks, darks, flats and geometry are then of that shape.
     pub split_pixels: bool,
+    /// Pedestals of G0 follow the frames: words that a pedestal looks back on (2 to 16777216). Off unless given. Frames then
+    /// go in their order through one worker.
+    pub track_window: Option<u32>,
+    /// Photons, above or below its pedestal, within which a word of G0 counts as one without photons (up to 0.5; 0.25 unless
+    /// given). Every word of frames that are marked as dark counts.
+    pub track_within_photons: Option<f64>,
+}
+
+/// See [`GainParameters::track_within_photons`].
+const WITHIN_PHOTONS: f64 = 0.25;
+
+impl GainParameters {
+    fn tracking(&self) -> Option<Tracking> {
+        self.track_window.map(|window| Tracking {
+            window,
+            within_photons: self.track_within_photons.unwrap_or(WITHIN_PHOTONS),
+        })
+    }
+
+    /// Whether a frame's photons rest on the frames before it.
+    pub(super) fn ordered(&self) -> bool {
+        self.track_window.is_some()
+    }
+
+    /// Checks what needs no frames.
+    pub(super) fn check(&self, name: &str) -> Result<(), ConfigError> {
+        let wrong = |key: &str, value: String, expected: &str| {
+            Err(ConfigError::value(format!("recipe.{name}.gain.{key}"), value, expected))
+        };
+        match (self.track_window, self.track_within_photons) {
+            (Some(window), _) if !(2..=1 << 24).contains(&window) => {
+                wrong("track_window", window.to_string(), "2 to 16777216")
+            }
+            (_, Some(within)) if !(within > 0.0 && within <= 0.5) => {
+                wrong("track_within_photons", within.to_string(), "above 0, at most 0.5")
+            }
+            (None, Some(within)) => {
+                let expected = "pedestals do not follow the frames: give track_window, too";
+                wrong("track_within_photons", within.to_string(), expected)
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// `[recipe.NAME.countrate]`: what counters missed while they were busy. Does nothing where the detector corrected for it.
@@ -66,6 +113,57 @@ pub(super) struct ConversionPlan {
     first: usize,
     wrong: Option<Counter>,
     saturated: Counter,
+    follow: Option<Follow>,
+}
+
+/// Where it is told how the pedestals follow the frames.
+#[derive(Clone)]
+struct Follow {
+    /// the result's place for words that moved a pedestal
+    scalar: usize,
+    /// the picture's place among those of the run
+    image: usize,
+    words: Counter,
+    mean_adu: Level,
+    largest_adu: Level,
+    drifted: Level,
+    found: Arc<Findings>,
+}
+
+impl Follow {
+    fn plan(setup: &Setup<'_>, prepared: &mut Prepared) -> Self {
+        prepared.snapshot.images.push(Image {
+            name: "pedestal_drift".into(),
+            shape: setup.stream.shape,
+            unit: "ADU".into(),
+            values: vec![0.0; setup.stream.shape.pixels()],
+            frames_used: 0,
+            frames_expected: setup.stream.frames_expected,
+        });
+        Self {
+            scalar: prepared.layout.scalar("pedestal_pixels", ""),
+            image: prepared.snapshot.images.len() - 1,
+            words: prepared.counter("pedestal_words"),
+            mean_adu: prepared.level("pedestal_drift_mean_adu"),
+            largest_adu: prepared.level("pedestal_drift_largest_adu"),
+            drifted: prepared.level("pedestal_drifted_pixels"),
+            found: prepared.found.clone(),
+        }
+    }
+
+    /// At the end: whether somebody should take new pedestals.
+    fn judge(&self, drift: &Drift) {
+        if 2 * drift.drifted_pixels > drift.pixels {
+            self.found.warn(format!(
+                "gain: pedestals of G0 have moved by {:.1} ADU on average while the run measured, those of {} of {} pixels by \
+                 more than {} photons, which the run has followed: take new ones",
+                drift.mean_adu,
+                drift.drifted_pixels,
+                drift.pixels,
+                kernels::gain::DRIFTED_PHOTONS
+            ));
+        }
+    }
 }
 
 /// Frames of `raw` as f32.
@@ -124,6 +222,7 @@ pub(super) fn plan_gain(
         output: PixelType::F32,
         round: parameters.round,
         split: parameters.split_pixels,
+        track: parameters.tracking(),
     };
     // Made once to see whether everything fits, and which pixels it cannot convert.
     let trial = AdaptiveGain::new(setup.accelerator, &config, stream.shape, 1).map_err(RecipeError::device(NAME))?;
@@ -139,6 +238,7 @@ pub(super) fn plan_gain(
     prepared.layout.scalar("gain_saturated_pixels", "");
     prepared.layout.scalar("gain1_pixels", "");
     prepared.layout.scalar("gain2_pixels", "");
+    let follow = parameters.ordered().then(|| Follow::plan(setup, prepared));
     Ok(ConversionPlan {
         stream: converted(stream, trial.shape(), mask),
         conversion: Conversion::Gain(Box::new(config)),
@@ -147,6 +247,7 @@ pub(super) fn plan_gain(
         first,
         wrong: Some(prepared.counter("pixels_in_error")),
         saturated: prepared.counter("pixels_saturated"),
+        follow,
     })
 }
 
@@ -297,6 +398,7 @@ pub(super) fn plan_countrate(
         first,
         wrong: None,
         saturated: prepared.counter("pixels_saturated"),
+        follow: None,
     }))
 }
 
@@ -309,6 +411,10 @@ pub(super) fn operation(setup: &Setup<'_>, plan: &ConversionPlan) -> Result<Box<
             first: plan.first,
             wrong: plan.wrong.clone().unwrap_or_default(),
             saturated: plan.saturated.clone(),
+            follow: plan.follow.clone(),
+            frames: 0,
+            drift_again_ns: 0,
+            finished: false,
         }),
         Conversion::CountRate(config, mask) => {
             let made = CountRate::new(device, config, stream.shape, stream.pixel_type, mask, limit);
@@ -326,7 +432,16 @@ struct Gain {
     first: usize,
     wrong: Counter,
     saturated: Counter,
+    follow: Option<Follow>,
+    /// frames so far
+    frames: u64,
+    /// when the drift is looked at again
+    drift_again_ns: u64,
+    finished: bool,
 }
+
+/// Least time between two looks at how far pedestals have moved: each reads a number of every pixel.
+const DRIFT_NS: u64 = 1_000_000_000;
 
 impl Operation for Gain {
     fn name(&self) -> &'static str {
@@ -335,8 +450,9 @@ impl Operation for Gain {
 
     fn push<'a>(&'a mut self, batch: &mut Batch<'a>) -> Result<(), RecipeError> {
         self.gain
-            .run(batch.queue, batch.frames)
+            .run(batch.queue, batch.frames, batch.kind == FrameKind::Dark)
             .map_err(RecipeError::device("gain"))?;
+        self.frames += batch.frames.frames() as u64;
         for (index, counts) in self.gain.counts().iter().enumerate() {
             self.wrong.fetch_add(counts.wrong.into(), Relaxed);
             self.saturated.fetch_add(counts.saturated.into(), Relaxed);
@@ -346,16 +462,41 @@ impl Operation for Gain {
                 .iter_mut()
                 .zip(values)
                 .for_each(|(scalar, count)| *scalar = count.into());
+            if let Some(follow) = &self.follow {
+                result.scalars[follow.scalar] = counts.quiet.into();
+                follow.words.fetch_add(counts.quiet.into(), Relaxed);
+            }
         }
         batch.frames = self.gain.output();
         Ok(())
     }
 
-    fn snapshot(&mut self, _queue: &Queue, _snapshot: &mut Snapshot) -> Result<(), RecipeError> {
+    fn snapshot(&mut self, queue: &Queue, snapshot: &mut Snapshot) -> Result<(), RecipeError> {
+        let Some(follow) = &self.follow else { return Ok(()) };
+        let now = monotonic_ns();
+        if now < self.drift_again_ns && !self.finished {
+            return Ok(());
+        }
+        self.drift_again_ns = now + DRIFT_NS;
+        let Some(image) = snapshot.images.get_mut(follow.image) else {
+            return Ok(());
+        };
+        let drift = self.gain.drift(queue, &mut image.values);
+        let Some(drift) = drift.map_err(RecipeError::device("gain"))? else {
+            return Ok(());
+        };
+        image.frames_used = self.frames;
+        follow.mean_adu.set(drift.mean_adu);
+        follow.largest_adu.set(drift.largest_adu);
+        follow.drifted.set(drift.drifted_pixels as f64);
+        if self.finished {
+            follow.judge(&drift);
+        }
         Ok(())
     }
 
     fn finish(&mut self, _queue: &Queue) -> Result<(), RecipeError> {
+        self.finished = true;
         Ok(())
     }
 }

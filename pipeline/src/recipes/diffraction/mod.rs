@@ -57,8 +57,9 @@ impl Technique for Diffraction {
         &OPERATIONS
     }
 
-    fn ordered(&self) -> bool {
-        false
+    fn ordered(&self, name: &str, config: &RecipeConfig) -> Result<bool, ConfigError> {
+        let asked = config.operations.iter().any(|listed| listed == "gain");
+        Ok(asked && parameters::<GainParameters>(name, config, "gain")?.ordered())
     }
 
     fn schemas(&self) -> Vec<(String, serde_json::Value)> {
@@ -127,7 +128,7 @@ impl Technique for Diffraction {
             let expected = "\"gain\" is of an integrating detector, \"countrate\" of a counting one: list one of them";
             return Err(ConfigError::value(format!("recipe.{name}.operations"), value, expected));
         }
-        parameters::<GainParameters>(name, config, "gain")?;
+        parameters::<GainParameters>(name, config, "gain")?.check(name)?;
         parameters::<CountRateParameters>(name, config, "countrate")?;
         parameters::<CorrectParameters>(name, config, "correct")?;
         parameters::<SpotParameters>(name, config, "spots")?.check(name)?;
@@ -167,6 +168,7 @@ impl Technique for Diffraction {
             snapshot: Snapshot::default(),
             geometry: None,
             counters: Vec::new(),
+            levels: Vec::new(),
             may_veto: false,
             grid: None,
             live: Default::default(),

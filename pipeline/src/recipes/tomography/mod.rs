@@ -45,8 +45,8 @@ impl Technique for Tomography {
         &["correct", "backproject", "volume"]
     }
 
-    fn ordered(&self) -> bool {
-        true
+    fn ordered(&self, _name: &str, _config: &RecipeConfig) -> Result<bool, ConfigError> {
+        Ok(true)
     }
 
     fn schemas(&self) -> Vec<(String, serde_json::Value)> {
@@ -144,6 +144,7 @@ impl Technique for Tomography {
             mask,
             geometry: None,
             counters: Vec::new(),
+            levels: Vec::new(),
             may_veto: false,
             grid: None,
             parameters,

@@ -1,0 +1,52 @@
+//! The device, opened as configured, with the parameters that suit it.
+
+use crate::config::Config;
+use kernels::{Accelerator, AcceleratorConfig, AcceleratorError, Tuned, TuningOrigin};
+
+/// Where compiled kernels are kept: what is configured, else the user's folder for such things.
+fn cache_dir(config: &Config) -> Option<std::path::PathBuf> {
+    match &config.accelerator.cache_dir {
+        Some(path) if path.as_os_str().is_empty() => None,
+        Some(path) => Some(config.resolve(path)),
+        None => {
+            let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+            let home = || folder("HOME").map(|home| std::path::Path::new(&home).join(".cache"));
+            let caches = folder("XDG_CACHE_HOME").map(std::path::PathBuf::from).or_else(home)?;
+            Some(caches.join("fluxline"))
+        }
+    }
+}
+
+/// Opens the device; how its parameters were chosen, where `accelerator.tune` is on.
+pub(crate) fn open(config: &Config) -> Result<(Accelerator, Option<Tuned>), AcceleratorError> {
+    let accelerator = Accelerator::open(&AcceleratorConfig {
+        device: config.accelerator.device.clone(),
+        memory: config.accelerator.memory,
+        cache_dir: cache_dir(config),
+        binary_dir: config.accelerator.binary_dir.as_ref().map(|path| config.resolve(path)),
+    })?;
+    if !config.accelerator.tune {
+        return Ok((accelerator, None));
+    }
+    let (accelerator, tuned) = accelerator.tuned();
+    tell(&accelerator, &tuned);
+    Ok((accelerator, Some(tuned)))
+}
+
+/// Says in the log how a device's parameters were chosen.
+fn tell(accelerator: &Accelerator, tuned: &Tuned) {
+    for remark in &tuned.remarks {
+        tracing::warn!(target: "fluxline", "tuning: {remark}");
+    }
+    let how = match tuned.origin {
+        TuningOrigin::Usual => "as usual for its kind",
+        TuningOrigin::Measured => "measured now",
+        TuningOrigin::Cached => "as measured at an earlier start",
+    };
+    let t = tuned.tuning;
+    tracing::info!(
+        target: "fluxline",
+        "kernels on {}: tile_pixels {}, statistics_tile_pixels {}, histogram_chunks {}, rows_group {}, {how} ({} ms)",
+        accelerator.info().name, t.tile_pixels, t.statistics_tile_pixels, t.histogram_chunks, t.rows_group, tuned.took_ms
+    );
+}
