@@ -13,6 +13,7 @@ pub mod files;
 pub mod frames;
 mod guard;
 pub mod hub;
+mod idempotency;
 pub mod listen;
 pub mod metadata;
 mod paced;

@@ -3,7 +3,8 @@
 use super::access::{Access, enter, roles};
 use super::listen::{self, Door, Tls};
 use super::{
-    calibrations, decisions, delivery, files, frames, guard, metadata, page, parameters, runs, spots, status, tokens,
+    calibrations, decisions, delivery, files, frames, guard, idempotency, metadata, page, parameters, runs, spots,
+    status, tokens,
 };
 use crate::active_run::Summary;
 use crate::appliance::{Appliance, ApplianceError, RunRequest};
@@ -25,7 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// Largest JSON body.
-const BODY_BYTES_MAX: usize = 1 << 20;
+pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// What every route shares.
 #[derive(Clone)]
@@ -42,6 +43,8 @@ pub struct Shared {
     pub newest_hit: Arc<Mutex<Option<frames::Seen>>>,
     /// tokens in force, and what was changed by whom
     pub access: Arc<Access>,
+    /// calls that must not be done twice
+    pub keys: Arc<idempotency::Keys>,
     /// beats of the control plane, one a second while it lives
     pub beats: Arc<AtomicU64>,
 }
@@ -127,6 +130,7 @@ fn routes() -> OpenApiRouter<Shared> {
 pub fn openapi() -> String {
     let mut document = serde_json::to_value(routes().into_openapi()).unwrap_or_default();
     roles::describe(&mut document);
+    idempotency::describe(&mut document);
     let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
     text.push('\n');
     text
@@ -165,6 +169,7 @@ pub fn router(shared: Shared) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), idempotency::once))
         .layer(axum::middleware::from_fn_with_state(shared.clone(), enter::enter))
         .layer(axum::middleware::from_fn_with_state(shared.clone(), guard::same_site))
         .with_state(shared)
@@ -234,6 +239,7 @@ impl Server {
             newest: Arc::default(),
             newest_hit: Arc::default(),
             access: Arc::new(guarded.access),
+            keys: Arc::default(),
             beats: Arc::default(),
         };
         let tls = guarded.tls.map(Arc::new);

@@ -50,6 +50,16 @@ pub struct Caller {
     digest: Option<blake3::Hash>,
 }
 
+impl Caller {
+    /// Tells whoever this is from everybody else: the same name may belong to another token later.
+    pub fn identify(&self, hasher: &mut blake3::Hasher) {
+        hasher.update(self.name.as_bytes()).update(b"\0");
+        if let Some(digest) = self.digest {
+            hasher.update(digest.as_bytes());
+        }
+    }
+}
+
 /// What is known of tokens.
 #[derive(Clone, Debug)]
 enum Known {

@@ -1,5 +1,5 @@
 //! Tokens at rest: name, role and the BLAKE3 hash of 256 random bits, which needs no slower hash. The token itself is shown
-//! once, when it is made, and kept nowhere.
+//! once, when it is made, and kept in no file.
 
 use super::roles::Role;
 use serde::{Deserialize, Serialize};
