@@ -4,15 +4,16 @@
 use super::error::ApiError;
 use super::extract::Body;
 use super::runs::{RunDetail, detail};
-use super::server::Shared;
+use super::server::{Asked, Shared};
 use super::status::state_name;
+use super::stored;
 use crate::active_run::ActiveRun;
 use crate::appliance::Appliance;
 use crate::recipes::live::{LiveError, ParameterInfo, STATES};
 use crate::reprocess::ReprocessRequest;
 use crate::storage::RunInfo;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -80,10 +81,10 @@ pub struct ParameterValue {
 }
 
 fn listed(shared: &Shared) -> ParameterList {
-    let run = shared.appliance.current();
+    let run = shared.current();
     ParameterList {
         run: run.as_ref().map(|run| run.info.id.clone()),
-        state: state_name(run.as_deref()),
+        state: state_name(shared.appliance.current().as_deref()),
         version: run.as_ref().map_or(0, |run| run.live.version()),
         parameters: run.as_ref().map(|run| run.live.describe()).unwrap_or_default(),
         arming: arming(&shared.appliance, run.as_deref()),
@@ -158,7 +159,7 @@ fn arming(appliance: &Appliance, run: Option<&ActiveRun>) -> Vec<ArmingParameter
 /// What can be set: what may change while the run in memory records, and what the call that arms a run takes. Each with its
 /// type, unit, limits, access, value, the call that sets it, and the states in which that call is allowed.
 #[utoipa::path(get, path = "/parameters", responses((status = 200, body = ParameterList)))]
-pub async fn list(State(shared): State<Shared>) -> Json<ParameterList> {
+pub async fn list(Asked(shared): Asked) -> Json<ParameterList> {
     Json(listed(&shared))
 }
 
@@ -166,11 +167,11 @@ pub async fn list(State(shared): State<Shared>) -> Json<ParameterList> {
 #[utoipa::path(put, path = "/parameters/{name}", request_body = ParameterValue, responses((status = 200, body = ParameterList),
     (status = 404, body = ApiError), (status = 409, body = ApiError), (status = 422, body = ApiError)))]
 pub async fn change(
-    State(shared): State<Shared>,
+    Asked(shared): Asked,
     Path(name): Path<String>,
     Body(body): Body<ParameterValue>,
 ) -> Result<Json<ParameterList>, ApiError> {
-    let run = shared.appliance.current();
+    let run = shared.current();
     let Some(run) = run.filter(|run| STATES.contains(&run.state().name())) else {
         let message = "no run is armed or records: give the value in the recipe, or reprocess a stored run with it";
         let mut error = ApiError::new(StatusCode::CONFLICT, "state", message);
@@ -190,17 +191,20 @@ pub async fn change(
 #[utoipa::path(post, path = "/runs/{id}/reprocess", request_body = ReprocessRequest, responses((status = 201, body = RunDetail),
     (status = 409, body = ApiError), (status = 422, body = ApiError)))]
 pub async fn reprocess(
-    State(shared): State<Shared>,
+    Asked(shared): Asked,
     Path(id): Path<String>,
     Body(request): Body<ReprocessRequest>,
 ) -> Result<(StatusCode, Json<RunDetail>), ApiError> {
     let task = shared.clone();
     let active = tokio::task::spawn_blocking(move || {
-        // Over the network a run is a name, not a path.
-        if task.appliance.store().find(&id).map_err(ApiError::internal)?.is_none() {
-            return Err(ApiError::not_found(format!("there is no closed run {id}")));
-        }
-        let run = task.appliance.reprocess(&id, &request)?;
+        // Over the network a run is a name, not a path, and one that whoever asks may see.
+        let none = || ApiError::not_found(format!("there is no run {id}"));
+        let folder = stored::find(&task, &id)?.ok_or_else(none)?;
+        let folder = folder.to_str().ok_or_else(|| ApiError::internal(folder.display()))?;
+        let run = task
+            .appliance
+            .reprocess(folder, &request)
+            .map_err(|error| task.tell(error))?;
         let active = run.active.clone();
         task.recorder.record(&task.appliance, run).map_err(ApiError::internal)?;
         Ok::<_, ApiError>(active)
