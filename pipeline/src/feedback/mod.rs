@@ -12,6 +12,7 @@ mod extract;
 pub mod files;
 pub mod frames;
 mod guard;
+pub mod h5;
 pub mod hub;
 mod idempotency;
 pub mod listen;

@@ -3,7 +3,7 @@
 use super::access::{Access, Caller, Scope, enter, roles};
 use super::listen::{self, Door, Tls};
 use super::{
-    calibrations, decisions, delivery, files, frames, guard, idempotency, metadata, page, parameters, runs, spots,
+    calibrations, decisions, delivery, files, frames, guard, h5, idempotency, metadata, page, parameters, runs, spots,
     status, tokens,
 };
 use crate::active_run::{ActiveRun, Summary};
@@ -157,6 +157,10 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(frames::slice))
             .routes(routes!(spots::spots))
             .routes(routes!(files::file))
+            .routes(routes!(h5::meta))
+            .routes(routes!(h5::attr))
+            .routes(routes!(h5::data))
+            .routes(routes!(h5::paths))
             .routes(routes!(calibrations::list))
             .routes(routes!(calibrations::add))
             .routes(routes!(tokens::session))
