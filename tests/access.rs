@@ -187,7 +187,10 @@ fn tokens_come_and_go_while_the_appliance_runs_and_leave_no_trace() {
     let server = Appliance::start(&config);
     assert!(server.said().contains("no tokens are in use"), "{}", server.said());
     let (_, session) = server.call("GET", "/api/v1/session", None, "");
-    assert_eq!(session, object!({ "open": true, "name": "open", "role": "operator" }));
+    assert_eq!(
+        session,
+        object!({ "open": true, "name": "open", "role": "operator", "only": [] })
+    );
     let first = object!({ "name": "first", "role": "admin" }).to_string();
     let (status, said) = server.call("POST", "/api/v1/tokens", None, &first);
     assert!(

@@ -234,6 +234,28 @@ impl Server {
         (status, answer.body_mut().read_json().unwrap_or(Value::Null))
     }
 
+    /// Status and body of any call, by whoever has the token; JSON or nothing.
+    pub fn call(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, Value) {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url))
+            .header("content-type", "application/json");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .allow_non_standard_methods(true)
+            .timeout_global(Some(Duration::from_secs(30)))
+            .build()
+            .into();
+        let mut answer = agent
+            .run(request.body(body.to_string()).expect("a request"))
+            .expect(path);
+        let status = answer.status().as_u16();
+        (status, answer.body_mut().read_json().unwrap_or(Value::Null))
+    }
+
     /// Asks again and again until `ready` is satisfied, at most a minute.
     pub fn wait(&self, path: &str, ready: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + Duration::from_secs(60);

@@ -147,6 +147,7 @@ struct Stage {
 /// A derived run while it is made, and the last one that was.
 pub struct Derived {
     id: String,
+    proposal: String,
     derived_from: String,
     stage: Mutex<Stage>,
     gave_way_us: AtomicU64,
@@ -157,9 +158,10 @@ pub struct Derived {
 }
 
 impl Derived {
-    fn new(id: String, derived_from: String) -> Self {
+    fn new(id: String, proposal: String, derived_from: String) -> Self {
         Self {
             id,
+            proposal,
             derived_from,
             stage: Mutex::new(Stage {
                 state: "waiting",
@@ -197,6 +199,11 @@ impl Derived {
     /// Name of the derived run.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Its proposal.
+    pub fn proposal(&self) -> &str {
+        &self.proposal
     }
 
     /// How far it is.
@@ -254,7 +261,7 @@ impl AfterwardsThread {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = slot.1.take();
         let id = format!("{}-{}", info.id, work.name());
-        let derived = Arc::new(Derived::new(id.clone(), info.id.clone()));
+        let derived = Arc::new(Derived::new(id.clone(), info.proposal.clone(), info.id.clone()));
         derived
             .events
             .add("armed", json!({ "run": id, "derived_from": info.id }));

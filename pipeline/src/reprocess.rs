@@ -61,7 +61,7 @@ pub fn find(store: &Store, run: &str) -> Result<(PathBuf, RunRecord), ApplianceE
     if record.files.is_empty() || matches!(record.definition.as_str(), "NXtomoproc" | "sparse_frames") {
         let origin = record.metadata.get(DERIVED_FROM).map_or("the run", String::as_str);
         let expected = format!("it has no frames; reprocess {origin}, from which it was derived");
-        return Err(missing(&expected));
+        return Err(ConfigError::value("run", format!("{:?}", record.id), expected).into());
     }
     Ok((folder, record))
 }

@@ -17,7 +17,8 @@ export default defineConfig({
     rolldownOptions: {
       output: {
         // What changes seldom keeps its name, so a new version of the page is a small download.
-        codeSplitting: { groups: [{ name: 'viewer', test: /node_modules/ }] },
+        // What only the view of files needs is loaded with it.
+        codeSplitting: { groups: [{ name: 'viewer', test: /node_modules(?!.*(@h5web\/app|react-resizable-panels|zustand|react-error-boundary|ndarray-ops|react-icons|d3-format))/ }] },
       },
     },
   },

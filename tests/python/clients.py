@@ -32,6 +32,9 @@ def package(url):
         assert (events[-1].event, [event.sequence for event in events]) == ("end", list(range(len(events)))), events
         assert {event.event for event in events} >= {"armed", "first_frame", "decision", "file_closed"}, events
         assert run.id in [line.id for line in fluxline.runs(query="sample:CeO2")]
+        fields = {field.name: field for field in fluxline.arming()}
+        assert (fields["sample"].value, fields["recipe"].choices) == ("CeO2", ["powder"]), fields
+        assert fields["name"].states == ["idle", "error"] and fields["frames_expected"].type == "integer", fields
         assert len(run.ledger(limit=FRAMES)) == FRAMES
         for call, status, words in ((run.stop, 409, "complete"), (fluxline.run("none").detail, 404, "none"),
                                     (lambda: fluxline.arm(recipe="wrong"), 422, "wrong")):
@@ -42,8 +45,16 @@ def package(url):
             else:
                 raise AssertionError(f"{call} was not refused")
 
+    with Fluxline(url) as first, Fluxline(url) as second:
+        runs = [client.arm(sample="once", key="scan-17") for client in (first, second)]
+        runs[0].stop()
+        runs[0].wait(60)
+        assert runs[0].id == runs[1].id == first.arm(sample="once", key="scan-17").id
+        assert len(second.runs(query="sample:once")) == 1
+
     async def loop():
         async with AsyncFluxline(url) as fluxline:
+            assert "metadata" in [field.name for field in await fluxline.arming()]
             run = await fluxline.arm()
             numbers = [result.frame_number async for result in run.results("sampled", max_rate_hz=5.0, curves=False)]
             detail = await run.wait(60)

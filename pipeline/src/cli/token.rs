@@ -34,6 +34,10 @@ enum What {
         /// days after which it ends, 1 to 3650
         #[arg(long)]
         days: Option<u32>,
+        /// limits it to a proposal (PROPOSAL) or a run (PROPOSAL/RUN), may be given several times; other runs are for it as
+        /// if they did not exist
+        #[arg(long, value_name = "PROPOSAL[/RUN]")]
+        only: Vec<String>,
     },
     /// Lists names, roles and times
     List,
@@ -57,14 +61,15 @@ pub(crate) fn token(args: &TokenArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config)?;
     let path = tokens_path(&config);
     match &args.what {
-        What::Create { name, role, days } => {
+        What::Create { name, role, days, only } => {
             let first = !path.exists();
-            let (secret, token) = tokens::create(&path, name, *role, *days)?;
-            note(&config, format!("token create {name} {}", role.name()));
+            let (secret, token) = tokens::create(&path, name, *role, *days, only)?;
+            let limits: String = only.iter().map(|entry| format!(" --only {entry}")).collect();
+            note(&config, format!("token create {name} {}{limits}", role.name()));
             if args.json {
                 println!(
                     "{:#}",
-                    json!({ "token": secret, "name": name, "role": role, "expires": token.expires })
+                    json!({ "token": secret, "name": name, "role": role, "only": only, "expires": token.expires })
                 );
                 return Ok(());
             }
@@ -85,7 +90,7 @@ pub(crate) fn token(args: &TokenArgs) -> Result<(), Failure> {
             };
             if args.json {
                 let list = tokens.iter().map(|token| {
-                    json!({ "name": token.name, "role": token.role, "created": token.created, "expires": token.expires })
+                    json!({ "name": token.name, "role": token.role, "only": token.only, "created": token.created, "expires": token.expires })
                 });
                 println!(
                     "{:#}",
@@ -96,10 +101,14 @@ pub(crate) fn token(args: &TokenArgs) -> Result<(), Failure> {
             for token in &tokens {
                 let end = token.expires.map_or("does not end".into(), |end| format!("ends {end}"));
                 println!(
-                    "{:24} {:9} made {}  {end}",
+                    "{:24} {:9} made {}  {end}{}",
                     token.name,
                     token.role.name(),
-                    token.created
+                    token.created,
+                    match token.only.is_empty() {
+                        true => String::new(),
+                        false => format!("  only {}", token.only.join(", ")),
+                    }
                 );
             }
             match (path.exists(), tokens.is_empty()) {

@@ -2,14 +2,14 @@
 
 use super::error::ApiError;
 use super::extract::Query;
-use super::server::Shared;
+use super::server::Asked;
 use crate::appliance::{Appliance, ApplianceError};
 use crate::calibrations::take::{TakeRequest, take};
 use crate::calibrations::{CalibrationKind, CalibrationRecord, Conditions, Content, Proposed, time};
 use crate::recipes::fields;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
 use frame::mask::USER;
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ pub struct UploadQuery {
 #[utoipa::path(get, path = "/calibrations", params(CalibrationQuery), responses(
     (status = 200, body = CalibrationList), (status = 400, body = ApiError), (status = 500, body = ApiError)))]
 pub async fn list(
-    State(shared): State<Shared>,
+    Asked(shared): Asked,
     Query(query): Query<CalibrationQuery>,
 ) -> Result<Json<CalibrationList>, ApiError> {
     let kind = query.kind.as_deref().map(kind_named).transpose()?;
@@ -94,7 +94,7 @@ pub async fn list(
     responses((status = 201, body = CalibrationRecord), (status = 400, body = ApiError), (status = 404, body = ApiError),
         (status = 409, body = ApiError), (status = 413, body = ApiError), (status = 422, body = ApiError)))]
 pub async fn add(
-    State(shared): State<Shared>,
+    Asked(shared): Asked,
     Path(kind): Path<String>,
     Query(query): Query<UploadQuery>,
     headers: HeaderMap,

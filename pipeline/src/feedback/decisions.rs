@@ -3,11 +3,11 @@
 use super::error::ApiError;
 use super::extract::Body;
 use super::runs::active;
-use super::server::Shared;
+use super::server::Asked;
 use super::stored;
 use crate::decisions::{Decision, RuleConfig, RuleError};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ pub struct AcknowledgeRequest {
 
 /// The rules in force.
 #[utoipa::path(get, path = "/rules", responses((status = 200, body = RuleList)))]
-pub async fn rules(State(shared): State<Shared>) -> Json<RuleList> {
+pub async fn rules(Asked(shared): Asked) -> Json<RuleList> {
     let rules = shared.appliance.rules().list();
     let named = rules.iter().map(|rule| (rule.name.clone(), rule.config.clone()));
     Json(RuleList { rules: named.collect() })
@@ -53,26 +53,26 @@ pub async fn rules(State(shared): State<Shared>) -> Json<RuleList> {
 /// Puts a rule in force, in place of the one that had this name, also while a run records.
 #[utoipa::path(put, path = "/rules/{name}", request_body = RuleConfig, responses((status = 200, body = RuleList), (status = 422, body = ApiError)))]
 pub async fn put_rule(
-    State(shared): State<Shared>,
+    Asked(shared): Asked,
     Path(name): Path<String>,
     Body(config): Body<RuleConfig>,
 ) -> Result<Json<RuleList>, ApiError> {
     shared.appliance.rules().put(&name, &config)?;
-    Ok(rules(State(shared)).await)
+    Ok(rules(Asked(shared)).await)
 }
 
 /// Takes a rule out of force.
 #[utoipa::path(delete, path = "/rules/{name}", responses((status = 200, body = RuleList), (status = 404, body = ApiError)))]
-pub async fn delete_rule(State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<RuleList>, ApiError> {
+pub async fn delete_rule(Asked(shared): Asked, Path(name): Path<String>) -> Result<Json<RuleList>, ApiError> {
     match shared.appliance.rules().remove(&name) {
-        true => Ok(rules(State(shared)).await),
+        true => Ok(rules(Asked(shared)).await),
         false => Err(ApiError::not_found(format!("there is no rule {name}"))),
     }
 }
 
 /// What the rules have decided in a run.
 #[utoipa::path(get, path = "/runs/{id}/decisions", responses((status = 200, body = DecisionList), (status = 404, body = ApiError)))]
-pub async fn decisions(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<DecisionList>, ApiError> {
+pub async fn decisions(Asked(shared): Asked, Path(id): Path<String>) -> Result<Json<DecisionList>, ApiError> {
     let (decisions, not_kept) = match active(&shared, &id) {
         Some(run) => run.decisions.list(),
         None => (stored::with(&shared, &id, stored::decisions).await?, 0),
@@ -85,7 +85,7 @@ pub async fn decisions(State(shared): State<Shared>, Path(id): Path<String>) -> 
     params(("id" = String, Path), ("sequence" = u64, Path)), request_body = AcknowledgeRequest,
     responses((status = 200, body = Decision), (status = 404, body = ApiError), (status = 422, body = ApiError)))]
 pub async fn acknowledge(
-    State(shared): State<Shared>,
+    Asked(shared): Asked,
     Path((id, sequence)): Path<(String, String)>,
     Body(request): Body<AcknowledgeRequest>,
 ) -> Result<Json<Decision>, ApiError> {

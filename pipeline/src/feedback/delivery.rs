@@ -6,13 +6,13 @@ use super::error::ApiError;
 use super::extract::Query;
 use super::hub::{Kept, Missing, ResultMessage, Told};
 use super::runs::active;
-use super::server::Shared;
+use super::server::Asked;
 use super::stored;
 use crate::active_run::ActiveRun;
 use axum::Extension;
+use axum::extract::Path;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -242,7 +242,7 @@ fn without_curves(message: &ResultMessage) -> ResultMessage {
     (status = 200, body = DeliveredResult, content_type = "text/event-stream"), (status = 400, body = ApiError),
     (status = 404, body = ApiError), (status = 409, body = ApiError)))]
 pub async fn results(
-    State(shared): State<Shared>,
+    Asked(shared): Asked,
     Path(id): Path<String>,
     Query(query): Query<ResultsQuery>,
     Extension(caller): Extension<Caller>,

@@ -1,5 +1,6 @@
 //! One shape for every error of the HTTP interface.
 
+use super::parameters::ARMING_STATES;
 use crate::appliance::ApplianceError;
 use crate::calibrations::CalibrationError;
 use crate::keep::KeepError;
@@ -77,7 +78,7 @@ impl From<ApplianceError> for ApiError {
         match error {
             ApplianceError::Busy { .. } => {
                 let mut error = Self::new(StatusCode::CONFLICT, "busy", message);
-                error.allowed_states = vec!["idle", "error"];
+                error.allowed_states = ARMING_STATES.to_vec();
                 error
             }
             ApplianceError::StoreFull { .. } | ApplianceError::StoreRefuses { .. } => {
@@ -85,7 +86,7 @@ impl From<ApplianceError> for ApiError {
             }
             ApplianceError::Taking => {
                 let mut error = Self::new(StatusCode::CONFLICT, "busy", message);
-                error.allowed_states = vec!["idle", "error"];
+                error.allowed_states = ARMING_STATES.to_vec();
                 error
             }
             ApplianceError::Calibration(error) => error.into(),

@@ -2,11 +2,11 @@
 //! the other, and a range of frames is what a reader of HDF5 asks for, since every frame lies in one piece.
 
 use super::error::ApiError;
-use super::server::Shared;
+use super::server::Asked;
 use super::stored;
 use crate::storage::{self, StoreError};
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::io;
@@ -77,7 +77,7 @@ fn wanted(range: Option<&str>, bytes: u64) -> Wanted {
     responses((status = 200, content_type = "application/octet-stream"), (status = 206, content_type = "application/octet-stream"),
         (status = 404, body = ApiError), (status = 410, body = ApiError), (status = 416, body = ApiError)))]
 pub async fn file(
-    State(shared): State<Shared>,
+    Asked(shared): Asked,
     Path((id, name)): Path<(String, String)>,
     method: Method,
     asked: HeaderMap,

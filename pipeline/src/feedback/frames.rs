@@ -5,13 +5,13 @@ use super::error::ApiError;
 use super::extract::Query;
 use super::pictures::{self, Picture};
 use super::runs::active;
-use super::server::Shared;
+use super::server::{Asked, Shared};
 use super::stored;
 use crate::active_run::ActiveRun;
 use crate::frame_metadata::Value;
 use crate::storage;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use crossbeam_queue::ArrayQueue;
@@ -20,6 +20,7 @@ use driver::tracker::FrameState;
 use frame::{FrameKind, PixelMask, Shape};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
@@ -151,7 +152,8 @@ pub struct SliceList {
 /// The newest frame as plain pixels: kept after its slot has gone back to the ring.
 #[derive(Clone)]
 pub struct Seen {
-    run: String,
+    /// folder of its run
+    run: PathBuf,
     info: FrameInfo,
     picture: Arc<Picture>,
 }
@@ -169,7 +171,7 @@ fn unpack(run: &ActiveRun, lease: &FrameLease) -> Result<Seen, ApiError> {
         partial: header.is_partial(),
     };
     Ok(Seen {
-        run: run.info.id.clone(),
+        run: run.folder.clone(),
         info,
         picture: Arc::new(picture),
     })
@@ -186,16 +188,20 @@ fn newest(
     if let Some(fresh) = fresh {
         *seen = Some(fresh);
     }
-    Ok(seen.clone().filter(|seen| seen.run == run.info.id))
+    Ok(seen.clone().filter(|seen| seen.run == run.folder))
 }
 
 /// Frame `number` of a closed run, from its files.
 async fn read_back(shared: &Shared, id: &str, number: u64) -> Result<Seen, ApiError> {
     let read = move |run: &stored::StoredRun| {
         let pixels = storage::read_frame(&run.folder, number)?;
-        Ok((pixels, storage::read_frame_facts(&run.folder, number)?))
+        Ok((
+            pixels,
+            storage::read_frame_facts(&run.folder, number)?,
+            run.folder.clone(),
+        ))
     };
-    let ((bytes, shape, pixel_type), facts) = stored::with(shared, id, read).await?;
+    let ((bytes, shape, pixel_type), facts, folder) = stored::with(shared, id, read).await?;
     let info = FrameInfo {
         frame_number: number,
         shape: [shape.rows, shape.columns],
@@ -206,7 +212,7 @@ async fn read_back(shared: &Shared, id: &str, number: u64) -> Result<Seen, ApiEr
         partial: facts.partial,
     };
     Ok(Seen {
-        run: id.into(),
+        run: folder,
         info,
         picture: Arc::new(Picture {
             shape,
@@ -330,7 +336,7 @@ fn rejects(mask: &PixelMask, shape: Shape) -> impl Fn(usize) -> bool + '_ {
 #[utoipa::path(get, path = "/runs/{id}/frames/{file}", params(PictureQuery, ("id" = String, Path), ("file" = String, Path)),
     responses((status = 200, body = FrameInfo), (status = 404, body = ApiError), (status = 409, body = ApiError), (status = 425, body = ApiError)))]
 pub async fn frame(
-    State(shared): State<Shared>,
+    Asked(shared): Asked,
     Path((id, file)): Path<(String, String)>,
     Query(query): Query<PictureQuery>,
 ) -> Result<Response, ApiError> {
@@ -377,7 +383,7 @@ pub async fn frame(
 /// The mask of a run: NXmx bits, `uint32`.
 #[utoipa::path(get, path = "/runs/{id}/mask.npy", params(PictureQuery), responses((status = 200, content_type = "application/octet-stream"), (status = 404, body = ApiError)))]
 pub async fn mask(
-    State(shared): State<Shared>,
+    Asked(shared): Asked,
     Path(id): Path<String>,
     Query(query): Query<PictureQuery>,
 ) -> Result<Response, ApiError> {
@@ -399,10 +405,7 @@ pub async fn mask(
 /// The first curve of a frame, of the newest result (`latest`), or the running one (`sum`); with `.csv` behind it as a table of
 /// axis, value and error.
 #[utoipa::path(get, path = "/runs/{id}/profiles/{which}", responses((status = 200, body = Profile), (status = 404, body = ApiError), (status = 409, body = ApiError), (status = 425, body = ApiError)))]
-pub async fn profile(
-    State(shared): State<Shared>,
-    Path((id, which)): Path<(String, String)>,
-) -> Result<Response, ApiError> {
+pub async fn profile(Asked(shared): Asked, Path((id, which)): Path<(String, String)>) -> Result<Response, ApiError> {
     let Some(of) = which.strip_suffix(".csv") else {
         return Ok(Json(find_profile(&shared, &id, which).await?).into_response());
     };
@@ -477,7 +480,7 @@ async fn find_profile(shared: &Shared, id: &str, which: String) -> Result<Profil
 
 /// The slices of a run.
 #[utoipa::path(get, path = "/runs/{id}/slices", responses((status = 200, body = SliceList), (status = 404, body = ApiError)))]
-pub async fn slices(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<SliceList>, ApiError> {
+pub async fn slices(Asked(shared): Asked, Path(id): Path<String>) -> Result<Json<SliceList>, ApiError> {
     let Some(run) = active(&shared, &id) else {
         let slices = stored::with(&shared, &id, stored::slices).await?;
         return Ok(Json(SliceList { slices }));
@@ -494,10 +497,7 @@ pub async fn slices(State(shared): State<Shared>, Path(id): Path<String>) -> Res
 
 /// A slice as `{name}.npy`, `.tiff` or `.png`.
 #[utoipa::path(get, path = "/runs/{id}/slices/{file}", responses((status = 200, content_type = "application/octet-stream"), (status = 404, body = ApiError), (status = 425, body = ApiError)))]
-pub async fn slice(
-    State(shared): State<Shared>,
-    Path((id, file)): Path<(String, String)>,
-) -> Result<Response, ApiError> {
+pub async fn slice(Asked(shared): Asked, Path((id, file)): Path<(String, String)>) -> Result<Response, ApiError> {
     let (name, kind) = split(&file)?;
     let image = match active(&shared, &id) {
         Some(run) => {

@@ -2,11 +2,11 @@
 
 use super::error::ApiError;
 use super::runs::active;
-use super::server::Shared;
+use super::server::Asked;
 use crate::frame_metadata::{Batch, BatchColumn, Kind, Refused, Taken, Value};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use frame::note::valid_name;
 use serde::{Deserialize, Serialize};
@@ -166,7 +166,7 @@ fn wrong(field: &str, value: &str, expected: &str) -> ApiError {
     (status = 200, body = Taken), (status = 400, body = ApiError), (status = 404, body = ApiError),
     (status = 409, body = ApiError), (status = 413, body = ApiError), (status = 422, body = ApiError)))]
 pub async fn frame_metadata(
-    State(shared): State<Shared>,
+    Asked(shared): Asked,
     Path(id): Path<String>,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<Json<Taken>, ApiError> {

@@ -5,7 +5,7 @@ use super::delivery::{guarded, last_event};
 use super::error::ApiError;
 use super::events::Event;
 use super::extract::{Body, Query};
-use super::server::Shared;
+use super::server::{Asked, Shared};
 use super::stored;
 use crate::active_run::{ActiveRun, RunState, Summary};
 use crate::appliance::RunRequest;
@@ -13,8 +13,9 @@ use crate::frame_metadata::Value;
 use crate::grid::GridAnswer;
 use crate::keep::{Found, Life, Query as RunQuery, State};
 use crate::ledger::{Entry, Outcomes};
+use crate::reprocess::{DERIVED_FROM, RAW_FILE};
 use crate::storage::DatasetInfo;
-use axum::extract::{Path, State as Extract};
+use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::response::sse::Event as SseEvent;
@@ -173,7 +174,6 @@ pub struct LedgerPage {
 /// The run in memory if it has this id (or `current`), unless its data were deleted meanwhile.
 pub fn active(shared: &Shared, id: &str) -> Option<Arc<ActiveRun>> {
     shared
-        .appliance
         .current()
         .filter(|run| run.info.id == id || id == "current")
         .filter(|run| life(run).state != State::Deleted)
@@ -203,8 +203,8 @@ fn line(run: &ActiveRun) -> RunLine {
 
 /// Whether the store has a run of this name.
 pub async fn is_stored(shared: &Shared, id: &str) -> Result<bool, ApiError> {
-    let (appliance, id) = (shared.appliance.clone(), id.to_string());
-    let find = move || stored::find(&appliance, &id).map(|found| found.is_some());
+    let (shared, id) = (shared.clone(), id.to_string());
+    let find = move || stored::find(&shared, &id).map(|found| found.is_some());
     tokio::task::spawn_blocking(find).await.map_err(ApiError::internal)?
 }
 
@@ -224,16 +224,19 @@ fn stored_line(found: Found) -> RunLine {
 
 /// Runs in memory and in the store, newest first.
 #[utoipa::path(get, path = "/runs", params(ListQuery), responses((status = 200, body = RunList), (status = 400, body = ApiError), (status = 500, body = ApiError)))]
-pub async fn list(Extract(shared): Extract<Shared>, Query(query): Query<ListQuery>) -> Result<Json<RunList>, ApiError> {
+pub async fn list(Asked(shared): Asked, Query(query): Query<ListQuery>) -> Result<Json<RunList>, ApiError> {
     let answer = move || {
-        let asked = RunQuery::parse(query.query.as_deref().unwrap_or_default())?;
+        let asked = RunQuery::parse(query.query.as_deref().unwrap_or_default())?.within(shared.scope.entries());
         let limit = query.limit.unwrap_or(100).min(PAGE_MAX);
         let catalogue = shared.appliance.catalogue();
         let complete = catalogue.refresh(REFRESH)?;
         // A run that is not closed yet is in no catalogue: it comes first, and moves the others by one.
-        let current = shared.appliance.current();
-        let open: Option<RunLine> = match current {
-            Some(run) if catalogue.find(&run.info.id)?.is_none() => {
+        let open: Option<RunLine> = match shared.current() {
+            Some(run)
+                if catalogue
+                    .find_of(&run.info.id, |proposal| proposal == run.info.proposal)?
+                    .is_none() =>
+            {
                 let info = &run.info;
                 let text = format!(
                     "{} {} {} {} {}",
@@ -257,12 +260,13 @@ pub async fn list(Extract(shared): Extract<Shared>, Query(query): Query<ListQuer
 #[utoipa::path(post, path = "/runs", request_body = RunRequest, responses(
     (status = 201, body = RunDetail), (status = 409, body = ApiError), (status = 422, body = ApiError), (status = 507, body = ApiError)))]
 pub async fn arm(
-    Extract(shared): Extract<Shared>,
+    Asked(shared): Asked,
     Body(request): Body<RunRequest>,
 ) -> Result<(StatusCode, Json<RunDetail>), ApiError> {
+    may_arm(&shared, &request)?;
     let task = shared.clone();
     let active = tokio::task::spawn_blocking(move || {
-        let run = task.appliance.arm(&request)?;
+        let run = task.appliance.arm(&request).map_err(|error| task.tell(error))?;
         let active = run.active.clone();
         task.recorder.record(&task.appliance, run).map_err(ApiError::internal)?;
         Ok::<_, ApiError>(active)
@@ -270,6 +274,27 @@ pub async fn arm(
     .await
     .map_err(ApiError::internal)??;
     Ok((StatusCode::CREATED, Json(detail(&active))))
+}
+
+/// Whether whoever asks may arm this. What a run is derived from is for the appliance to say: it opens what is named there.
+fn may_arm(shared: &Shared, request: &RunRequest) -> Result<(), ApiError> {
+    if let Some(key) = [DERIVED_FROM, RAW_FILE]
+        .iter()
+        .find(|key| request.metadata.contains_key(**key))
+    {
+        let message = format!("metadata.{key}: the appliance says this itself, of a run that is derived from another");
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "metadata", message));
+    }
+    let proposal = request.proposal.as_deref();
+    let proposal = proposal.unwrap_or(&shared.appliance.config().run.proposal);
+    if shared.scope.sees(proposal, request.name.as_deref().unwrap_or_default()) {
+        return Ok(());
+    }
+    let message = format!(
+        "proposal = {proposal:?}: this token is limited to {}; a run named there needs its name, too",
+        shared.scope.entries().join(", ")
+    );
+    Err(ApiError::new(StatusCode::FORBIDDEN, "limited", message))
 }
 
 /// What is known of the run in memory.
@@ -295,7 +320,7 @@ pub fn detail(run: &ActiveRun) -> RunDetail {
 
 /// A run: in memory, or from its record in the store.
 #[utoipa::path(get, path = "/runs/{id}", responses((status = 200, body = RunDetail), (status = 404, body = ApiError)))]
-pub async fn show(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
+pub async fn show(Asked(shared): Asked, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
     if let Some(run) = active(&shared, &id) {
         return Ok(Json(detail(&run)));
     }
@@ -318,7 +343,7 @@ async fn running(shared: &Shared, id: &str) -> Result<Arc<ActiveRun>, ApiError> 
 
 /// Ends a run early; everything so far is kept.
 #[utoipa::path(post, path = "/runs/{id}/stop", responses((status = 200, body = RunDetail), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
-pub async fn stop(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
+pub async fn stop(Asked(shared): Asked, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
     let run = running(&shared, &id).await?;
     run.stop();
     Ok(Json(detail(&run)))
@@ -326,7 +351,7 @@ pub async fn stop(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> R
 
 /// Ends a run now and marks it as aborted.
 #[utoipa::path(post, path = "/runs/{id}/abort", responses((status = 200, body = RunDetail), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
-pub async fn abort(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
+pub async fn abort(Asked(shared): Asked, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
     let run = running(&shared, &id).await?;
     run.abort();
     Ok(Json(detail(&run)))
@@ -335,7 +360,7 @@ pub async fn abort(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> 
 /// The ledger of a run, frame by frame.
 #[utoipa::path(get, path = "/runs/{id}/ledger", params(LedgerQuery), responses((status = 200, body = LedgerPage), (status = 404, body = ApiError)))]
 pub async fn ledger(
-    Extract(shared): Extract<Shared>,
+    Asked(shared): Asked,
     Path(id): Path<String>,
     Query(query): Query<LedgerQuery>,
 ) -> Result<Json<LedgerPage>, ApiError> {
@@ -364,7 +389,7 @@ pub async fn ledger(
 
 /// Where the crystals of a grid scan are: so far, or of a closed run.
 #[utoipa::path(get, path = "/runs/{id}/grid", responses((status = 200, body = GridAnswer), (status = 404, body = ApiError)))]
-pub async fn grid(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> Result<Json<GridAnswer>, ApiError> {
+pub async fn grid(Asked(shared): Asked, Path(id): Path<String>) -> Result<Json<GridAnswer>, ApiError> {
     let none = || ApiError::not_found("this run is no grid scan: its recipe has no \"grid\"");
     let Some(run) = active(&shared, &id) else {
         return Ok(Json(
@@ -386,16 +411,12 @@ pub async fn grid(Extract(shared): Extract<Shared>, Path(id): Path<String>) -> R
 /// its record still tells.
 #[utoipa::path(get, path = "/runs/{id}/events", responses((status = 200, body = Event, content_type = "text/event-stream"), (status = 404, body = ApiError)))]
 pub async fn events(
-    Extract(shared): Extract<Shared>,
+    Asked(shared): Asked,
     Path(id): Path<String>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, ApiError> {
-    let derived = shared
-        .appliance
-        .afterwards()
-        .derived()
-        .filter(|derived| derived.id() == id);
+    let derived = shared.derived().filter(|derived| derived.id() == id);
     let (past, coming) = match (active(&shared, &id), derived) {
         (Some(run), _) => {
             let (past, ended, receiver) = run.events.listen();

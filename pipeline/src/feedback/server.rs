@@ -1,20 +1,24 @@
 //! The HTTP server: routes, their description, and where it listens.
 
-use super::access::{Access, enter, roles};
+use super::access::{Access, Caller, Scope, enter, roles};
 use super::listen::{self, Door, Tls};
 use super::{
-    calibrations, decisions, delivery, files, frames, guard, metadata, page, parameters, runs, spots, status, tokens,
+    calibrations, decisions, delivery, files, frames, guard, h5, idempotency, metadata, page, parameters, runs, spots,
+    status, tokens,
 };
-use crate::active_run::Summary;
+use crate::active_run::{ActiveRun, Summary};
+use crate::afterwards::Derived;
 use crate::appliance::{Appliance, ApplianceError, RunRequest};
 use crate::config::{Config, ConfigError};
 use crate::feedback::error::ApiError;
 use crate::run::Run;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +29,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// Largest JSON body.
-const BODY_BYTES_MAX: usize = 1 << 20;
+pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// What every route shares.
 #[derive(Clone)]
@@ -42,11 +46,51 @@ pub struct Shared {
     pub newest_hit: Arc<Mutex<Option<frames::Seen>>>,
     /// tokens in force, and what was changed by whom
     pub access: Arc<Access>,
+    /// calls that must not be done twice
+    pub keys: Arc<idempotency::Keys>,
+    /// whose runs whoever asks may see
+    pub scope: Scope,
     /// beats of the control plane, one a second while it lives
     pub beats: Arc<AtomicU64>,
 }
 
+/// What every route shares, as far as whoever asks may see it: what handlers take in the place of the plain state.
+pub struct Asked(pub Shared);
+
+impl FromRequestParts<Shared> for Asked {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Infallible> {
+        let mut shared = shared.clone();
+        if let Some(caller) = parts.extensions.get::<Caller>() {
+            shared.scope = caller.scope.clone();
+        }
+        Ok(Asked(shared))
+    }
+}
+
 impl Shared {
+    /// The run in memory, where whoever asks may see it.
+    pub fn current(&self) -> Option<Arc<ActiveRun>> {
+        let run = self.appliance.current()?;
+        Some(run).filter(|run| self.scope.sees(&run.info.proposal, &run.info.id))
+    }
+
+    /// What is made of a closed run now, or was made last, where whoever asks may see it.
+    pub fn derived(&self) -> Option<Arc<Derived>> {
+        let derived = self.appliance.afterwards().derived()?;
+        Some(derived).filter(|derived| self.scope.sees(derived.proposal(), derived.id()))
+    }
+
+    /// What whoever asks is told of an error: another's run has no name.
+    pub fn tell(&self, error: ApplianceError) -> ApiError {
+        let mut told = ApiError::from(error);
+        if told.error == "busy" && self.scope.is_limited() && self.current().is_none() {
+            told.message = "the appliance is in use: wait until it is idle".into();
+        }
+        told
+    }
+
     /// Arms a run and records it beside the server.
     pub fn begin(&self, request: &RunRequest) -> Result<(), ApplianceError> {
         let run = self.appliance.arm(request)?;
@@ -113,6 +157,10 @@ fn routes() -> OpenApiRouter<Shared> {
             .routes(routes!(frames::slice))
             .routes(routes!(spots::spots))
             .routes(routes!(files::file))
+            .routes(routes!(h5::meta))
+            .routes(routes!(h5::attr))
+            .routes(routes!(h5::data))
+            .routes(routes!(h5::paths))
             .routes(routes!(calibrations::list))
             .routes(routes!(calibrations::add))
             .routes(routes!(tokens::session))
@@ -127,6 +175,7 @@ fn routes() -> OpenApiRouter<Shared> {
 pub fn openapi() -> String {
     let mut document = serde_json::to_value(routes().into_openapi()).unwrap_or_default();
     roles::describe(&mut document);
+    idempotency::describe(&mut document);
     let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
     text.push('\n');
     text
@@ -165,6 +214,7 @@ pub fn router(shared: Shared) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), idempotency::once))
         .layer(axum::middleware::from_fn_with_state(shared.clone(), enter::enter))
         .layer(axum::middleware::from_fn_with_state(shared.clone(), guard::same_site))
         .with_state(shared)
@@ -234,6 +284,8 @@ impl Server {
             newest: Arc::default(),
             newest_hit: Arc::default(),
             access: Arc::new(guarded.access),
+            keys: Arc::default(),
+            scope: Scope::default(),
             beats: Arc::default(),
         };
         let tls = guarded.tls.map(Arc::new);

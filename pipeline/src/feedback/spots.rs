@@ -3,11 +3,11 @@
 use super::error::ApiError;
 use super::hub::ResultMessage;
 use super::runs::active;
-use super::server::Shared;
+use super::server::Asked;
 use super::stored;
 use crate::storage;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use serde::Serialize;
 
@@ -98,7 +98,7 @@ fn from_files(run: &stored::StoredRun, frame: u64) -> Result<SpotList, ApiError>
 #[utoipa::path(get, path = "/runs/{id}/spots/{frame}", params(("id" = String, Path), ("frame" = u64, Path)), responses(
     (status = 200, body = SpotList), (status = 404, body = ApiError), (status = 409, body = ApiError), (status = 425, body = ApiError)))]
 pub async fn spots(
-    State(shared): State<Shared>,
+    Asked(shared): Asked,
     Path((id, frame)): Path<(String, String)>,
 ) -> Result<Json<SpotList>, ApiError> {
     let number: u64 = frame

@@ -1,12 +1,11 @@
 //! `GET /status`: one look at the whole appliance.
 
-use super::server::Shared;
+use super::server::Asked;
 use crate::active_run::{ActiveRun, LatencyUs, RunState, Throughput, Way};
 use crate::afterwards::DerivedStatus;
 use crate::appliance::{memory_name, page_kind};
 use crate::keep::{KeepStatus, Keeper};
 use axum::Json;
-use axum::extract::State;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -130,7 +129,7 @@ pub struct StatusStore {
 /// The whole appliance.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Status {
-    /// idle, armed, recording, finishing or error
+    /// idle, armed, recording, finishing or error; the appliance's, also where its run is hidden from a limited token
     pub state: &'static str,
     /// the last error
     pub message: Option<String>,
@@ -215,9 +214,11 @@ impl RateMeter {
 
 /// The appliance's state, counters, occupancy and device.
 #[utoipa::path(get, path = "/status", responses((status = 200, body = Status)))]
-pub async fn status(State(shared): State<Shared>) -> Json<Status> {
+pub async fn status(Asked(shared): Asked) -> Json<Status> {
     let appliance = &shared.appliance;
-    let run = appliance.current();
+    // The appliance is one: whether it is in use is for everybody to see, by whom is not.
+    let state = state_name(appliance.current().as_deref());
+    let run = shared.current();
     let run = run.as_deref();
     let outcomes = run.map(|run| run.ledger.outcomes()).unwrap_or_default();
     let ring = appliance.ring();
@@ -230,7 +231,7 @@ pub async fn status(State(shared): State<Shared>) -> Json<Status> {
     let warnings = run.map(ActiveRun::warnings).unwrap_or_default();
     let failed = run.is_some_and(|run| run.state() == RunState::Failed);
     Json(Status {
-        state: state_name(run),
+        state,
         message: if failed { warnings.last().cloned() } else { None },
         version: env!("CARGO_PKG_VERSION"),
         run: run.map(|run| StatusRun {
@@ -288,9 +289,12 @@ pub async fn status(State(shared): State<Shared>) -> Json<Status> {
         store: StatusStore {
             path: appliance.store().root().display().to_string(),
             free_bytes: appliance.store().free_bytes().unwrap_or(0),
-            keep: appliance.keeper().and_then(Keeper::status),
+            keep: appliance
+                .keeper()
+                .filter(|_| !shared.scope.is_limited())
+                .and_then(Keeper::status),
         },
-        derived: appliance.afterwards().derived().map(|derived| derived.status()),
+        derived: shared.derived().map(|derived| derived.status()),
         warnings,
     })
 }

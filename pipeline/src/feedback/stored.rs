@@ -5,7 +5,6 @@ use super::events::Event;
 use super::frames::{Profile, ProfileAxis, SliceInfo};
 use super::runs::{LedgerLine, LedgerPage, LedgerQuery, RunDetail};
 use super::server::Shared;
-use crate::appliance::Appliance;
 use crate::decisions::Decision;
 use crate::frame_metadata::Value;
 use crate::grid::{GRID, GridAnswer};
@@ -62,18 +61,19 @@ pub async fn with<T: Send + 'static>(
     with_record(shared, id, refuse_deleted).await
 }
 
-/// Folder of the newest closed run of this name.
-pub fn find(appliance: &Appliance, id: &str) -> Result<Option<PathBuf>, ApiError> {
-    let catalogue = appliance.catalogue();
-    if let Some(found) = catalogue.find(id)? {
+/// Folder of the newest closed run of this name that whoever asks may see.
+pub fn find(shared: &Shared, id: &str) -> Result<Option<PathBuf>, ApiError> {
+    let catalogue = shared.appliance.catalogue();
+    let seen = |proposal: &str| shared.scope.sees(proposal, id);
+    if let Some(found) = catalogue.find_of(id, seen)? {
         return Ok(Some(catalogue.folder(&found.path)));
     }
     // Closed a moment ago, or the catalogue is being made anew.
     let complete = catalogue.refresh(Duration::from_millis(200))?;
-    match catalogue.find(id)? {
+    match catalogue.find_of(id, seen)? {
         Some(found) => Ok(Some(catalogue.folder(&found.path))),
         None if complete => Ok(None),
-        None => Ok(appliance.store().find(id)?),
+        None => Ok(shared.appliance.store().find_of(id, seen)?),
     }
 }
 
@@ -83,9 +83,9 @@ pub async fn with_record<T: Send + 'static>(
     id: &str,
     read: impl FnOnce(&StoredRun) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let (appliance, id) = (shared.appliance.clone(), id.to_string());
+    let (shared, id) = (shared.clone(), id.to_string());
     let task = move || {
-        let folder = find(&appliance, &id)?.ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))?;
+        let folder = find(&shared, &id)?.ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))?;
         let (record, life) = (RunRecord::read(&folder)?, Life::read(&folder)?);
         read(&StoredRun { folder, record, life })
     };

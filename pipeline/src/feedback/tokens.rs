@@ -4,8 +4,8 @@ use super::access::tokens::{self, Token, TokenError};
 use super::access::{Caller, Role};
 use super::error::ApiError;
 use super::extract::Body;
-use super::server::Shared;
-use axum::extract::{Path, State};
+use super::server::Asked;
+use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
@@ -32,6 +32,8 @@ pub struct Session {
     pub name: String,
     /// viewer, operator or admin
     pub role: Role,
+    /// proposals (`PROPOSAL`) and runs (`PROPOSAL/RUN`) that it is limited to; none is every run
+    pub only: Vec<String>,
 }
 
 /// A token that there is.
@@ -41,6 +43,8 @@ pub struct TokenLine {
     pub name: String,
     /// viewer, operator or admin
     pub role: Role,
+    /// proposals (`PROPOSAL`) and runs (`PROPOSAL/RUN`) that it is limited to; none is every run
+    pub only: Vec<String>,
     /// UTC time when it was made
     pub created: String,
     /// UTC time when it ends; null where it does not
@@ -52,6 +56,7 @@ impl From<&Token> for TokenLine {
         Self {
             name: token.name.clone(),
             role: token.role,
+            only: token.only.clone(),
             created: token.created.to_string(),
             expires: token.expires.map(|end| end.to_string()),
         }
@@ -75,6 +80,9 @@ pub struct TokenRequest {
     pub role: Role,
     /// days after which it ends, 1 to 3650; it does not unless given
     pub days: Option<u32>,
+    /// proposals (`PROPOSAL`) and runs (`PROPOSAL/RUN`) that it is limited to; every run unless given. Not of an admin
+    #[serde(default)]
+    pub only: Vec<String>,
 }
 
 /// A new token.
@@ -89,17 +97,18 @@ pub struct TokenMade {
 
 /// Who asks, and what they may do.
 #[utoipa::path(get, path = "/session", responses((status = 200, body = Session)))]
-pub async fn session(State(shared): State<Shared>, Extension(caller): Extension<Caller>) -> Json<Session> {
+pub async fn session(Asked(shared): Asked, Extension(caller): Extension<Caller>) -> Json<Session> {
     Json(Session {
         open: shared.access.is_open(),
         name: caller.name.to_string(),
         role: caller.role,
+        only: caller.scope.entries().to_vec(),
     })
 }
 
 /// The tokens there are, without anything that one could log in with.
 #[utoipa::path(get, path = "/tokens", responses((status = 200, body = TokenList)))]
-pub async fn list(State(shared): State<Shared>) -> Result<Json<TokenList>, ApiError> {
+pub async fn list(Asked(shared): Asked) -> Result<Json<TokenList>, ApiError> {
     let path = shared.access.path().to_path_buf();
     let read = blocking(move || tokens::read(&path)).await?;
     Ok(Json(TokenList {
@@ -110,12 +119,9 @@ pub async fn list(State(shared): State<Shared>) -> Result<Json<TokenList>, ApiEr
 /// Makes a token. The answer shows it, once.
 #[utoipa::path(post, path = "/tokens", request_body = TokenRequest, responses((status = 201, body = TokenMade),
     (status = 409, body = ApiError), (status = 422, body = ApiError)))]
-pub async fn create(
-    State(shared): State<Shared>,
-    Body(request): Body<TokenRequest>,
-) -> Result<impl IntoResponse, ApiError> {
+pub async fn create(Asked(shared): Asked, Body(request): Body<TokenRequest>) -> Result<impl IntoResponse, ApiError> {
     let path = shared.access.path().to_path_buf();
-    let make = move || tokens::create(&path, &request.name, request.role, request.days);
+    let make = move || tokens::create(&path, &request.name, request.role, request.days, &request.only);
     let (token, record) = blocking(make).await?;
     shared.access.refresh();
     let line = TokenLine::from(&record);
@@ -125,11 +131,11 @@ pub async fn create(
 
 /// Takes a token out of force, and ends what was going on with it.
 #[utoipa::path(delete, path = "/tokens/{name}", responses((status = 200, body = TokenList), (status = 404, body = ApiError)))]
-pub async fn revoke(State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<TokenList>, ApiError> {
+pub async fn revoke(Asked(shared): Asked, Path(name): Path<String>) -> Result<Json<TokenList>, ApiError> {
     let path = shared.access.path().to_path_buf();
     blocking(move || tokens::revoke(&path, &name)).await?;
     shared.access.refresh();
-    list(State(shared)).await
+    list(Asked(shared)).await
 }
 
 async fn blocking<T: Send + 'static>(

@@ -44,6 +44,10 @@ pub struct ParameterInfo {
     pub maximum: f64,
     /// value now
     pub value: f64,
+    /// read_write: it can be set, and read
+    pub access: &'static str,
+    /// the call that sets it
+    pub call: String,
     /// states of the run in which it may change
     pub states: [&'static str; 2],
     /// one line for people
@@ -189,6 +193,8 @@ impl LiveParameters {
             minimum: parameter.low,
             maximum: parameter.high,
             value: f64::from_bits(parameter.value.load(SeqCst)),
+            access: "read_write",
+            call: format!("PUT /api/v1/parameters/{}", parameter.name),
             states: STATES,
             description: parameter.description,
         };

@@ -23,6 +23,7 @@
 //! `unsafe` lives in `h5` and `io` only.
 
 mod azint;
+mod browse;
 mod codec;
 mod data_file;
 mod data_files;
@@ -58,6 +59,7 @@ mod store;
 mod volume;
 mod writer;
 
+pub use browse::{BrowseError, Browser, Values};
 use error::At;
 pub use error::StoreError;
 pub use journal_file::JournalRecords;

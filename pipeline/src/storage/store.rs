@@ -116,6 +116,11 @@ impl Store {
 
     /// Folder of the newest closed run with this name; none for what is no name.
     pub fn find(&self, id: &str) -> Result<Option<PathBuf>, StoreError> {
+        self.find_of(id, |_| true)
+    }
+
+    /// Folder of the newest closed run with this name whose proposal is one of those wanted.
+    pub fn find_of(&self, id: &str, wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>, StoreError> {
         if check_name("run name", id).is_err() {
             return Ok(None);
         }
@@ -123,7 +128,9 @@ impl Store {
             .run_folders()?
             .into_iter()
             .filter(|f| f.file_name().is_some_and(|n| n == id));
-        let closed = folders.filter(|f| f.join(RUN_JSON).is_file());
+        // ROOT/PROPOSAL/YYYYMMDD/RUN
+        let proposal = |folder: &Path| Some(folder.ancestors().nth(2)?.file_name()?.to_str()?.to_string());
+        let closed = folders.filter(|f| f.join(RUN_JSON).is_file() && proposal(f).is_some_and(|name| wanted(&name)));
         Ok(closed.max_by_key(|f| f.parent().and_then(Path::file_name).map(|day| day.to_os_string())))
     }
 

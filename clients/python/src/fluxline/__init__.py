@@ -10,9 +10,9 @@
 
 from .aio import AsyncFluxline, AsyncRun
 from .client import Fluxline, Run
-from .model import Curve, Decision, Event, FluxlineError, Parameter, Result, RunDetail, RunLine, Slice
+from .model import ArmingParameter, Curve, Decision, Event, FluxlineError, Parameter, Result, RunDetail, RunLine, Slice
 
 __all__ = [
-    "AsyncFluxline", "AsyncRun", "Curve", "Decision", "Event", "Fluxline", "FluxlineError", "Parameter", "Result", "Run",
-    "RunDetail", "RunLine", "Slice",
+    "ArmingParameter", "AsyncFluxline", "AsyncRun", "Curve", "Decision", "Event", "Fluxline", "FluxlineError", "Parameter",
+    "Result", "Run", "RunDetail", "RunLine", "Slice",
 ]

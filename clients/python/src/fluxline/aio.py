@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 
 from . import calls
 from .calls import Call, T
-from .model import Curve, Decision, Event, Parameter, Result, RunDetail, RunLine, Slice
+from .model import ArmingParameter, Curve, Decision, Event, Parameter, Result, RunDetail, RunLine, Slice
 
 
 class AsyncFluxline:
@@ -37,7 +37,14 @@ class AsyncFluxline:
         await self._http.aclose()
 
     async def _do(self, call: Call[T]) -> T:
-        return call.value(await self._http.request(**call.arguments()))
+        arguments, tries = call.arguments(), 1
+        while True:
+            try:
+                return call.value(await self._http.request(**arguments))
+            except (httpx.NetworkError, httpx.RemoteProtocolError):
+                if not call.again(tries):
+                    raise
+                tries += 1
 
     async def status(self) -> dict[str, Any]:
         """State, counters, rates, ring, store and device, as ``openapi.json`` describes them."""
@@ -53,15 +60,23 @@ class AsyncFluxline:
 
     async def arm(self, *, name: str | None = None, proposal: str | None = None, sample: str | None = None,
             recipe: str | None = None, technique: str | None = None, frames_expected: int | None = None,
-            metadata: dict[str, str] | None = None) -> AsyncRun:
-        """Arms a run; when this returns, its sources are ready."""
+            metadata: dict[str, str] | None = None, key: str | None = None) -> AsyncRun:
+        """Arms a run; when this returns, its sources are ready.
+
+        ``key`` is any text that a program which may be started again keeps for this call: sent again within the hour, the call
+        arms nothing and answers the same run. Without it every call arms a run of its own.
+        """
         call = calls.arm(name=name, proposal=proposal, sample=sample, recipe=recipe, technique=technique,
-                         frames_expected=frames_expected, metadata=metadata)
+                         frames_expected=frames_expected, metadata=metadata, key=key)
         return AsyncRun(self, await self._do(call))
 
     async def parameters(self) -> list[Parameter]:
         """What may change while the run records."""
         return await self._do(calls.parameters())
+
+    async def arming(self) -> list[ArmingParameter]:
+        """What :meth:`arm` takes: type, limits, default, present value, and the states in which it is allowed."""
+        return await self._do(calls.arming())
 
     async def set_parameter(self, name: str, value: float) -> Any:
         """Changes a parameter; it holds from the next batch of frames on."""
@@ -133,10 +148,10 @@ class AsyncRun:
         return await self._client._do(calls.frame_metadata(self.id, body))
 
     async def reprocess(self, parameters: dict[str, dict[str, Any]] | None = None, name: str | None = None,
-                  recipe: str | None = None) -> AsyncRun:
+                  recipe: str | None = None, key: str | None = None) -> AsyncRun:
         """The stored run again with other parameters, as a new run; no detector is needed."""
         body = {"parameters": parameters, "name": name, "recipe": recipe}
-        return AsyncRun(self._client, await self._client._do(calls.reprocess(self.id, body)))
+        return AsyncRun(self._client, await self._client._do(calls.reprocess(self.id, body, key)))
 
     async def wait(self, timeout_s: float | None = None, every_s: float = 0.2) -> RunDetail:
         """Waits until its files are closed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -13,9 +14,12 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from .model import Curve, Decision, Event, FluxlineError, Parameter, RunDetail, RunLine, Slice
+from .model import ArmingParameter, Curve, Decision, Event, FluxlineError, Parameter, RunDetail, RunLine, Slice
 
 T = TypeVar("T")
+
+#: how often a call is sent while connections break
+TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,18 @@ class Call(Generic[T]):
     read: Callable[[httpx.Response], T]
     params: dict[str, Any] | None = None
     body: Any = None
+    #: text that is the same for every try of one call: the appliance does it once
+    key: str | None = None
 
     def arguments(self) -> dict[str, Any]:
-        params = without_none(self.params or {})
-        return {"method": self.method, "url": self.path, "params": params, "json": self.body}
+        sent = {"method": self.method, "url": self.path, "params": without_none(self.params or {}), "json": self.body}
+        if self.method == "POST":
+            sent["headers"] = {"Idempotency-Key": self.key or str(uuid.uuid4())}
+        return sent
+
+    def again(self, tries: int) -> bool:
+        """Whether it may be sent again when no answer has come; POST is done once, however often it is sent."""
+        return tries < TRIES and self.method in ("GET", "POST")
 
     def value(self, response: httpx.Response) -> T:
         if response.is_error:
@@ -97,13 +109,20 @@ def runs(query: str | None, limit: int | None, offset: int | None) -> Call[list[
                 {"query": query, "limit": limit, "offset": offset})
 
 
-def arm(**asked: Any) -> Call[str]:
-    return Call("POST", "runs", lambda answer: answer.json()["id"], body=without_none(asked))
+def arm(key: str | None = None, **asked: Any) -> Call[str]:
+    return Call("POST", "runs", lambda answer: answer.json()["id"], body=without_none(asked), key=key)
 
 
 def parameters() -> Call[list[Parameter]]:
     def read(answer: httpx.Response) -> list[Parameter]:
         return [Parameter.of(value) for value in answer.json()["parameters"]]
+
+    return Call("GET", "parameters", read)
+
+
+def arming() -> Call[list[ArmingParameter]]:
+    def read(answer: httpx.Response) -> list[ArmingParameter]:
+        return [ArmingParameter.of(value) for value in answer.json()["arming"]]
 
     return Call("GET", "parameters", read)
 
@@ -163,8 +182,8 @@ def frame_metadata(run: str, values: dict[str, Any]) -> Call[Any]:
     return Call("POST", f"runs/{quote(run)}/frame-metadata", _json, body=without_none(values))
 
 
-def reprocess(run: str, asked: dict[str, Any]) -> Call[str]:
-    return Call("POST", f"runs/{quote(run)}/reprocess", lambda answer: answer.json()["id"], body=without_none(asked))
+def reprocess(run: str, asked: dict[str, Any], key: str | None = None) -> Call[str]:
+    return Call("POST", f"runs/{quote(run)}/reprocess", lambda answer: answer.json()["id"], body=without_none(asked), key=key)
 
 
 def without_none(asked: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 
 from . import calls
 from .calls import Call, T
-from .model import Curve, Decision, Event, Parameter, Result, RunDetail, RunLine, Slice
+from .model import ArmingParameter, Curve, Decision, Event, Parameter, Result, RunDetail, RunLine, Slice
 
 
 class Fluxline:
@@ -39,7 +39,14 @@ class Fluxline:
         self._http.close()
 
     def _do(self, call: Call[T]) -> T:
-        return call.value(self._http.request(**call.arguments()))
+        arguments, tries = call.arguments(), 1
+        while True:
+            try:
+                return call.value(self._http.request(**arguments))
+            except (httpx.NetworkError, httpx.RemoteProtocolError):
+                if not call.again(tries):
+                    raise
+                tries += 1
 
     def status(self) -> dict[str, Any]:
         """State, counters, rates, ring, store and device, as ``openapi.json`` describes them."""
@@ -55,15 +62,23 @@ class Fluxline:
 
     def arm(self, *, name: str | None = None, proposal: str | None = None, sample: str | None = None,
             recipe: str | None = None, technique: str | None = None, frames_expected: int | None = None,
-            metadata: dict[str, str] | None = None) -> Run:
-        """Arms a run; when this returns, its sources are ready."""
+            metadata: dict[str, str] | None = None, key: str | None = None) -> Run:
+        """Arms a run; when this returns, its sources are ready.
+
+        ``key`` is any text that a program which may be started again keeps for this call: sent again within the hour, the call
+        arms nothing and answers the same run. Without it every call arms a run of its own.
+        """
         call = calls.arm(name=name, proposal=proposal, sample=sample, recipe=recipe, technique=technique,
-                         frames_expected=frames_expected, metadata=metadata)
+                         frames_expected=frames_expected, metadata=metadata, key=key)
         return Run(self, self._do(call))
 
     def parameters(self) -> list[Parameter]:
         """What may change while the run records."""
         return self._do(calls.parameters())
+
+    def arming(self) -> list[ArmingParameter]:
+        """What :meth:`arm` takes: type, limits, default, present value, and the states in which it is allowed."""
+        return self._do(calls.arming())
 
     def set_parameter(self, name: str, value: float) -> Any:
         """Changes a parameter; it holds from the next batch of frames on."""
@@ -135,10 +150,10 @@ class Run:
         return self._client._do(calls.frame_metadata(self.id, body))
 
     def reprocess(self, parameters: dict[str, dict[str, Any]] | None = None, name: str | None = None,
-                  recipe: str | None = None) -> Run:
+                  recipe: str | None = None, key: str | None = None) -> Run:
         """The stored run again with other parameters, as a new run; no detector is needed."""
         body = {"parameters": parameters, "name": name, "recipe": recipe}
-        return Run(self._client, self._client._do(calls.reprocess(self.id, body)))
+        return Run(self._client, self._client._do(calls.reprocess(self.id, body, key)))
 
     def wait(self, timeout_s: float | None = None, progress: bool = False, every_s: float = 0.2) -> RunDetail:
         """Waits until its files are closed; ``progress`` shows a bar (tqdm)."""

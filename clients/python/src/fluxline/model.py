@@ -137,9 +137,45 @@ class Parameter:
     #: states of the run in which it may change
     states: list[str]
     description: str
+    #: read_write
+    access: str
+    #: the call that sets it
+    call: str
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> Parameter:
+        return cls(**{name: value[name] for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class ArmingParameter:
+    """Something that :meth:`Fluxline.arm` takes."""
+
+    name: str
+    #: string, integer or map
+    type: str
+    unit: str
+    #: smallest and largest value of a number; None where there is no such limit
+    minimum: int | None
+    maximum: int | None
+    #: regular expression of a text
+    pattern: str | None
+    #: the only values there are, where there are no others
+    choices: list[str] | None
+    #: what it is where it is not given
+    default: Any
+    #: of the run in memory
+    value: Any
+    #: read_write
+    access: str
+    #: the call that sets it
+    call: str
+    #: states of the appliance in which that call is allowed
+    states: list[str]
+    description: str
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> ArmingParameter:
         return cls(**{name: value[name] for name in cls.__dataclass_fields__})
 
 

@@ -1,8 +1,8 @@
 //! The door: every request passes here before its body is read.
 
 use super::audit::Line;
-use super::roles::{Need, Role, need};
-use super::{Access, Caller, OPEN};
+use super::roles::{Need, Role, belongs_to_all, need};
+use super::{Access, Caller, OPEN, Scope};
 use crate::feedback::error::ApiError;
 use crate::feedback::listen::Peer;
 use crate::feedback::server::Shared;
@@ -97,6 +97,7 @@ fn admit(access: &Access, request: &Request, peer: Option<&Peer>) -> Result<Opti
         let caller = Caller {
             name: OPEN.into(),
             role: Role::Operator,
+            scope: Scope::default(),
             digest: None,
         };
         let words = "while no tokens are in use the first one is made on the machine itself: \
@@ -106,6 +107,12 @@ fn admit(access: &Access, request: &Request, peer: Option<&Peer>) -> Result<Opti
     let shown = presented(request.headers());
     if let Some(caller) = shown.and_then(|token| access.holder(token)) {
         let (needed, name, has) = (role.name(), caller.name.clone(), caller.role.name());
+        if caller.role >= role && caller.scope.is_limited() && belongs_to_all(request.method(), route) {
+            let words = format!("token {name} is limited to some runs, and this concerns all of them");
+            let mut refused = Refused::new(StatusCode::FORBIDDEN, "limited", words);
+            refused.caller = Some(caller);
+            return Err(Box::new(refused));
+        }
         return allowed(
             caller,
             role,

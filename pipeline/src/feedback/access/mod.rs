@@ -4,12 +4,14 @@
 pub mod audit;
 pub mod enter;
 pub mod roles;
+pub mod scope;
 pub mod throttle;
 pub mod tokens;
 
 use crate::config::{Config, ConfigError};
 use audit::Audit;
 pub use roles::Role;
+pub use scope::Scope;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -46,8 +48,20 @@ pub struct Caller {
     pub name: Arc<str>,
     /// what it may do
     pub role: Role,
+    /// whose runs it may see
+    pub scope: Scope,
     /// hash of the token; none while no tokens are in use
     digest: Option<blake3::Hash>,
+}
+
+impl Caller {
+    /// Tells whoever this is from everybody else: the same name may belong to another token later.
+    pub fn identify(&self, hasher: &mut blake3::Hasher) {
+        hasher.update(self.name.as_bytes()).update(b"\0");
+        if let Some(digest) = self.digest {
+            hasher.update(digest.as_bytes());
+        }
+    }
 }
 
 /// What is known of tokens.
@@ -153,6 +167,7 @@ impl Access {
         found.filter(|token| token.holds_at(now)).map(|token| Caller {
             name: token.name.as_str().into(),
             role: token.role,
+            scope: Scope::of(&token.only),
             digest: Some(digest),
         })
     }
@@ -163,7 +178,9 @@ impl Access {
             (Known::Open, None) => true,
             (Known::Tokens(tokens), Some(digest)) => {
                 let now = jiff::Timestamp::now();
-                let same = |token: &&Token| token.digest() == Some(digest) && token.role == caller.role;
+                let same = |token: &&Token| {
+                    token.digest() == Some(digest) && token.role == caller.role && token.only == caller.scope.entries()
+                };
                 tokens.iter().find(same).is_some_and(|token| token.holds_at(now))
             }
             _ => false,

@@ -68,6 +68,10 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/runs/{id}/results", VIEWER),
     ("GET", "/api/v1/runs/{id}/frames/{file}", VIEWER),
     ("GET", "/api/v1/runs/{id}/files/{file}", VIEWER),
+    ("GET", "/api/v1/runs/{id}/h5/meta", VIEWER),
+    ("GET", "/api/v1/runs/{id}/h5/attr", VIEWER),
+    ("GET", "/api/v1/runs/{id}/h5/data", VIEWER),
+    ("GET", "/api/v1/runs/{id}/h5/paths", VIEWER),
     ("GET", "/api/v1/runs/{id}/mask.npy", VIEWER),
     ("GET", "/api/v1/runs/{id}/profiles/{which}", VIEWER),
     ("GET", "/api/v1/runs/{id}/grid", VIEWER),
@@ -85,6 +89,21 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/tokens", ADMIN),
     ("DELETE", "/api/v1/tokens/{name}", ADMIN),
 ];
+
+/// What concerns everybody's runs: a token that is limited to some may not.
+const OF_ALL: &[(&str, &str)] = &[
+    ("GET", "/metrics"),
+    ("GET", "/api/v1/metrics"),
+    ("PUT", "/api/v1/rules/{name}"),
+    ("DELETE", "/api/v1/rules/{name}"),
+    ("POST", "/api/v1/calibrations/{kind}"),
+];
+
+/// Whether a request concerns everybody's runs.
+pub fn belongs_to_all(method: &Method, route: Option<&str>) -> bool {
+    let method = if method == Method::HEAD { "GET" } else { method.as_str() };
+    route.is_some_and(|route| OF_ALL.contains(&(method, route)))
+}
 
 /// What a request needs; `route` is the one that it matched, none where it is a file of the page or nothing at all.
 pub fn need(method: &Method, route: Option<&str>, path: &str) -> Need {
@@ -106,7 +125,7 @@ pub fn describe(document: &mut Value) {
         "type": "http", "scheme": "bearer",
         "description": "A token of `fluxline token create`, as `Authorization: Bearer TOKEN`; over a WebSocket also as the subprotocol \
                         `fluxline.token.TOKEN` beside `fluxline`. Never in an address. Roles: viewer, operator, admin; each may do what the \
-                        ones before it may. While no tokens are in use (loopback only) none is needed."
+                        ones before it may. A token may be limited to proposals and runs: every other run is, for it, as if it did not exist (404). While no tokens are in use (loopback only) none is needed."
     });
     document["components"]["securitySchemes"] = json!({ "token": bearer });
     let Some(paths) = document["paths"].as_object_mut() else {
@@ -128,10 +147,15 @@ pub fn describe(document: &mut Value) {
             };
             operation["security"] = json!([{ "token": [role.name()] }]);
             operation["x-role"] = json!(role.name());
+            // Whether a token that is limited to some runs may ask this.
+            operation["x-limited-tokens"] = json!(role != Role::Admin && !belongs_to_all(&method, Some(path)));
             let error = json!({ "application/json": { "schema": { "$ref": "#/components/schemas/ApiError" } } });
             for (status, words) in [
                 ("401", "no token, or one that does not hold"),
-                ("403", "the token's role may not do this"),
+                (
+                    "403",
+                    "the token's role may not do this, or the token is limited to some runs",
+                ),
                 ("429", "too many requests, or too many wrong tokens"),
             ] {
                 operation["responses"][status] = json!({ "description": words, "content": error });

@@ -1,7 +1,8 @@
 //! Tokens at rest: name, role and the BLAKE3 hash of 256 random bits, which needs no slower hash. The token itself is shown
-//! once, when it is made, and kept nowhere.
+//! once, when it is made, and kept in no file.
 
 use super::roles::Role;
+use super::scope;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -52,6 +53,9 @@ pub struct Token {
     pub name: String,
     /// viewer, operator or admin
     pub role: Role,
+    /// proposals (`PROPOSAL`) and runs (`PROPOSAL/RUN`) that it is limited to; none is every run
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
     /// UTC time when it was made
     pub created: jiff::Timestamp,
     /// UTC time when it ends; null where it does not
@@ -109,10 +113,21 @@ pub fn read(path: &Path) -> Result<Vec<Token>, TokenError> {
 }
 
 /// Makes a token and keeps its hash; answers the token, which nothing can show again, and its record.
-pub fn create(path: &Path, name: &str, role: Role, days: Option<u32>) -> Result<(String, Token), TokenError> {
+pub fn create(
+    path: &Path,
+    name: &str,
+    role: Role,
+    days: Option<u32>,
+    only: &[String],
+) -> Result<(String, Token), TokenError> {
     crate::storage::check_name("token name", name).map_err(|error| TokenError::Request(error.to_string()))?;
     if days == Some(0) || days.is_some_and(|days| days > 3650) {
         return Err(TokenError::Request(format!("days = {}: 1 to 3650", days.unwrap_or(0))));
+    }
+    scope::check(only)?;
+    if role == Role::Admin && !only.is_empty() {
+        let sentence = "an administrator makes tokens for every run: limit a viewer or an operator";
+        return Err(TokenError::Request(sentence.into()));
     }
     let created = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
     let expires = days.map(|days| created + jiff::SignedDuration::from_hours(24 * i64::from(days)));
@@ -120,6 +135,7 @@ pub fn create(path: &Path, name: &str, role: Role, days: Option<u32>) -> Result<
     let token = Token {
         name: name.into(),
         role,
+        only: only.to_vec(),
         created,
         expires,
         blake3: digest(&secret).to_hex().to_string(),

@@ -185,9 +185,17 @@ impl Catalogue {
 
     /// The newest closed run of this name.
     pub fn find(&self, id: &str) -> Result<Option<Found>, KeepError> {
+        self.find_of(id, |_| true)
+    }
+
+    /// The newest closed run of this name whose proposal is one of those wanted.
+    pub fn find_of(&self, id: &str, wanted: impl Fn(&str) -> bool) -> Result<Option<Found>, KeepError> {
         self.with(|connection| {
-            let text = format!("SELECT {FOUND} FROM run WHERE id = ? COLLATE BINARY ORDER BY number DESC LIMIT 1");
-            connection.prepare_cached(&text)?.query_row([id], found).optional()
+            let text = format!("SELECT {FOUND} FROM run WHERE id = ? COLLATE BINARY ORDER BY number DESC");
+            let mut statement = connection.prepare_cached(&text)?;
+            let mut rows = statement.query_map([id], found)?;
+            rows.find(|row| row.as_ref().map_or(true, |found| wanted(&found.proposal)))
+                .transpose()
         })
     }
 

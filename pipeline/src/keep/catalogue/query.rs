@@ -13,6 +13,8 @@ use rusqlite::types::Value;
 pub struct Query {
     words: Vec<String>,
     terms: Vec<Term>,
+    /// proposals and runs of them that alone are looked at; none is all
+    only: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +53,12 @@ impl Query {
         Ok(query)
     }
 
+    /// The same among these alone, `PROPOSAL` or `PROPOSAL/RUN`; none is all.
+    pub fn within(mut self, only: &[String]) -> Query {
+        self.only = only.to_vec();
+        self
+    }
+
     /// Whether it asks for words only, and `text` has them all.
     pub fn fits_words(&self, text: &str) -> bool {
         let there = words_of(text);
@@ -64,13 +72,27 @@ impl Query {
         if !self.words.is_empty() {
             let all: Vec<String> = self.words.iter().map(|word| format!("\"{word}\"*")).collect();
             values.push(Value::Text(all.join(" ")));
-            if self.terms.is_empty() {
+            if self.terms.is_empty() && self.only.is_empty() {
                 return ("(SELECT rowid AS number FROM words WHERE words MATCH ?)".into(), values);
             }
             conditions.push("number IN (SELECT rowid FROM words WHERE words MATCH ?)".into());
         }
         for term in &self.terms {
             conditions.push(term.condition(&mut values));
+        }
+        let one = |entry: &String| match entry.split_once('/') {
+            None => {
+                values.push(Value::Text(entry.clone()));
+                "proposal = ? COLLATE BINARY"
+            }
+            Some((proposal, run)) => {
+                values.extend([Value::Text(proposal.into()), Value::Text(run.into())]);
+                "(proposal = ? COLLATE BINARY AND id = ? COLLATE BINARY)"
+            }
+        };
+        let any: Vec<&str> = self.only.iter().map(one).collect();
+        if !any.is_empty() {
+            conditions.push(format!("({})", any.join(" OR ")));
         }
         match conditions.is_empty() {
             true => ("run".into(), values),

@@ -112,6 +112,11 @@ export async function download(path: string, name: string): Promise<void> {
   setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }
 
+/** The address of a path of the interface. */
+export function apiUrl(path: string): string {
+  return `${ROOT}${path}`;
+}
+
 export function runPath(id: string, rest = ''): string {
   return `/runs/${encodeURIComponent(id)}${rest}`;
 }

@@ -183,6 +183,8 @@ export interface RunDetail {
     metadata?: Record<string, string>;
     files?: { name: string; bytes: number }[];
   };
+  /** how it ended; null until then */
+  summary: { files?: string[] } | null;
   warnings: string[];
 }
 

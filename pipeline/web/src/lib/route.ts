@@ -2,7 +2,7 @@
 
 import { useCallback, useEffect, useState } from 'react';
 
-export const VIEWS = ['frames', 'curves', 'slices', 'ledger', 'files', 'reprocess'] as const;
+export const VIEWS = ['frames', 'curves', 'slices', 'ledger', 'files', 'explore', 'reprocess'] as const;
 export type View = (typeof VIEWS)[number];
 
 export interface Route {

@@ -6,6 +6,7 @@ import { VIEWS, type View } from '../lib/route';
 import type { Theme } from '../lib/theme';
 import { operationsOf } from '../techniques/technique';
 import { CompareCurves } from './CompareCurves';
+import { Explore } from './Explore';
 import { LedgerView } from './LedgerView';
 import { Reprocess } from './Reprocess';
 import { RunFacts } from './RunFacts';
@@ -30,7 +31,7 @@ export interface StoredRunProps {
   onShow: (id: string | null) => void;
 }
 
-const NAMES: Record<View, string> = { frames: 'Frames', curves: 'Curves', slices: 'Slices', ledger: 'Ledger', files: 'Files', reprocess: 'Reprocess' };
+const NAMES: Record<View, string> = { frames: 'Frames', curves: 'Curves', slices: 'Slices', ledger: 'Ledger', files: 'Files', explore: 'Explore', reprocess: 'Reprocess' };
 
 export function StoredRun({ id, list, line, view, frame, go, inMemory, connected, operates, theme, onShow }: StoredRunProps) {
   const detail = useRunDetail(id, connected, inMemory ? (line?.state ?? '') : '');
@@ -75,6 +76,7 @@ export function StoredRun({ id, list, line, view, frame, go, inMemory, connected
       {view === 'slices' && <SliceGrid run={id} available={connected} />}
       {view === 'ledger' && <LedgerView id={id} frames={frames} connected={connected} onFrame={(next) => go('frames', next)} />}
       {view === 'files' && <RunFiles id={id} detail={detail} technique={technique} connected={connected} />}
+      {view === 'explore' && <Explore id={id} detail={detail} />}
       {view === 'reprocess' && <Reprocess id={id} detail={detail} operates={operates} inMemory={inMemory} onDone={onShow} />}
     </div>
   );
