@@ -44,8 +44,8 @@ pub use azimuthal::{
     SigmaClip, Splitting,
 };
 pub use backprojector::{
-    Arrangement, BATCH_ANGLES, Backprojector, BackprojectorConfig, Filter, Plane, SlabConfig, SlabReconstructor, SlidingWindow,
-    angular_weights,
+    Arrangement, BATCH_ANGLES, Backprojector, BackprojectorConfig, Filter, Plane, STRIPE_COLUMNS_MAX, SlabConfig,
+    SlabReconstructor, SlidingWindow, angular_weights,
 };
 pub use correction::{CorrectedBatch, Correction, CorrectionConfig};
 pub use countrate::{CountRate, CountRateConfig, DeadTime};

@@ -1,8 +1,8 @@
 //! The axis while the scan runs: some rows of every projection, in any order, until there is half a turn of them, or a whole
 //! one where the axis lies near an edge.
 
-use super::wedge::{REACH_PX, coarse, fine};
 use super::half::overlap;
+use super::wedge::{REACH_PX, coarse, fine};
 use super::{AxisEstimate, opposite};
 use crate::invalid::Invalid;
 
@@ -141,7 +141,11 @@ impl AxisFinder {
         };
         let last = columns as f64 - 1.0;
         let whole_turn = self.config.whole_turn;
-        let widest = if whole_turn { (0.0, last) } else { (last / 4.0, 3.0 * last / 4.0) };
+        let widest = if whole_turn {
+            (0.0, last)
+        } else {
+            (last / 4.0, 3.0 * last / 4.0)
+        };
         Some(AxisScan {
             sinograms: (0..self.rows.len()).map(sinogram).collect(),
             angles_deg: order.iter().map(|index| self.angles_deg[*index]).collect(),
@@ -286,7 +290,11 @@ impl AxisScan {
             let above = angles.partition_point(|other| *other <= angle + 1e-6).max(1);
             let below = angles[above - 1];
             let next = angles.get(above).copied().unwrap_or(angles[0] + TURN_DEG);
-            let share = if next > below { ((angle - below) / (next - below)).clamp(0.0, 1.0) } else { 0.0 } as f32;
+            let share = if next > below {
+                ((angle - below) / (next - below)).clamp(0.0, 1.0)
+            } else {
+                0.0
+            } as f32;
             let pair = line(above - 1).iter().zip(line(above));
             out.extend(pair.map(|(a, b)| a * (1.0 - share) + b * share));
         }

@@ -161,7 +161,14 @@ fn halves_of_a_whole_turn_overlap_at_the_axis() {
 }
 
 /// A whole turn of `scan`: what the second half sees is the first seen from behind.
-fn round(seed: u64, rows: usize, columns: usize, angles: usize, axis_px: f64, photons: f64) -> (Vec<Vec<f32>>, Vec<f64>) {
+fn round(
+    seed: u64,
+    rows: usize,
+    columns: usize,
+    angles: usize,
+    axis_px: f64,
+    photons: f64,
+) -> (Vec<Vec<f32>>, Vec<f64>) {
     let (mut projections, _) = scan(seed, rows, columns, angles / 2, axis_px, photons);
     projections.truncate(angles / 2);
     let other = scan(seed, rows, columns, angles / 2, columns as f64 - 1.0 - axis_px, photons).0;
@@ -200,7 +207,10 @@ fn axes_of_half_acquisitions_from_noisy_projections_in_any_order() {
         }
         let found = finder.scan().unwrap().estimate(2).unwrap();
         let error = found.axis_px - axis;
-        println!("{seed}: {axis:.2} photons {photons}: error {error:+.3}, confidence {:.2}", found.confidence);
+        println!(
+            "{seed}: {axis:.2} photons {photons}: error {error:+.3}, confidence {:.2}",
+            found.confidence
+        );
         if error.abs() <= 0.25 {
             good += 1;
         } else {

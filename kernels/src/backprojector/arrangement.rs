@@ -5,8 +5,10 @@
 
 use crate::accelerator::AcceleratorError;
 use crate::half_acquisition::HalfAcquisition;
-use crate::image::median;
-use crate::parallel::share;
+use crate::image::RowMedian;
+
+/// Widest median that stripes stand out from, columns.
+pub const STRIPE_COLUMNS_MAX: usize = 1024;
 
 /// See the module.
 pub struct Arrangement {
@@ -18,6 +20,10 @@ pub struct Arrangement {
     offsets: Vec<f32>,
     cleaned: Vec<f32>,
     wide: Vec<f32>,
+    /// of a row: the sum over projections, mean and median
+    sum: Vec<f64>,
+    lines: [Vec<f32>; 2],
+    median: RowMedian,
 }
 
 impl Arrangement {
@@ -32,6 +38,9 @@ impl Arrangement {
             offsets: vec![0.0; rows * columns],
             cleaned: vec![0.0; rows * columns],
             wide: vec![0.0; rows * wide],
+            sum: vec![0.0; columns],
+            lines: [vec![0.0; columns], vec![0.0; columns]],
+            median: RowMedian::new(STRIPE_COLUMNS_MAX),
         }
     }
 
@@ -44,23 +53,17 @@ impl Arrangement {
     }
 
     /// Takes away from now on how far the mean of `count` projections, those that `projection` gives, lies at every pixel from
-    /// its median over `size` columns. Nothing is taken away where there are no projections or no more than one column.
-    /// As many threads as are given change no bit.
-    pub fn set_offsets<'a>(
-        &mut self,
-        count: usize,
-        projection: impl Fn(usize) -> &'a [f32] + Sync,
-        size: usize,
-        threads: usize,
-    ) {
+    /// its median over `size` columns, [`STRIPE_COLUMNS_MAX`] at most. Nothing is taken away where there are no projections or
+    /// no more than one column. Allocates nothing.
+    pub fn set_offsets<'a>(&mut self, count: usize, projection: impl Fn(usize) -> &'a [f32], size: usize) {
         let columns = self.columns;
-        self.cleaning = count > 0 && size > 1 && columns > 1;
+        let size = size.min(columns).min(STRIPE_COLUMNS_MAX);
+        self.cleaning = count > 0 && size > 1;
         if !self.cleaning {
             return;
         }
-        let mut sums = vec![vec![0.0_f64; columns]; threads.max(1)];
-        let mut rows: Vec<&mut [f32]> = self.offsets.chunks_exact_mut(columns).collect();
-        share(&mut sums, &mut rows, |sum, row, out| {
+        let (sum, [mean, smooth]) = (&mut self.sum, &mut self.lines);
+        for (row, out) in self.offsets.chunks_exact_mut(columns).enumerate() {
             sum.fill(0.0);
             for number in 0..count {
                 let values = projection(number).get(row * columns..(row + 1) * columns);
@@ -68,12 +71,13 @@ impl Arrangement {
                     .zip(values.unwrap_or_default())
                     .for_each(|(sum, value)| *sum += f64::from(*value));
             }
-            let mean: Vec<f32> = sum.iter().map(|sum| (sum / count as f64) as f32).collect();
+            let places = mean.iter_mut().zip(&*sum);
+            places.for_each(|(place, sum)| *place = (sum / count as f64) as f32);
             // Where it follows the sample the median does, too; a stripe narrower than half of it stands out.
-            let smooth = median(&mean, columns, 1, size.min(columns));
-            let places = out.iter_mut().zip(mean.iter().zip(&smooth));
+            self.median.run(mean, size, smooth);
+            let places = out.iter_mut().zip(mean.iter().zip(&*smooth));
             places.for_each(|(place, (mean, smooth))| *place = mean - smooth);
-        });
+        }
     }
 
     /// A projection as it is filtered. Allocates nothing.

@@ -16,7 +16,7 @@ mod slabs;
 mod weights;
 mod window;
 
-pub use arrangement::Arrangement;
+pub use arrangement::{Arrangement, STRIPE_COLUMNS_MAX};
 pub use filter::Filter;
 pub use slabs::{SlabConfig, SlabReconstructor};
 pub use weights::angular_weights;

@@ -158,7 +158,7 @@ fn stripes_leave_the_slices_that_rest_on_them() {
             (0..rows).for_each(|row| values[row * columns + 41] += stripe);
             window.keep(&values, 2.0 * f64::from(n)).unwrap();
         }
-        window.find_stripes(arrangement, size, 2);
+        window.find_stripes(arrangement, size);
         window.rebuild(&queue, &mut backprojector, arrangement).unwrap();
         assert_eq!(backprojector.angles_used(), 90);
         snapshot(&mut backprojector, &queue, 0, columns * columns)
@@ -167,7 +167,11 @@ fn stripes_leave_the_slices_that_rest_on_them() {
     let striped = slice(0.3, &mut window, &mut arrangement, 0);
     let cleaned = slice(0.3, &mut window, &mut arrangement, 9);
     let away = |slice: &[f32]| -> f32 { slice.iter().zip(&clean).map(|(a, b)| (a - b).powi(2)).sum() };
-    println!("squares away: {} with the stripe, {} without", away(&striped), away(&cleaned));
+    println!(
+        "squares away: {} with the stripe, {} without",
+        away(&striped),
+        away(&cleaned)
+    );
     assert!(away(&cleaned) < 0.3 * away(&striped));
     // Nothing is taken away any more.
     assert_eq!(slice(0.0, &mut window, &mut arrangement, 0), clean);

@@ -124,14 +124,14 @@ impl SlidingWindow {
     }
 
     /// From now on `arrangement` takes away what a column has in all of these projections and its neighbours, so many columns
-    /// of a median, have not; 0 columns: nothing. The slices follow with [`SlidingWindow::rebuild`].
-    pub fn find_stripes(&self, arrangement: &mut Arrangement, columns: usize, threads: usize) {
+    /// of a median, have not; 0 columns: nothing. Allocates nothing. The slices follow with [`SlidingWindow::rebuild`].
+    pub fn find_stripes(&self, arrangement: &mut Arrangement, columns: usize) {
         let room = self.angles_deg.len();
         let projection = |number: usize| {
             let place = (self.first + number) % room;
             &self.values[place * self.pixels..][..self.pixels]
         };
-        arrangement.set_offsets(self.count, projection, columns, threads);
+        arrangement.set_offsets(self.count, projection, columns);
     }
 
     /// Sums the slices anew.

@@ -152,7 +152,12 @@ impl Stitching {
     pub fn new(half: HalfAcquisition, angles_deg: &[f64]) -> Result<Self, Invalid> {
         let finite = angles_deg.iter().all(|angle| angle.is_finite());
         let count = angles_deg.len();
-        Invalid::unless(finite && count >= 4, "projections", count, "at least 4, each with its angle")?;
+        Invalid::unless(
+            finite && count >= 4,
+            "projections",
+            count,
+            "at least 4, each with its angle",
+        )?;
         let start = angles_deg.iter().copied().fold(f64::INFINITY, f64::min);
         let mut order: Vec<(f64, usize)> = angles_deg
             .iter()
@@ -163,9 +168,15 @@ impl Stitching {
         let step = 360.0 / count as f64;
         let at = |angle: f64| -> Between {
             let above = order.partition_point(|(other, _)| *other <= angle);
-            let below = above.checked_sub(1).map_or((order[count - 1].0 - 360.0, order[count - 1].1), |i| order[i]);
+            let below = above
+                .checked_sub(1)
+                .map_or((order[count - 1].0 - 360.0, order[count - 1].1), |i| order[i]);
             let above = order.get(above).copied().unwrap_or((order[0].0 + 360.0, order[0].1));
-            let share = if above.0 > below.0 { (angle - below.0) / (above.0 - below.0) } else { 0.0 };
+            let share = if above.0 > below.0 {
+                (angle - below.0) / (above.0 - below.0)
+            } else {
+                0.0
+            };
             // An angle that is there is taken as it is.
             let share = if angle - below.0 <= SAME * step {
                 0.0
@@ -182,7 +193,8 @@ impl Stitching {
         };
         // What rounds to just below half a turn is the other half's.
         let turn = 180.0 - SAME * step;
-        let (first, second): (Vec<f64>, Vec<f64>) = order.iter().map(|(angle, _)| *angle).partition(|angle| *angle < turn);
+        let (first, second): (Vec<f64>, Vec<f64>) =
+            order.iter().map(|(angle, _)| *angle).partition(|angle| *angle < turn);
         let opposite = second.iter().map(|angle| (angle - 180.0).max(0.0));
         let alone = opposite.filter(|angle| {
             let above = first.partition_point(|other| other < angle);
@@ -195,7 +207,10 @@ impl Stitching {
         Ok(Self {
             half,
             projections: count,
-            parts: angles.iter().map(|angle| [at(*angle), at((angle + 180.0).rem_euclid(360.0))]).collect(),
+            parts: angles
+                .iter()
+                .map(|angle| [at(*angle), at((angle + 180.0).rem_euclid(360.0))])
+                .collect(),
             angles_deg: angles.iter().map(|angle| angle + start).collect(),
         })
     }

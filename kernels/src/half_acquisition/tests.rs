@@ -154,13 +154,21 @@ fn projections_without_a_partner_are_put_together_with_what_lies_beside() {
     let (angles_deg, expected) = made(&all);
     assert_eq!(angles_deg, all[..count as usize / 2]);
     // Two are lost, of different halves, and the others come in another order, some a turn later.
-    let mut some: Vec<f64> = all.iter().enumerate().filter(|(n, _)| ![7, 150].contains(n)).map(|(_, a)| *a).collect();
+    let mut some: Vec<f64> = all
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| ![7, 150].contains(n))
+        .map(|(_, a)| *a)
+        .collect();
     some.reverse();
     some[3] += 360.0;
     let (angles_deg, found) = made(&some);
     assert_eq!(angles_deg.len(), 120);
     let range = expected.iter().fold(0f32, |most, value| most.max(*value));
-    let worst = found.iter().zip(&expected).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
+    let worst = found
+        .iter()
+        .zip(&expected)
+        .fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
     println!("worst {:.1e} of range", worst / range);
     assert!(worst < 0.03 * range && worst > 0.0);
     // An odd number of projections has none opposite to another.

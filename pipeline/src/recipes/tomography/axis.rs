@@ -59,7 +59,11 @@ pub(super) fn too_few(projections: u64, planned_deg: &[f64], half_acquisition: b
 }
 
 fn least(half_acquisition: bool) -> u64 {
-    if half_acquisition { PROJECTIONS_MIN_ROUND } else { PROJECTIONS_MIN }
+    if half_acquisition {
+        PROJECTIONS_MIN_ROUND
+    } else {
+        PROJECTIONS_MIN
+    }
 }
 
 struct State {
@@ -257,7 +261,11 @@ impl Search {
                     (next, seen) = (taken + scan.projections() as u64, taken);
                 }
                 None if last => {
-                    let turn = if self.applied.half_acquisition { "a whole" } else { "half a" };
+                    let turn = if self.applied.half_acquisition {
+                        "a whole"
+                    } else {
+                        "half a"
+                    };
                     self.found.warn(format!(
                         "the projections do not make {turn} turn without a gap: the rotation axis was not searched"
                     ));

@@ -9,7 +9,8 @@ use crate::recipes::findings::Findings;
 use crate::recipes::live::LiveParameters;
 use frame::{Image, ResultLayout, Shape};
 use kernels::{
-    Arrangement, Backprojector, BackprojectorConfig, Filter, HalfAcquisition, Plane, Queue, SlidingWindow,
+    Arrangement, Backprojector, BackprojectorConfig, Filter, HalfAcquisition, Plane, Queue, STRIPE_COLUMNS_MAX,
+    SlidingWindow,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,8 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const NAME: &str = "backproject";
-/// Widest median that stripes stand out from, columns.
-pub(super) const STRIPES_PX_MAX: u16 = 1024;
 /// Projections from which their mean says what is a stripe.
 const STRIPES_FROM: usize = 16;
 
@@ -162,12 +161,7 @@ impl BackprojectParameters {
         within("oblique_turn_deg", self.oblique_turn_deg, -360.0, 360.0)?;
         within("window_deg", self.window_deg, 0.0, 360.0)?;
         within("history_mib", self.history_mib as f64, 0.0, f64::from(1 << 20))?;
-        within(
-            "stripes_px",
-            f64::from(self.stripes_px),
-            0.0,
-            f64::from(STRIPES_PX_MAX),
-        )?;
+        within("stripes_px", f64::from(self.stripes_px), 0.0, STRIPE_COLUMNS_MAX as f64)?;
         match (self.start_deg, self.step_deg) {
             (_, Some(0.0)) | (Some(_), None) => Err(ConfigError::value(
                 format!("recipe.{recipe}.{NAME}.step_deg"),
@@ -275,12 +269,10 @@ impl Backproject {
             );
             return Err(setup.wrong(NAME, "half_acquisition", true, expected));
         }
-        let half = parameters
-            .half_acquisition
-            .then(|| {
-                let wide = parameters.half_columns(shape.columns, rotation_axis_px);
-                HalfAcquisition::within(shape.columns, rotation_axis_px, wide)
-            });
+        let half = parameters.half_acquisition.then(|| {
+            let wide = parameters.half_columns(shape.columns, rotation_axis_px);
+            HalfAcquisition::within(shape.columns, rotation_axis_px, wide)
+        });
         let half = half
             .transpose()
             .map_err(|error| setup.wrong(NAME, "rotation_axis_px", rotation_axis_px, error.to_string()))?;
@@ -446,9 +438,7 @@ impl Backproject {
                 axis_px = half.wide_axis_px();
                 self.arrangement.set_half(half).map_err(&failed)?;
             }
-            self.backprojector
-                .set_rotation_axis(queue, axis_px)
-                .map_err(&failed)?;
+            self.backprojector.set_rotation_axis(queue, axis_px).map_err(&failed)?;
             begins_again = true;
         }
         if let Some(window) = &mut self.moved.window
@@ -492,7 +482,7 @@ impl Backproject {
             }
         }
         if stripes_change {
-            self.find_stripes(1);
+            self.find_stripes();
         }
         // Where some projections are not kept, the planes that stay know more than what is kept.
         let all_kept = self.all_kept();
@@ -510,19 +500,19 @@ impl Backproject {
     }
 
     /// Says anew what is a stripe, or that nothing is; says whether there is anything to be taken away.
-    fn find_stripes(&mut self, threads: usize) -> bool {
+    fn find_stripes(&mut self) -> bool {
         let size = self.moved.stripes.map_or(0, |stripes| stripes.value as usize);
         let Some(history) = &self.history else { return false };
         let enough = history.projections() >= STRIPES_FROM;
-        history.find_stripes(&mut self.arrangement, if enough { size } else { 0 }, threads);
+        history.find_stripes(&mut self.arrangement, if enough { size } else { 0 });
         // Again when as many have come as there are now: the mean has changed by then, and the work is no more than doubled.
         self.stripes_next = self.taken + history.projections().max(STRIPES_FROM) as u64;
         size > 0 && enough
     }
 
     /// Looks for stripes again and sums the slices anew without them, where all that they rest on is kept.
-    fn clean(&mut self, queue: &Queue, threads: usize) -> Result<(), RecipeError> {
-        if !self.moved.stripes.is_some_and(|stripes| stripes.value > 0.0) || !self.find_stripes(threads) {
+    fn clean(&mut self, queue: &Queue) -> Result<(), RecipeError> {
+        if !self.moved.stripes.is_some_and(|stripes| stripes.value > 0.0) || !self.find_stripes() {
             return Ok(());
         }
         let all_kept = self.all_kept();
@@ -642,7 +632,7 @@ impl Operation for Backproject {
         }
         values.unmap().map_err(failed)?;
         if self.taken >= self.stripes_next {
-            self.clean(batch.queue, 1)?;
+            self.clean(batch.queue)?;
         }
         if let (Some(search), Some(places)) = (&self.search, self.axis_index) {
             let estimate = search.estimate();
@@ -671,7 +661,7 @@ impl Operation for Backproject {
         }
         self.follow(queue)?;
         // By all projections: the last slices are the same however fast these came.
-        self.clean(queue, std::thread::available_parallelism().map_or(1, usize::from))?;
+        self.clean(queue)?;
         self.backprojector.flush(queue).map_err(RecipeError::device(NAME))
     }
 }

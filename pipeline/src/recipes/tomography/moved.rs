@@ -1,9 +1,9 @@
 //! What may be moved of the slices while the run records.
 
-use super::backproject::{BackprojectParameters, STRIPES_PX_MAX};
+use super::backproject::BackprojectParameters;
 use crate::recipes::live::{LiveParameter, LiveParameters};
 use frame::Shape;
-use kernels::Plane;
+use kernels::{Plane, STRIPE_COLUMNS_MAX};
 
 /// A live parameter and the value that is in force.
 #[derive(Clone, Copy)]
@@ -141,7 +141,7 @@ impl Moved {
         });
         let stripes = (window_deg_max > 0.0).then(|| {
             let text = "columns of the median that stripes stand out from, which then leave the slices; 0: they stay";
-            let most = (0.0, f64::from(STRIPES_PX_MAX));
+            let most = (0.0, STRIPE_COLUMNS_MAX as f64);
             add("stripes_px", text, "pixel", most, f64::from(parameters.stripes_px))
         });
         Self {

@@ -503,8 +503,7 @@ impl Work<'_> {
                 let started = Instant::now();
                 let slab = match &self.half {
                     Some(half) => {
-                        half.slab(slab, &mut wide)
-                            .map_err(|error| frames(error.to_string()))?;
+                        half.slab(slab, &mut wide).map_err(|error| frames(error.to_string()))?;
                         &wide[..]
                     }
                     None => &*slab,
