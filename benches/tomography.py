@@ -59,9 +59,10 @@ def get(path):
 
 
 def arm(name):
+    """Answers when the simulated frames are made, just before the first comes."""
     request = urllib.request.Request(f"http://{ADDRESS}/api/v1/runs", json.dumps({"name": name}).encode(),
                                      {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=600) as answer:
         return json.load(answer)
 
 
@@ -96,7 +97,7 @@ def scan(folder, config, frames, rate):
                 if used >= frames:
                     final = now
                     break
-                if now > until + 600:
+                if now > armed + 600:
                     raise SystemExit("the scan does not end: " + json.dumps(get("status")["frames"]))
                 time.sleep(0.001)
             while get("runs/scan").get("summary") is None:
@@ -104,7 +105,11 @@ def scan(folder, config, frames, rate):
             summary = get("runs/scan")["summary"]
         finally:
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
     shutil.rmtree(os.path.join(folder, "store"))
     return final - armed, final - last, ages, summary
 

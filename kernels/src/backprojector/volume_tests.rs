@@ -160,8 +160,9 @@ fn stripes_leave_the_slices_that_rest_on_them() {
         }
         window.find_stripes(arrangement, size);
         window.rebuild(&queue, &mut backprojector, arrangement).unwrap();
+        let slice = snapshot(&mut backprojector, &queue, 0, columns * columns);
         assert_eq!(backprojector.angles_used(), 90);
-        snapshot(&mut backprojector, &queue, 0, columns * columns)
+        slice
     };
     let clean = slice(0.0, &mut window, &mut arrangement, 0);
     let striped = slice(0.3, &mut window, &mut arrangement, 0);
