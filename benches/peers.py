@@ -22,6 +22,7 @@ import time
 import numpy as np
 
 from live import live, shorten
+from tomography import tomography
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BENCHES = os.path.join(ROOT, "target/release/fluxline-benches")
@@ -148,25 +149,38 @@ def spots(_, rounds, __):
             peer.wait()
 
 
-def volumes(ours, rounds, large):
-    """Slabs of a whole volume: where the Fourier method overtakes back-projection, beside algotom's own."""
+def volumes(ours, rounds, large, short=False):
+    """Slabs of a whole volume: where the Fourier method overtakes back-projection, beside algotom's and ASTRA's, per slice."""
+    from importlib.metadata import version
     import algotom.rec.reconstruction as algotom_rec
     import astra
     cores = len(os.sched_getaffinity(0))
-    for columns, counts in ((512, (90, 180, 360, 720)), (1024, (180, 360, 720)), *(((2048, (750, 1500)),) if large else ())):
+    sizes = ((512, (90, 180, 360, 720)), (1024, (180, 360, 720)), *(((2048, (750, 1500)),) if large else ()))
+    for columns, counts in ((512, (180,)),) if short else sizes:
         for angles in counts:
             radians = np.arange(angles) * np.pi / angles
             sinogram = np.tile(np.arange(columns, dtype=np.float32) % 97, (angles, 1))
+            grid = astra.create_vol_geom(columns, columns)
+            geometry = astra.create_proj_geom("parallel", 1.0, columns, radians)
+            config = astra.astra_dict("FBP")
+            config.update(ProjectorId=astra.create_projector("linear", geometry, grid), FilterType="ram-lak",
+                          ProjectionDataId=astra.data2d.create("-sino", geometry, sinogram),
+                          ReconstructionDataId=astra.data2d.create("-vol", grid))
+            fbp = astra.algorithm.create(config)
             peers = {
                 "gridrec": lambda: ours("gridrec", columns, angles),
-                "algotom DFI": timed(lambda: algotom_rec.dfi_reconstruction(
+                f"algotom {version('algotom')} DFI, padded": timed(lambda: algotom_rec.dfi_reconstruction(
                     sinogram, (columns - 1) / 2, angles=radians, ratio=None, filter_name=None, apply_log=False)),
+                f"algotom {version('algotom')} FBP (Numba)": timed(lambda: algotom_rec.fbp_reconstruction(
+                    sinogram, (columns - 1) / 2, angles=radians, ratio=None, apply_log=False, gpu=False)),
+                f"ASTRA {astra.__version__} FBP linear (1 core)": timed(lambda: astra.algorithm.run(fbp)),
             }
             rate = columns * columns * angles / 1e9 / cores
             ours("volume", columns, angles)
             seconds = statistics.median(ours("volume", columns, angles) for _ in range(rounds))
             compare(f"volume, slice of {columns}² from {angles} angles, {rate / seconds:.2g} GUPS per core",
-                    lambda: ours("volume", columns, angles), peers, rounds)
+                    lambda: ours("volume", columns, angles), peers, 3 if columns > 1500 else rounds)
+            astra.clear()
     columns, angles = 256, 180
     radians = np.arange(angles) * np.pi / angles
     volume = astra.create_vol_geom(columns, columns)
@@ -540,7 +554,7 @@ def udp(_, rounds, __):
                   f"({min(ratios):.2f} to {max(ratios):.2f}) of its rate |", flush=True)
 
 
-PARTS = {"stream": stream, "udp": udp, "azimuthal": azimuthal, "spots": spots, "backprojection": backprojection, "volumes": volumes, "fused": fused, "codec": codec, "writer": writer, "latency": latency, "live": live}
+PARTS = {"stream": stream, "udp": udp, "azimuthal": azimuthal, "spots": spots, "backprojection": backprojection, "volumes": volumes, "fused": fused, "codec": codec, "writer": writer, "latency": latency, "live": live, "tomography": tomography}
 
 
 def main():
@@ -548,14 +562,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison (default 5)")
     parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--large", action="store_true", help="also a 2048² slice from 1500 angles (minutes)")
-    parser.add_argument("--short", action="store_true", help="live: a quarter of the frames; with --rounds 1 a few minutes")
+    parser.add_argument("--short", action="store_true", help="fewer frames of live, small sizes of volumes and tomography: to see that they work")
     arguments = parser.parse_args()
     if arguments.short:
         shorten()
     unknown = [name for name in arguments.only.split(",") if name not in PARTS]
     if unknown:
         parser.error(f"--only {unknown[0]}: there is {', '.join(PARTS)}")
-    ours = Ours() if set(arguments.only.split(",")) - {"stream", "udp", "spots", "live"} else None
+    ours = Ours() if set(arguments.only.split(",")) - {"stream", "udp", "spots", "live", "tomography"} else None
     load = os.getloadavg()[0]
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown")
@@ -563,7 +577,8 @@ def main():
     print("| what | Fluxline, median | beside | its median | beside / Fluxline, median (range) |\n"
           "| --- | --- | --- | --- | --- |", flush=True)
     for name in arguments.only.split(","):
-        PARTS[name](ours, arguments.rounds, arguments.large)
+        sizes = {"short": arguments.short} if name in ("volumes", "tomography") else {}
+        PARTS[name](ours, arguments.rounds, arguments.large, **sizes)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,16 @@ fn lost_and_corrupt_projections_leave_their_share_to_their_neighbours() {
     let test = "lost_and_corrupt_projections_leave_their_share_to_their_neighbours";
     let Some(python) = python(test) else { return };
     let folder = folder(test);
-    let source = format!("{SCAN}rows = 16\ncolumns = 96\nframes = 300\nchecksum = true\n");
+    let number = |name: &str, default: u64| -> u64 {
+        let given = std::env::var(name).ok();
+        given.map_or(default, |number| number.parse().expect("a number"))
+    };
+    let (columns, projections) = (
+        number("FLUXLINE_LOST_COLUMNS", 96),
+        number("FLUXLINE_LOST_PROJECTIONS", 300),
+    );
+    let scan = SCAN.replace("49.0", &format!("{}.0", columns / 2 + 1));
+    let source = format!("{scan}rows = 16\ncolumns = {columns}\nframes = {projections}\nchecksum = true\n");
     let clean = once(&configuration(&folder, &source, VOLUME));
     let faults =
         format!("{source}[source.faults]\nseed = 7\ndrop = 0.02\nreorder = 0.05\nreorder_depth = 40\ncorrupt = 0.01\n");
@@ -82,7 +91,7 @@ fn lost_and_corrupt_projections_leave_their_share_to_their_neighbours() {
     );
     let (used, expected) = (&results["projections_used"], &results["projections_expected"]);
     assert!(
-        used.as_u64() < expected.as_u64() && expected == &object!(300),
+        used.as_u64() < expected.as_u64() && expected == &object!(projections),
         "{results}"
     );
     let arguments = ["survivors", master(&clean), volume(&faulted), master(&faulted), "8"];
@@ -167,6 +176,7 @@ fn the_axis_is_nudged_while_the_scan_runs_and_kept_for_the_volume() {
     let (status, moved) = put("backproject.row", object!(3));
     assert_eq!((status, &moved["version"]), (200, &object!(2)));
     for (name, value, expected) in [
+        ("backproject.rotation_axis_px", 96.0, 422),
         ("backproject.row", 20.0, 422),
         ("backproject.row", 2.5, 422),
         ("colour", 1.0, 404),
@@ -303,7 +313,12 @@ fn an_axis_that_cannot_be_found_is_said() {
             "columns of the detector",
         ),
         (source.clone(), "axis_confidence = 2.0\n", "allowed is 0 to 1"),
-        (source.clone(), "half_acquisition = true\n", "is not searched"),
+        (source.clone(), "half_acquisition = true\n", "once round"),
+        (
+            source.replace("frames = 120", "frames = 60\nrange_deg = 360.0"),
+            "half_acquisition = true\naxis_range_px = [60.0, 180.0]\n",
+            "columns of the detector",
+        ),
     ] {
         let (status, said) = complaint(&run(&source, &auto(more)));
         assert!(status == 2 && said.contains(expected), "{more}: {said}");
@@ -346,6 +361,71 @@ fn a_half_acquisition_is_as_wide_as_the_sample() {
 }
 
 #[test]
+fn a_half_acquisition_finds_its_axis_and_is_iterated_over() {
+    let test = "a_half_acquisition_finds_its_axis_and_is_iterated_over";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    for at in [24.0, 68.0] {
+        let source =
+            SCAN.replace("49.0", &format!("{at:.1}")) + "rows = 16\ncolumns = 96\nframes = 360\nrange_deg = 360.0\n";
+        // The source says where the axis is; the recipe says otherwise, at the other side.
+        let recipe = format!(
+            "{VOLUME}[recipe.ct.backproject]\nhalf_acquisition = true\nrow = 8\naxis = \"auto\"\nrotation_axis_px = {}\n",
+            95.0 - at - 6.5
+        );
+        let config = configuration(&folder, &source, &recipe);
+        let scan = once(&config);
+        let axis = &scan["results"]["found"]["axis"];
+        let found = axis["axis_px"].as_f64().expect("a column");
+        println!("{axis}");
+        assert!((found - at).abs() <= 0.25 && axis["applied"] == true, "{axis}");
+        assert_eq!(scan["results"]["images"][0]["frames_used"], 360);
+        let column = found.to_string();
+        println!(
+            "{}",
+            check(&python, "tomography.py", &["half_axis", master(&scan), "8", &column])
+        );
+        let arguments = ["half_by_itself", master(&scan), "8", &column, volume(&scan)];
+        println!("{}", check(&python, "tomography.py", &arguments));
+        let run = text(&scan["run"], "a run");
+        let given = format!("backproject.rotation_axis_px={at}");
+        let sirt = [
+            "volume.method=sirt",
+            "volume.iterations=40",
+            "backproject.axis=given",
+            &given,
+        ];
+        let sirt = sirt.into_iter().flat_map(|entry| ["--set", entry]);
+        let arguments: Vec<&str> = ["reprocess", run, "--config", &config, "--json"]
+            .into_iter()
+            .chain(sirt)
+            .collect();
+        let again = json(&fluxline(&arguments));
+        let arguments = ["half_sirt", master(&scan), volume(&again), "8", &at.to_string(), "40"];
+        println!("{}", check(&python, "tomography.py", &arguments));
+    }
+    // The axis lies outside of where it is looked for.
+    let source = SCAN.replace("49.0", "24.0") + "rows = 16\ncolumns = 96\nframes = 360\nrange_deg = 360.0\n";
+    let recipe = format!(
+        "{VOLUME}[recipe.ct.backproject]\nhalf_acquisition = true\naxis = \"auto\"\nrotation_axis_px = 64.0\n\
+         axis_range_px = [55.0, 80.0]\n"
+    );
+    let scan = once(&configuration(&folder, &source, &recipe));
+    let axis = &scan["results"]["found"]["axis"];
+    assert_eq!(
+        (&axis["axis_confidence"], &axis["applied"]),
+        (&object!(0.0), &object!(false)),
+        "{axis}"
+    );
+    assert!(
+        scan["warnings"].to_string().contains("was not applied"),
+        "{}",
+        scan["warnings"]
+    );
+    assert_eq!(scan["derived"]["results"]["rotation_axis_px"], 64.0);
+}
+
+#[test]
 fn scans_that_lack_something_are_warned_of_or_refused() {
     let test = "scans_that_lack_something_are_warned_of_or_refused";
     let Some(python) = python(test) else { return };
@@ -367,6 +447,13 @@ fn scans_that_lack_something_are_warned_of_or_refused() {
             "[recipe.ct.backproject]\nrotation_axis_px = 60.0\n",
             "the axis lies on the detector",
         ),
+        (
+            "good",
+            "[recipe.ct.backproject]\nrotation_axis_px = -3.0\n",
+            "the axis lies on the detector",
+        ),
+        ("one", "", "at least 2 projections"),
+        ("angles_not_numbers", "", "0 angles"),
     ] {
         let (status, said) = complaint(&replay(file, more));
         assert!(status == 2 && said.contains(expected), "{file}: {said}");
@@ -379,6 +466,9 @@ fn scans_that_lack_something_are_warned_of_or_refused() {
         ("zero", "no valid transmission"),
         ("negative", "no valid transmission"),
         ("nan", "no valid transmission"),
+        ("flats_without_beam", "no valid transmission"),
+        // As DXchange has it, evenly over half a turn.
+        ("no_angles", ""),
     ] {
         let summary = json(&replay(file, ""));
         assert_eq!(summary["state"], "complete", "{file}");
@@ -404,12 +494,11 @@ fn a_scan_without_angles_takes_them_from_start_and_step() {
         let file = folder.join(file).display().to_string();
         json(&fluxline(&["replay", &file, "--config", &config, "--json"]))
     };
-    let results = run("missing.h5")["derived"]["results"].clone();
-    assert_eq!(
-        (&results["projections_used"], &results["warnings"]),
-        (&object!(24), &object!([])),
-        "{results}"
-    );
+    for file in ["missing.h5", "no_angles.h5"] {
+        let results = run(file)["derived"]["results"].clone();
+        let found = (&results["projections_used"], &results["warnings"]);
+        assert_eq!(found, (&object!(24), &object!([])), "{file}: {results}");
+    }
 }
 
 #[test]

@@ -155,6 +155,94 @@ fn what_is_wrong_with_projections_is_taken_away() {
     );
     let (status, said) = complaint(&replay(&folder, "clean.h5", "", sloped));
     assert!(status == 2 && said.contains("multiple of 4"), "{said}");
+
+    // With the axis near the edge, and every method.
+    let half = "[recipe.ct.backproject]\nhalf_acquisition = true\nrotation_axis_px = 14.0\n";
+    for (file, method, tolerance) in [
+        ("edge.h5", "method = \"backprojection\"\n", "0.02"),
+        ("edge.h5", "method = \"sirt\"\n", "0.05"),
+        ("edge.h5", "method = \"cgls\"\n", "0.05"),
+        ("edge_sloped.h5", "method = \"sloped\"\niterations = 30\n", "0.05"),
+    ] {
+        let made = make(file, "", &format!("{half}[recipe.ct.volume]\n{method}"));
+        println!(
+            "{method}{}",
+            check(&python, "tomography.py", &["disc", volume(&made), "1", tolerance])
+        );
+    }
+    let (status, said) = complaint(&replay(&folder, "edge.h5", "", &format!("{half}{sloped}")));
+    assert!(status == 2 && said.contains("multiple of 4"), "{said}");
+}
+
+#[test]
+fn stripes_leave_live_slices_where_that_is_asked_for() {
+    let test = "stripes_leave_live_slices_where_that_is_asked_for";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    check(&python, "tomography.py", &["prepared", &folder.display().to_string()]);
+    let make = |file: &str, more: &str| {
+        json(&replay(
+            &folder,
+            file,
+            "",
+            &format!("[recipe.ct.backproject]\nrow = 1\n{more}"),
+        ))
+    };
+    let (clean, striped) = (make("clean.h5", ""), make("striped.h5", ""));
+    let cleaned = make("striped.h5", "stripes_px = 11\n");
+    let arguments = ["stripes", master(&cleaned), "1", "31.5", "11"];
+    println!("{}", check(&python, "tomography.py", &arguments));
+    let arguments = ["better_live", master(&cleaned), master(&striped), master(&clean), "0.8"];
+    println!("{}", check(&python, "tomography.py", &arguments));
+    // The stripes of what is not kept are not known, nor are those of a few projections.
+    let (status, said) = complaint(&replay(
+        &folder,
+        "striped.h5",
+        "",
+        "[recipe.ct.backproject]\nstripes_px = 11\nhistory_mib = 0\n",
+    ));
+    assert!(
+        status == 2 && said.contains("history_mib = 0 holds 0 projections"),
+        "{said}"
+    );
+
+    let source =
+        SCAN.replace("rate_hz = 0.0", "rate_hz = 50.0") + "rows = 20\ncolumns = 64\nframes = 240\nrange_deg = 360.0\n";
+    let recipe = "[recipe.ct]\ntechnique = \"tomography\"\noperations = [\"correct\", \"backproject\"]\n\
+                  [recipe.ct.backproject]\nrow = 10\n";
+    let server = Server::start(Path::new(&configuration(&folder, &source, recipe)));
+    let scan = |name: &str, changes: &[(&str, f64)]| {
+        let (status, armed) = server.post("/api/v1/runs", &object!({ "name": name }));
+        assert_eq!(status, 201, "{armed}");
+        for (number, (change, value)) in changes.iter().enumerate() {
+            server.wait("/api/v1/status", |status| {
+                let of_this_run = status["run"]["id"] == name;
+                of_this_run && status["analysis"]["done"].as_u64() > Some(30 + 30 * number as u64)
+            });
+            let answer = server.put(
+                &format!("/api/v1/parameters/backproject.{change}"),
+                &object!({ "value": value }),
+            );
+            assert_eq!(answer.0, 200, "{change}: {}", answer.1);
+        }
+        let run = server.wait(&format!("/api/v1/runs/{name}"), |run| !run["summary"].is_null());
+        run["summary"].clone()
+    };
+    let on = scan("on", &[("stripes_px", 15.0)]);
+    assert_eq!(on["results"]["images"][0]["frames_used"], 240, "{on}");
+    assert_eq!(
+        on["results"]["parameters_changed"],
+        object!({ "backproject.stripes_px": 15 })
+    );
+    let arguments = ["stripes", master(&on), "10", "33.0", "15"];
+    println!("{}", check(&python, "tomography.py", &arguments));
+    let off = scan("off", &[("stripes_px", 15.0), ("stripes_px", 0.0)]);
+    let arguments = ["stripes", master(&off), "10", "33.0", "0"];
+    println!("{}", check(&python, "tomography.py", &arguments));
+    let late = scan("late", &[("window_deg", 180.0), ("stripes_px", 15.0)]);
+    assert_eq!(late["results"]["images"][0]["frames_used"], 120, "{late}");
+    let arguments = ["stripes", master(&late), "10", "33.0", "15", "120"];
+    println!("{}", check(&python, "tomography.py", &arguments));
 }
 
 #[test]

@@ -45,8 +45,8 @@ pub use azimuthal::{
     SigmaClip, Splitting,
 };
 pub use backprojector::{
-    BATCH_ANGLES, Backprojector, BackprojectorConfig, Filter, Plane, SlabConfig, SlabReconstructor, SlidingWindow,
-    angular_weights,
+    Arrangement, BATCH_ANGLES, Backprojector, BackprojectorConfig, Filter, Plane, STRIPE_COLUMNS_MAX, SlabConfig,
+    SlabReconstructor, SlidingWindow, angular_weights,
 };
 pub use correction::{CorrectedBatch, Correction, CorrectionConfig};
 pub use countrate::{CountRate, CountRateConfig, DeadTime};
@@ -55,7 +55,7 @@ pub use flats::TimedFlats;
 pub use fused::{FusedConfig, FusedFrame, FusedReducer, Payload};
 pub use gain::{AdaptiveGain, GainConfig, GainCounts};
 pub use gridrec::{Gridrec, GridrecConfig};
-pub use half_acquisition::HalfAcquisition;
+pub use half_acquisition::{HalfAcquisition, Stitching};
 pub use host_memory::{Buffer, HostPages, Mapped, Queue};
 pub use invalid::Invalid;
 pub use iterative::{Iteration, Iterative, IterativeConfig};

@@ -177,6 +177,7 @@ fn tooth(answers: &Answers) {
         projections: angles,
         sample_rows: 8,
         range_px: None,
+        whole_turn: false,
     };
     let mut finder = AxisFinder::new(&config).unwrap();
     for (projection, angle) in lines.chunks_exact(rows * columns).zip(&angles_deg) {

@@ -137,6 +137,108 @@ def half(master, volume, row):
     print(json.dumps(report))
 
 
+def half_by_itself(master, row, axis, volume=None):
+    """Slices of a half acquisition about any axis: every projection weighted and back-projected alone, in double precision."""
+    axis = float(axis)
+    lines, theta, _ = sinogram(master, int(row))
+    columns = lines.shape[1]
+    near = min(axis, columns - 1 - axis)
+    away = np.arange(columns) - axis if axis < (columns - 1) / 2 else axis - np.arange(columns)
+    weighted = lines * np.clip(1 + away / (near + 0.5), 0, 2)
+    with h5py.File(master) as h:
+        images = {"live": h["entry/results/images/xy/xy"][()].astype(float)}
+    if volume is not None:
+        with h5py.File(volume) as v:
+            images["volume"] = v["entry/data/data"][int(row)].astype(float)
+            assert v["entry/reconstruction/parameters/rotation_axis_px"][()] == axis
+    report = {}
+    for name, found in images.items():
+        width = found.shape[0]
+        before = int(np.clip(round((width - 1) / 2 - axis), 0, width - columns))
+        wide = np.pad(weighted, ((0, 0), (before, width - columns - before)))
+        expected = backproject(wide, theta, axis + before)
+        at = np.arange(width) - (width - 1) / 2
+        inside = np.hypot(*np.meshgrid(at, at)) < columns - 1 - near - 2
+        report[name] = float(np.abs(found - expected)[inside].max() / np.ptp(expected))
+    print(json.dumps(report))
+    assert max(report.values()) <= 1e-5, report
+
+
+def half_axis(master, row, axis):
+    """The axis of a half acquisition as algotom finds it, and as it is."""
+    from algotom.prep.calculation import find_center_360
+
+    lines, _, _ = sinogram(master, int(row))
+    found = float(find_center_360(np.concatenate([lines, lines[:1]]).astype(np.float32), 20, ncore=1)[0])
+    print(json.dumps({"algotom": found, "Fluxline": float(axis)}))
+    assert abs(found - float(axis)) <= 0.5, found
+
+
+def half_sirt(master, volume, row, axis, iterations):
+    """SIRT of a half acquisition against ASTRA's, of what algotom stitches."""
+    import astra
+    from algotom.prep.conversion import convert_sinogram_360_to_180
+
+    lines, theta, _ = sinogram(master, int(row))
+    lines = np.concatenate([lines, lines[:1]]).astype(np.float32)
+    whole, middle = convert_sinogram_360_to_180(lines, float(axis), norm=False)
+    whole, theta = whole[: len(theta) // 2], theta[: len(theta) // 2]
+    shift = int(round(2 * middle - (whole.shape[1] - 1)))
+    whole = np.pad(whole, ((0, 0), (max(0, -shift), max(0, shift))))
+    with h5py.File(volume) as v:
+        found = v["entry/data/data"][int(row)].astype(float)
+        assert json.loads(v["entry/reconstruction/parameters/json"][()])["method"] == "sirt"
+    size = found.shape[0]
+    grid = astra.create_vol_geom(size, size)
+    geometry = astra.create_proj_geom("parallel", 1.0, whole.shape[1], -theta)
+    out = astra.data2d.create("-vol", grid)
+    config = astra.astra_dict("SIRT")
+    config.update(
+        ProjectorId=astra.create_projector("linear", geometry, grid),
+        ProjectionDataId=astra.data2d.create("-sino", geometry, np.ascontiguousarray(whole)),
+        ReconstructionDataId=out,
+    )
+    astra.algorithm.run(astra.algorithm.create(config), int(iterations))
+    expected = astra.data2d.get(out)
+    at = np.arange(size) - (size - 1) / 2
+    inside = np.hypot(*np.meshgrid(at, at)) < size / 2 - 3
+    away = float(np.sqrt(np.mean((found - expected)[inside] ** 2)) / np.ptp(expected[inside]))
+    print(json.dumps({"against ASTRA of what algotom stitches, RMS of range": away, "size": size, "shift": shift}))
+    assert away <= 1e-3, away
+
+
+def stripes(master, row, axis, size, used=None):
+    """A live slice whose stripes were taken away, against double precision: what the mean has over its median is left out."""
+    from scipy.ndimage import median_filter
+
+    lines, theta, _ = sinogram(master, int(row))
+    used = len(theta) if used is None else int(used)
+    lines, theta = lines[-used:], theta[-used:]
+    mean = lines.mean(0)
+    stripe = mean - median_filter(mean, int(size), mode="reflect") if int(size) > 1 else 0 * mean
+    with h5py.File(master) as h:
+        found = h["entry/results/images/xy/xy"][()].astype(float)
+    expected, striped = backproject(lines - stripe, theta, float(axis)), backproject(lines, theta, float(axis))
+    report = {
+        "worst, of range": float(np.abs(found - expected).max() / np.ptp(expected)),
+        "taken away, of range": float(np.abs(striped - expected).max() / np.ptp(expected)),
+    }
+    print(json.dumps(report))
+    assert report["worst, of range"] <= 1e-4, report
+    assert int(size) < 2 or report["taken away, of range"] > 1e-2, report
+
+
+def better_live(cleaned, striped, clean, share):
+    """A live slice nearer to the clean scan's than the one with stripes, by this share."""
+    images = []
+    for path in (cleaned, striped, clean):
+        with h5py.File(path) as h:
+            images.append(h["entry/results/images/xy/xy"][()].astype(float))
+    away = [float(np.sqrt(np.mean((image - images[2]) ** 2)) / 0.02) for image in images[:2]]
+    print(json.dumps({"with": away[0], "without": away[1]}))
+    assert away[0] <= float(share) * away[1], away
+
+
 def bad(folder):
     """Scans of 24 projections that lack something, as DXchange."""
     rng = np.random.default_rng(3)
@@ -144,15 +246,16 @@ def bad(folder):
     place = np.arange(columns) - 23.5
     disc = 0.05 * np.sqrt(np.maximum(0, 15.0**2 - place**2))
 
-    def write(name, count=count, theta=None, flats=True, spoil=lambda data: data, kind=np.uint16):
+    def write(name, count=count, theta=None, flats=True, spoil=lambda data: data, kind=np.uint16, beam=lambda flats: flats):
         data = np.exp(-disc) * 1000 + 50 + rng.normal(0, 3, (count, rows, columns))
         theta = np.linspace(0, 180, count, endpoint=False) if theta is None else theta
         with h5py.File(os.path.join(folder, name + ".h5"), "w") as h:
             h["exchange/data"] = spoil(data.astype(kind))
             h["exchange/data_dark"] = np.full((3, rows, columns), 50, kind)
             if flats:
-                h["exchange/data_white"] = np.full((3, rows, columns), 1050, kind)
-            h["exchange/theta"] = theta
+                h["exchange/data_white"] = beam(np.full((3, rows, columns), 1050, kind))
+            if len(theta):
+                h["exchange/theta"] = theta
 
     def spoiled(value):
         def spoil(data):
@@ -168,6 +271,10 @@ def bad(folder):
     write("good")
     write("no_flats", flats=False)
     write("seven", count=7)
+    write("one", count=1)
+    write("no_angles", theta=[])
+    write("angles_not_numbers", theta=np.full(count, np.nan))
+    write("flats_without_beam", beam=spoiled(50))
     write("twice", theta=twice)
     write("missing", theta=missing)
     write("zero", spoil=spoiled(50))
@@ -175,10 +282,10 @@ def bad(folder):
     write("nan", spoil=spoiled(np.nan), kind=np.float32)
 
 
-def disc_scan(path, theta, change=None, flats=(1000,), columns=64, rows=3):
-    """A disc of 0.02 beside the axis as DXchange, or, with flats of several moments, as NXtomo: before, between and after."""
+def disc_scan(path, theta, change=None, flats=(1000,), columns=64, rows=3, middle=None):
+    """A disc of 0.02 beside the axis, in the middle of the detector unless given, as DXchange, or, with flats of several moments, as NXtomo: before, between and after."""
     rng = np.random.default_rng(11)
-    middle, radius, away = (columns - 1) / 2, 0.3 * columns, 0.1 * columns
+    middle, radius, away = (columns - 1) / 2 if middle is None else middle, 0.3 * columns, 0.1 * columns
     place = np.arange(columns) - middle - away * np.cos(theta)[:, None]
     lines = 0.02 * 2 * np.sqrt(np.maximum(0, radius**2 - place**2))
     transmission = np.repeat(np.exp(-lines)[:, None, :], rows, axis=1)
@@ -247,13 +354,16 @@ def prepared(folder):
 
     slopes = np.linspace(-1, 1, 32, endpoint=False)
     sloped = np.concatenate([np.arctan(slopes), np.arctan(slopes) + np.pi / 2])
-    for name, theta, change in (
-        ("clean", even, None),
-        ("striped", even, striped),
-        ("struck", even, struck),
-        ("sloped", sloped, None),
+    round_ = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+    for name, theta, change, middle in (
+        ("clean", even, None, None),
+        ("striped", even, striped, None),
+        ("struck", even, struck, None),
+        ("sloped", sloped, None, None),
+        ("edge", round_, None, 14.0),
+        ("edge_sloped", np.concatenate([sloped, sloped + np.pi]), None, 14.0),
     ):
-        disc_scan(os.path.join(folder, name + ".h5"), theta, change)
+        disc_scan(os.path.join(folder, name + ".h5"), theta, change, middle=middle)
     disc_scan(os.path.join(folder, "drifting.nxs"), even, None, flats=(1000, 900, 850))
 
 
@@ -261,9 +371,10 @@ def truth(volume, row, columns=64):
     """A volume's slice against the disc that was drawn: values within it, around it, and how even they are."""
     with h5py.File(volume) as v:
         found = v["entry/data/data"][int(row)].astype(float)
-    at = np.arange(columns) - (columns - 1) / 2
+    size = found.shape[0]
+    at = np.arange(size) - (size - 1) / 2
     r = np.hypot(at[None, :] - 0.1 * columns, at[:, None])
-    inside, around = r < 0.3 * columns - 3, (r > 0.3 * columns + 3) & (np.hypot(at[None, :], at[:, None]) < columns / 2 - 1)
+    inside, around = r < 0.3 * columns - 3, (r > 0.3 * columns + 3) & (np.hypot(at[None, :], at[:, None]) < size / 2 - 1)
     return {
         "inside": float(found[inside].mean() / 0.02),
         "around": float(found[around].mean() / 0.02),
@@ -383,4 +494,5 @@ def large(binary, folder, size, count, memory_mib):
 if __name__ == "__main__":
     checks = (volume, equal, survivors, phase, half, bad, finite, large)
     checks += (prepared, disc, better, method, oblique, window)
+    checks += (half_by_itself, half_axis, half_sirt, stripes, better_live)
     {check.__name__: check for check in checks}[sys.argv[1]](*sys.argv[2:])

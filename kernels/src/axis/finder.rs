@@ -1,5 +1,7 @@
-//! The axis while the scan runs: some rows of every projection, in any order, until there is half a turn of them.
+//! The axis while the scan runs: some rows of every projection, in any order, until there is half a turn of them, or a whole
+//! one where the axis lies near an edge.
 
+use super::half::overlap;
 use super::wedge::{REACH_PX, coarse, fine};
 use super::{AxisEstimate, opposite};
 use crate::invalid::Invalid;
@@ -15,6 +17,15 @@ const FINE_VALUES: usize = 1 << 22;
 /// Pairs of projections half a turn apart that are looked at.
 const PAIRS: usize = 16;
 
+/// Least angle that goes once round but for the last step, degrees; widest gap that is bridged.
+const TURN_DEG: f64 = 360.0;
+const GAP_DEG: f64 = 180.0 / 6.0;
+/// Angles of a whole turn that are looked at.
+const TURN_ANGLES: usize = 720;
+/// Columns of the window that is looked for in the other half, with the detector's.
+const WINDOW_SHARE: usize = 8;
+const WINDOW_COLUMNS: (usize, usize) = (16, 100);
+
 /// What to collect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AxisFinderConfig {
@@ -26,8 +37,10 @@ pub struct AxisFinderConfig {
     pub projections: usize,
     /// rows of each that are kept, spread evenly: 8 are enough as a rule
     pub sample_rows: usize,
-    /// first and last column that the axis may lie at; `None`: the middle half of the detector
+    /// first and last column that the axis may lie at; `None`: the middle half of the detector, all of it over a whole turn
     pub range_px: Option<(f64, f64)>,
+    /// whether the axis lies near an edge and the scan goes once round
+    pub whole_turn: bool,
 }
 
 /// Collects; see the module.
@@ -103,27 +116,42 @@ impl AxisFinder {
         self.angles_deg.len()
     }
 
-    /// Whether there is half a turn, without a gap of more than a twentieth of it.
+    /// Whether there is half a turn, or a whole one where it takes that, without a wide gap.
     pub fn ready(&self) -> bool {
-        half_turn(&self.angles_deg).is_some()
+        self.order().is_some()
     }
 
-    /// What there is of the last half turn, to be looked at elsewhere; `None` before that. Copies: not for the data
+    fn order(&self) -> Option<Vec<usize>> {
+        if self.config.whole_turn {
+            whole_turn(&self.angles_deg)
+        } else {
+            half_turn(&self.angles_deg)
+        }
+    }
+
+    /// What there is of the last half or whole turn, to be looked at elsewhere; `None` before that. Copies: not for the data
     /// plane.
     pub fn scan(&self) -> Option<AxisScan> {
-        let order = half_turn(&self.angles_deg)?;
+        let order = self.order()?;
         let size = self.rows.len() * self.config.columns;
         let columns = self.config.columns;
         let sinogram = |row: usize| -> Vec<f32> {
             let line = |index: &usize| self.values[index * size + row * columns..][..columns].iter().copied();
             order.iter().flat_map(line).collect()
         };
-        let quarter = (columns as f64 - 1.0) / 4.0;
+        let last = columns as f64 - 1.0;
+        let whole_turn = self.config.whole_turn;
+        let widest = if whole_turn {
+            (0.0, last)
+        } else {
+            (last / 4.0, 3.0 * last / 4.0)
+        };
         Some(AxisScan {
             sinograms: (0..self.rows.len()).map(sinogram).collect(),
             angles_deg: order.iter().map(|index| self.angles_deg[*index]).collect(),
             columns,
-            range_px: self.config.range_px.unwrap_or((quarter, 3.0 * quarter)),
+            range_px: self.config.range_px.unwrap_or(widest),
+            whole_turn,
         })
     }
 
@@ -146,16 +174,30 @@ fn half_turn(angles_deg: &[f64]) -> Option<Vec<usize>> {
     let widest = gaps.fold(0.0, f64::max);
     // The last step to 180° is often not taken.
     let step = (last - first) / (order.len().max(2) - 1) as f64;
-    (order.len() >= 7 && widest <= 180.0 / 6.0 && last - first + 1.5 * step >= 180.0).then_some(order)
+    (order.len() >= 7 && widest <= GAP_DEG && last - first + 1.5 * step >= 180.0).then_some(order)
 }
 
-/// Half a turn of some rows.
+/// The projections of the last whole turn in the order of their angles; `None` where there is none.
+fn whole_turn(angles_deg: &[f64]) -> Option<Vec<usize>> {
+    let mut order: Vec<usize> = (0..angles_deg.len()).collect();
+    order.sort_by(|a, b| angles_deg[*a].total_cmp(&angles_deg[*b]).then(a.cmp(b)));
+    let last = angles_deg[*order.last()?];
+    order.retain(|index| last - angles_deg[*index] < TURN_DEG - 1e-6);
+    let first = angles_deg[*order.first()?];
+    let gaps = order.windows(2).map(|pair| angles_deg[pair[1]] - angles_deg[pair[0]]);
+    let widest = gaps.fold(0.0, f64::max);
+    let step = (last - first) / (order.len().max(2) - 1) as f64;
+    (order.len() >= 14 && widest <= GAP_DEG && last - first + 1.5 * step >= TURN_DEG).then_some(order)
+}
+
+/// Half a turn of some rows, or a whole one.
 pub struct AxisScan {
     /// `[angle][column]` of each row, angles in order
     sinograms: Vec<Vec<f32>>,
     angles_deg: Vec<f64>,
     columns: usize,
     range_px: (f64, f64),
+    whole_turn: bool,
 }
 
 impl AxisScan {
@@ -166,7 +208,12 @@ impl AxisScan {
 
     /// The axis, on so many threads: opposite projections and Vo's metric of some rows say about where, the metric of all
     /// rows where exactly. Takes 0.1 to 10 s, with the size.
+    ///
+    /// Over a whole turn the overlap of its halves says it, row by row; not to be trusted where it lies outside of the range.
     pub fn estimate(&self, threads: usize) -> Result<AxisEstimate, Invalid> {
+        if self.whole_turn {
+            return self.overlapping(threads);
+        }
         let opposite = opposite(&self.pairs())?;
         let range = self.range_px.0..=self.range_px.1;
         let rows = self.fullest();
@@ -201,6 +248,57 @@ impl AxisScan {
             axis_px,
             confidence: (1.0 - doubt) * precision,
         })
+    }
+
+    fn overlapping(&self, threads: usize) -> Result<AxisEstimate, Invalid> {
+        let (low, high) = WINDOW_COLUMNS;
+        // Not wider than what overlaps where the axis lies near the edge.
+        let window = (self.columns / WINDOW_SHARE).clamp(low, high);
+        let rows = self.fullest();
+        let mut found = Vec::new();
+        for row in rows.iter().take(FINE_ROWS) {
+            found.push(overlap(&self.round(row), self.columns, window, None, threads)?.axis);
+        }
+        found.sort_by(|a, b| a.axis_px.total_cmp(&b.axis_px));
+        let middle = found[found.len() / 2].axis_px;
+        let agreeing: Vec<AxisEstimate> = found
+            .iter()
+            .copied()
+            .filter(|row| (row.axis_px - middle).abs() <= AGREE_PX)
+            .collect();
+        let count = agreeing.len() as f64;
+        let axis_px = agreeing.iter().map(|row| row.axis_px).sum::<f64>() / count;
+        let variance = agreeing.iter().map(|row| (row.axis_px - axis_px).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+        let precision = 1.0 / (1.0 + variance / count / PRECISION_PX.powi(2));
+        let shared = agreeing.iter().map(|row| row.confidence).sum::<f64>() / found.len() as f64;
+        let inside = (self.range_px.0..=self.range_px.1).contains(&axis_px);
+        Ok(AxisEstimate {
+            axis_px,
+            confidence: if inside { shared * precision } else { 0.0 },
+        })
+    }
+
+    /// A row's sinogram at an even number of steps evenly apart from 0 to 360° inclusive, between its neighbours in angle.
+    fn round(&self, sinogram: &[f32]) -> Vec<f32> {
+        let (angles, columns) = (&self.angles_deg, self.columns);
+        let count = angles.len();
+        let steps = (count - count % 2).min(TURN_ANGLES);
+        let line = |index: usize| &sinogram[index % count * columns..][..columns];
+        let mut out = Vec::with_capacity((steps + 1) * columns);
+        for step in 0..=steps {
+            let angle = angles[0] + TURN_DEG * step as f64 / steps as f64;
+            let above = angles.partition_point(|other| *other <= angle + 1e-6).max(1);
+            let below = angles[above - 1];
+            let next = angles.get(above).copied().unwrap_or(angles[0] + TURN_DEG);
+            let share = if next > below {
+                ((angle - below) / (next - below)).clamp(0.0, 1.0)
+            } else {
+                0.0
+            } as f32;
+            let pair = line(above - 1).iter().zip(line(above));
+            out.extend(pair.map(|(a, b)| a * (1.0 - share) + b * share));
+        }
+        out
     }
 
     /// Rows, those with most in them first.

@@ -7,7 +7,7 @@
 //! axis near the detector's edge and a whole turn (Vo, Atwood, Drakopoulos & Connolley 2021, Optics Express 29, 17849).
 //!
 //! [`AxisFinder`] collects a few rows of every projection while the scan runs and puts the first two together as soon as
-//! there is half a turn. A confidence is a share of 1: how well the best candidate stands out from all others, less
+//! there is half a turn, or takes the third over a whole turn. A confidence is a share of 1: how well the best candidate stands out from all others, less
 //! where two ways disagree.
 
 mod correlation;

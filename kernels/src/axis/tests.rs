@@ -54,6 +54,7 @@ fn finder(rows: usize, columns: usize) -> AxisFinder {
         projections: 400,
         sample_rows: 8,
         range_px: None,
+        whole_turn: false,
     };
     AxisFinder::new(&config).unwrap()
 }
@@ -159,6 +160,66 @@ fn halves_of_a_whole_turn_overlap_at_the_axis() {
     }
 }
 
+/// A whole turn of `scan`: what the second half sees is the first seen from behind.
+fn round(
+    seed: u64,
+    rows: usize,
+    columns: usize,
+    angles: usize,
+    axis_px: f64,
+    photons: f64,
+) -> (Vec<Vec<f32>>, Vec<f64>) {
+    let (mut projections, _) = scan(seed, rows, columns, angles / 2, axis_px, photons);
+    projections.truncate(angles / 2);
+    let other = scan(seed, rows, columns, angles / 2, columns as f64 - 1.0 - axis_px, photons).0;
+    for mut projection in other.into_iter().take(angles / 2) {
+        projection.chunks_exact_mut(columns).for_each(<[f32]>::reverse);
+        projections.push(projection);
+    }
+    let angles_deg = (0..angles).map(|a| 360.0 * a as f64 / angles as f64).collect();
+    (projections, angles_deg)
+}
+
+#[test]
+fn axes_of_half_acquisitions_from_noisy_projections_in_any_order() {
+    let (rows, columns, angles) = (8, 200, 300);
+    let mut good = 0;
+    for seed in 0..12 {
+        let mut random = random(2000 + seed);
+        let near = random.random_range(14.0..60.0);
+        let axis = if seed % 2 == 0 { near } else { 199.0 - near };
+        let photons = [30_000.0, 3000.0, 1000.0][seed as usize % 3];
+        let (projections, angles_deg) = round(seed, rows, columns, angles, axis, photons);
+        let config = AxisFinderConfig {
+            rows,
+            columns,
+            projections: 400,
+            sample_rows: 8,
+            range_px: None,
+            whole_turn: true,
+        };
+        let mut finder = AxisFinder::new(&config).unwrap();
+        let mut order: Vec<usize> = (0..angles).filter(|a| a % 50 != 17).collect();
+        order.sort_by_key(|a| a / 4 * 4 + (a * 7) % 4);
+        for a in order {
+            assert!(!(a < 280 && finder.ready()));
+            finder.push(&projections[a], angles_deg[a]).unwrap();
+        }
+        let found = finder.scan().unwrap().estimate(2).unwrap();
+        let error = found.axis_px - axis;
+        println!(
+            "{seed}: {axis:.2} photons {photons}: error {error:+.3}, confidence {:.2}",
+            found.confidence
+        );
+        if error.abs() <= 0.25 {
+            good += 1;
+        } else {
+            assert!(found.confidence < TRUSTED, "a wrong axis that is trusted: {found:?}");
+        }
+    }
+    assert!(good >= 11, "{good} of 12 within 0.25 columns");
+}
+
 #[test]
 fn wrong_sizes_and_ranges_are_named() {
     let error = double_wedge(&[0.0; 64 * 20], 64, 50.0..=40.0, 1).unwrap_err();
@@ -171,6 +232,7 @@ fn wrong_sizes_and_ranges_are_named() {
         projections: 9,
         sample_rows: 8,
         range_px: Some((10.0, 64.0)),
+        whole_turn: false,
     };
     assert!(AxisFinder::new(&config).err().unwrap().to_string().contains("range_px"));
 }

@@ -9,12 +9,14 @@
 //! the device 16 angles at a time. The same projections in the same order give the same bits, whatever the batches
 //! they came in.
 
+mod arrangement;
 pub mod filter;
 pub mod reference;
 mod slabs;
 mod weights;
 mod window;
 
+pub use arrangement::{Arrangement, STRIPE_COLUMNS_MAX};
 pub use filter::Filter;
 pub use slabs::{SlabConfig, SlabReconstructor};
 pub use weights::angular_weights;

@@ -113,13 +113,16 @@ fn a_sliding_window_is_the_last_half_turn() {
     let planes = vec![Plane::Horizontal { row: 1 }];
     let mut sliding = Backprojector::new(&accelerator, &config(rows, columns, axis, planes.clone())).unwrap();
     let mut window = SlidingWindow::new(rows, columns, 64, 180.0).unwrap();
+    let mut plain = Arrangement::new(rows, columns, None);
     // The sample changes: it grows with every projection.
     let frame = |n: usize| -> Vec<f32> {
         let values = projection(rows, columns, axis, step * n as f64);
         values.iter().map(|v| v * (1.0 + n as f32 / 100.0)).collect()
     };
     for n in 0..200 {
-        window.push(&queue, &mut sliding, &frame(n), step * n as f64).unwrap();
+        window
+            .push(&queue, &mut sliding, &mut plain, &frame(n), step * n as f64)
+            .unwrap();
         if [30, 59, 60, 100, 121, 150, 199].contains(&n) {
             let found = snapshot(&mut sliding, &queue, 0, columns * columns);
             let mut batch = Backprojector::new(&accelerator, &config(rows, columns, axis, planes.clone())).unwrap();
@@ -138,6 +141,42 @@ fn a_sliding_window_is_the_last_half_turn() {
         }
     }
     assert!(SlidingWindow::new(1, 8, 0, 180.0).is_err() && SlidingWindow::new(1, 8, 4, 0.0).is_err());
+}
+
+#[test]
+fn stripes_leave_the_slices_that_rest_on_them() {
+    let (rows, columns, axis) = (3, 64, 30.0);
+    let (accelerator, queue) = cpu();
+    let planes = vec![Plane::Horizontal { row: 1 }];
+    let config = config(rows, columns, axis, planes);
+    let mut window = SlidingWindow::new(rows, columns, 90, f64::INFINITY).unwrap();
+    let mut arrangement = Arrangement::new(rows, columns, None);
+    let slice = |stripe: f32, window: &mut SlidingWindow, arrangement: &mut Arrangement, size: usize| {
+        let mut backprojector = Backprojector::new(&accelerator, &config).unwrap();
+        for n in 0..90 {
+            let mut values = projection(rows, columns, axis, 2.0 * f64::from(n));
+            (0..rows).for_each(|row| values[row * columns + 41] += stripe);
+            window.keep(&values, 2.0 * f64::from(n)).unwrap();
+        }
+        window.find_stripes(arrangement, size);
+        window.rebuild(&queue, &mut backprojector, arrangement).unwrap();
+        let slice = snapshot(&mut backprojector, &queue, 0, columns * columns);
+        assert_eq!(backprojector.angles_used(), 90);
+        slice
+    };
+    let clean = slice(0.0, &mut window, &mut arrangement, 0);
+    let striped = slice(0.3, &mut window, &mut arrangement, 0);
+    let cleaned = slice(0.3, &mut window, &mut arrangement, 9);
+    let away = |slice: &[f32]| -> f32 { slice.iter().zip(&clean).map(|(a, b)| (a - b).powi(2)).sum() };
+    println!(
+        "squares away: {} with the stripe, {} without",
+        away(&striped),
+        away(&cleaned)
+    );
+    assert!(away(&cleaned) < 0.3 * away(&striped));
+    // Nothing is taken away any more.
+    assert_eq!(slice(0.0, &mut window, &mut arrangement, 0), clean);
+    assert!(arrangement.run(&[0.0; 7]).is_err());
 }
 
 #[test]

@@ -4,10 +4,11 @@
 //! Adding and subtracting the same value leaves a rounding error behind, so that everything is summed anew from the
 //! projections at hand once as many were subtracted as there are: no drift, for at most twice the work.
 //!
-//! The same projections serve where nothing is driven out ([`SlidingWindow::keep`]): slices that move are summed anew from
+//! They are kept as they came: an [`Arrangement`] says what is done to each before it is filtered, the same for one that is
+//! added and taken away until the slices are summed anew. The same projections serve where nothing is driven out ([`SlidingWindow::keep`]): slices that move are summed anew from
 //! them.
 
-use super::Backprojector;
+use super::{Arrangement, Backprojector};
 use crate::accelerator::AcceleratorError;
 use crate::host_memory::Queue;
 
@@ -65,6 +66,7 @@ impl SlidingWindow {
         &mut self,
         queue: &Queue,
         backprojector: &mut Backprojector,
+        arrangement: &mut Arrangement,
         projection: &[f32],
         angle_deg: f64,
     ) -> Result<(), AcceleratorError> {
@@ -74,6 +76,7 @@ impl SlidingWindow {
         let old = |window: &Self| (angle_deg - window.angles_deg[window.first]).abs() >= window.span_deg - 1e-6;
         while self.count > 0 && (self.count == room || old(self)) {
             let values = &self.values[self.first * self.pixels..][..self.pixels];
+            let values = arrangement.run(values)?;
             backprojector.push_weighted(queue, values, self.angles_deg[self.first], -1.0)?;
             self.first = (self.first + 1) % room;
             self.count -= 1;
@@ -81,9 +84,9 @@ impl SlidingWindow {
         }
         self.store(projection, angle_deg);
         if self.subtracted > self.count {
-            return self.rebuild(queue, backprojector);
+            return self.rebuild(queue, backprojector, arrangement);
         }
-        backprojector.push_values(queue, projection, angle_deg)
+        backprojector.push_values(queue, arrangement.run(projection)?, angle_deg)
     }
 
     /// Keeps a projection whose slices are summed elsewhere, and forgets the oldest where there is no room. Nothing is
@@ -120,14 +123,30 @@ impl SlidingWindow {
         }
     }
 
+    /// From now on `arrangement` takes away what a column has in all of these projections and its neighbours, so many columns
+    /// of a median, have not; 0 columns: nothing. Allocates nothing. The slices follow with [`SlidingWindow::rebuild`].
+    pub fn find_stripes(&self, arrangement: &mut Arrangement, columns: usize) {
+        let room = self.angles_deg.len();
+        let projection = |number: usize| {
+            let place = (self.first + number) % room;
+            &self.values[place * self.pixels..][..self.pixels]
+        };
+        arrangement.set_offsets(self.count, projection, columns);
+    }
+
     /// Sums the slices anew.
-    pub fn rebuild(&mut self, queue: &Queue, backprojector: &mut Backprojector) -> Result<(), AcceleratorError> {
+    pub fn rebuild(
+        &mut self,
+        queue: &Queue,
+        backprojector: &mut Backprojector,
+        arrangement: &mut Arrangement,
+    ) -> Result<(), AcceleratorError> {
         backprojector.reset(queue)?;
         self.subtracted = 0;
         for number in 0..self.count {
             let place = (self.first + number) % self.angles_deg.len();
             let values = &self.values[place * self.pixels..][..self.pixels];
-            backprojector.push_values(queue, values, self.angles_deg[place])?;
+            backprojector.push_values(queue, arrangement.run(values)?, self.angles_deg[place])?;
         }
         Ok(())
     }

@@ -63,7 +63,11 @@ fn a_whole_turn_with_an_axis_at_the_edge_is_half_a_turn_of_a_wide_detector() {
             }),
         );
         let sinogram: Vec<f32> = (0..angles).flat_map(|a| row(columns, axis, angle(a))).collect();
-        let stitched = half.stitch(&sinogram).unwrap();
+        let angles_deg: Vec<f64> = (0..angles).map(angle).collect();
+        let stitching = Stitching::new(half, &angles_deg).unwrap();
+        let mut stitched = vec![0.0; angles / 2 * wide];
+        stitching.stitch(&sinogram, &mut stitched).unwrap();
+        assert_eq!(stitching.angles_deg(), &angles_deg[..angles / 2]);
         let whole = slice(
             wide,
             wide_axis,
@@ -100,7 +104,15 @@ fn an_axis_off_the_detector_is_refused() {
     assert!(HalfAcquisition::new(64, 0.5).is_err() && HalfAcquisition::new(64, f64::NAN).is_err());
     let half = HalfAcquisition::new(64, 10.0).unwrap();
     assert_eq!((half.wide_columns(), half.wide_axis_px()), (107, 53.0));
-    assert!(half.place(&[0.0; 64], &mut [0.0; 106]).is_err() && half.stitch(&[0.0; 64 * 3]).is_err());
+    assert!(half.place(&[0.0; 64], &mut [0.0; 106]).is_err());
+    let roomy = HalfAcquisition::within(64, 10.0, 128).unwrap();
+    assert_eq!((roomy.wide_columns(), roomy.wide_axis_px()), (128, 63.0));
+    let roomy = HalfAcquisition::within(64, 53.0, 128).unwrap();
+    assert_eq!((roomy.wide_columns(), roomy.wide_axis_px()), (128, 63.0));
+    assert!(HalfAcquisition::within(64, 10.0, 106).is_err());
+    assert!(Stitching::new(half.clone(), &[0.0, 90.0, f64::NAN, 270.0]).is_err());
+    let stitching = Stitching::new(half, &[0.0, 90.0, 180.0, 270.0]).unwrap();
+    assert!(stitching.stitch(&[0.0; 64 * 3], &mut [0.0; 107 * 2]).is_err());
 }
 
 #[test]
@@ -124,4 +136,42 @@ fn a_slab_is_placed_as_its_rows_are() {
         assert_eq!(found, expected);
     }
     assert!(half.place_slab(&slab[1..], &mut placed).is_err());
+}
+
+#[test]
+fn projections_without_a_partner_are_put_together_with_what_lies_beside() {
+    let (columns, axis, count) = (60, 14.0, 240);
+    let half = HalfAcquisition::new(columns, axis).unwrap();
+    let wide = half.wide_columns();
+    let all: Vec<f64> = (0..count).map(|n| 1.5 * f64::from(n) + 20.0).collect();
+    let made = |angles_deg: &[f64]| {
+        let stitching = Stitching::new(half.clone(), angles_deg).unwrap();
+        let sinogram: Vec<f32> = angles_deg.iter().flat_map(|angle| row(columns, axis, *angle)).collect();
+        let mut out = vec![0.0; stitching.angles_deg().len() * wide];
+        stitching.stitch(&sinogram, &mut out).unwrap();
+        (stitching.angles_deg().to_vec(), out)
+    };
+    let (angles_deg, expected) = made(&all);
+    assert_eq!(angles_deg, all[..count as usize / 2]);
+    // Two are lost, of different halves, and the others come in another order, some a turn later.
+    let mut some: Vec<f64> = all
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| ![7, 150].contains(n))
+        .map(|(_, a)| *a)
+        .collect();
+    some.reverse();
+    some[3] += 360.0;
+    let (angles_deg, found) = made(&some);
+    assert_eq!(angles_deg.len(), 120);
+    let range = expected.iter().fold(0f32, |most, value| most.max(*value));
+    let worst = found
+        .iter()
+        .zip(&expected)
+        .fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
+    println!("worst {:.1e} of range", worst / range);
+    assert!(worst < 0.03 * range && worst > 0.0);
+    // An odd number of projections has none opposite to another.
+    let odd: Vec<f64> = (0..239).map(|n| 360.0 * f64::from(n) / 239.0).collect();
+    assert_eq!(made(&odd).0.len(), 120);
 }

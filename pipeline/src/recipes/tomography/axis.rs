@@ -1,5 +1,5 @@
 //! The rotation axis, searched while the sample turns: a thread of its own looks at some rows of the projections as soon as
-//! they make half a turn, again with every further half turn, and at all of them at the end. The last estimate alone
+//! they make half a turn (a whole one of a half acquisition), again with every further one, and at all of them at the end. The last estimate alone
 //! decides, so that the same scan has the same axis however fast its frames came.
 
 use crate::recipes::findings::Findings;
@@ -21,6 +21,7 @@ const PROJECTIONS_MAX: usize = 8192;
 /// Projections without which there is no search, and degrees.
 const PROJECTIONS_MIN: u64 = 7;
 const RANGE_DEG_MIN: f64 = 180.0;
+const PROJECTIONS_MIN_ROUND: u64 = 14;
 
 /// Where the rotation axis comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -34,11 +35,13 @@ pub(super) enum AxisMode {
     Propose,
 }
 
-/// Why these angles (NaN: not known yet) are too few to search an axis in; `None` where they are not.
-pub(super) fn too_few(projections: u64, planned_deg: &[f64]) -> Option<String> {
-    if projections < PROJECTIONS_MIN {
+/// Why these angles (NaN: not known yet) are too few to search an axis in; `None` where they are not. That a half
+/// acquisition goes once round is asked elsewhere.
+pub(super) fn too_few(projections: u64, planned_deg: &[f64], half_acquisition: bool) -> Option<String> {
+    let least = least(half_acquisition);
+    if projections < least {
         return Some(format!(
-            "{projections} projections are too few to find the axis in, it takes {PROJECTIONS_MIN}: give rotation_axis_px"
+            "{projections} projections are too few to find the axis in, it takes {least}: give rotation_axis_px"
         ));
     }
     let known: Vec<f64> = planned_deg.iter().copied().filter(|angle| angle.is_finite()).collect();
@@ -53,6 +56,14 @@ pub(super) fn too_few(projections: u64, planned_deg: &[f64]) -> Option<String> {
             high - low
         )
     })
+}
+
+fn least(half_acquisition: bool) -> u64 {
+    if half_acquisition {
+        PROJECTIONS_MIN_ROUND
+    } else {
+        PROJECTIONS_MIN
+    }
 }
 
 struct State {
@@ -94,6 +105,8 @@ pub(super) struct Applied {
     pub(super) given_px: f64,
     /// the live parameter that it is; none where it cannot move
     pub(super) parameter: Option<usize>,
+    /// whether the axis lies near an edge of the detector, and the scan goes once round
+    pub(super) half_acquisition: bool,
 }
 
 /// See the module.
@@ -119,6 +132,7 @@ impl AxisSearch {
             projections,
             sample_rows: (BYTES_MAX / (4 * columns * projections).max(1)).clamp(1, ROWS),
             range_px: range_px.map(|[low, high]| (low, high)),
+            whole_turn: applied.half_acquisition,
         })?;
         let state = State {
             finder,
@@ -215,7 +229,7 @@ impl Search {
     fn run(self) {
         let _done = Done(self.shared.clone());
         // Projections at which to look next, and what the last look found in how many of them.
-        let (mut next, mut seen, mut before) = (PROJECTIONS_MIN, 0, None);
+        let (mut next, mut seen, mut before) = (least(self.applied.half_acquisition), 0, None);
         loop {
             let (scan, taken, last) = {
                 let mut state = self.shared.lock();
@@ -246,9 +260,16 @@ impl Search {
                     }
                     (next, seen) = (taken + scan.projections() as u64, taken);
                 }
-                None if last => self.found.warn(
-                    "the projections do not make half a turn without a gap: the rotation axis was not searched".into(),
-                ),
+                None if last => {
+                    let turn = if self.applied.half_acquisition {
+                        "a whole"
+                    } else {
+                        "half a"
+                    };
+                    self.found.warn(format!(
+                        "the projections do not make {turn} turn without a gap: the rotation axis was not searched"
+                    ));
+                }
                 None => next = taken + 1,
             }
             if last {
@@ -264,6 +285,7 @@ impl Search {
             confidence_min,
             given_px,
             parameter,
+            ..
         } = self.applied;
         let numbers = [axis_px, confidence].map(f64::to_bits);
         for (cell, bits) in self.shared.estimate.iter().zip(numbers) {
@@ -301,13 +323,15 @@ mod tests {
     #[test]
     fn half_a_turn_is_asked_for() {
         let scan = |count: u32, step: f64| -> Vec<f64> { (0..count).map(|n| f64::from(n) * step).collect() };
-        assert_eq!(too_few(180, &scan(180, 1.0)), None);
-        assert_eq!(too_few(181, &scan(181, 1.0)), None);
-        let said = too_few(90, &scan(90, 1.0)).unwrap();
+        assert_eq!(too_few(180, &scan(180, 1.0), false), None);
+        assert_eq!(too_few(181, &scan(181, 1.0), false), None);
+        let said = too_few(90, &scan(90, 1.0), false).unwrap();
         assert!(said.contains("89.0 degrees"), "{said}");
-        let said = too_few(6, &scan(6, 30.0)).unwrap();
+        let said = too_few(6, &scan(6, 30.0), false).unwrap();
         assert!(said.contains("6 projections are too few"), "{said}");
+        assert_eq!(too_few(12, &scan(12, 15.0), false), None);
+        assert!(too_few(12, &scan(12, 30.0), true).unwrap().contains("it takes 14"));
         // Angles that come with the frames cannot be judged before.
-        assert_eq!(too_few(90, &[f64::NAN; 90]), None);
+        assert_eq!(too_few(90, &[f64::NAN; 90], false), None);
     }
 }

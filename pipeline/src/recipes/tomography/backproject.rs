@@ -8,13 +8,18 @@ use crate::config::ConfigError;
 use crate::recipes::findings::Findings;
 use crate::recipes::live::LiveParameters;
 use frame::{Image, ResultLayout, Shape};
-use kernels::{Backprojector, BackprojectorConfig, Filter, HalfAcquisition, Plane, Queue, SlidingWindow};
+use kernels::{
+    Arrangement, Backprojector, BackprojectorConfig, Filter, HalfAcquisition, Plane, Queue, STRIPE_COLUMNS_MAX,
+    SlidingWindow,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const NAME: &str = "backproject";
+/// Projections from which their mean says what is a stripe.
+const STRIPES_FROM: usize = 16;
 
 /// Window on the ramp filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -59,10 +64,11 @@ pub(super) struct BackprojectParameters {
     pub axis: AxisMode,
     /// Confidence from which "auto" applies it (0 to 1).
     pub axis_confidence: f64,
-    /// First and last column that it is searched between; the middle half of the detector unless given.
+    /// First and last column that it is searched between; the middle half of the detector unless given, all of it for a half
+    /// acquisition.
     pub axis_range_px: Option<[f64; 2]>,
     /// The axis lies near an edge of the detector and the sample turns by 360 degrees: slices are nearly twice as wide as
-    /// the detector.
+    /// the detector, as wide as the axis may ask for where it is searched.
     pub half_acquisition: bool,
     /// Window on the ramp filter.
     pub filter: Window,
@@ -91,6 +97,9 @@ pub(super) struct BackprojectParameters {
     pub oblique_offset_px: f64,
     /// Degrees of the last projections that live slices rest on, for samples that change: 180 as a rule. 0: on all.
     pub window_deg: f64,
+    /// Against rings in live slices: what the mean of all projections has in a column and its median over so many columns has
+    /// not is taken away (0 to 1024; 21 as a rule). It blurs a little: 0, none, unless given. The volume has its own.
+    pub stripes_px: u16,
     /// Memory for the last projections, MiB (0 to 1048576): slices that move are summed anew from them, and a window
     /// takes them away again.
     pub history_mib: usize,
@@ -117,6 +126,7 @@ impl Default for BackprojectParameters {
             oblique_turn_deg: 0.0,
             oblique_offset_px: 0.0,
             window_deg: 0.0,
+            stripes_px: 0,
             history_mib: 256,
         }
     }
@@ -151,13 +161,7 @@ impl BackprojectParameters {
         within("oblique_turn_deg", self.oblique_turn_deg, -360.0, 360.0)?;
         within("window_deg", self.window_deg, 0.0, 360.0)?;
         within("history_mib", self.history_mib as f64, 0.0, f64::from(1 << 20))?;
-        if self.half_acquisition && self.axis != AxisMode::Given {
-            return Err(ConfigError::value(
-                format!("recipe.{recipe}.{NAME}.axis"),
-                format!("{:?}", self.axis).to_lowercase(),
-                "the axis of a half acquisition is not searched: give rotation_axis_px and axis = \"given\"",
-            ));
-        }
+        within("stripes_px", f64::from(self.stripes_px), 0.0, STRIPE_COLUMNS_MAX as f64)?;
         match (self.start_deg, self.step_deg) {
             (_, Some(0.0)) | (Some(_), None) => Err(ConfigError::value(
                 format!("recipe.{recipe}.{NAME}.step_deg"),
@@ -166,6 +170,23 @@ impl BackprojectParameters {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Columns that the axis of a half acquisition may move between, where it is searched: a column from either edge at most.
+    fn half_range_px(&self, columns: usize) -> Option<(f64, f64)> {
+        let searched = self.half_acquisition && self.axis != AxisMode::Given;
+        let (low, high) = (1.0, columns as f64 - 2.0);
+        let [first, last] = self.axis_range_px.unwrap_or([low, high]);
+        (searched && columns >= 8).then(|| (first.clamp(low, high), last.clamp(low, high)))
+    }
+
+    /// Columns of slices of a half acquisition: as many as any axis that it may have asks for.
+    fn half_columns(&self, columns: usize, axis_px: f64) -> usize {
+        let (low, high) = self.half_range_px(columns).unwrap_or((axis_px, axis_px));
+        [low, high, axis_px]
+            .map(|axis| HalfAcquisition::columns_needed(columns, axis))
+            .into_iter()
+            .fold(columns, usize::max)
     }
 
     /// Start and step where the configuration has them.
@@ -181,9 +202,12 @@ pub(super) struct Backproject {
     /// bits of the rotation axis, for what comes after the run
     axis: Arc<AtomicU64>,
     planned_deg: Vec<f64>,
-    half: Option<HalfAcquisition>,
-    /// a projection as wide as it takes
-    wide: Vec<f32>,
+    /// columns of a projection, where slices are those of a half acquisition
+    half_columns: Option<usize>,
+    arrangement: Arrangement,
+    /// projections that were taken, and at how many stripes are looked for again
+    taken: u64,
+    stripes_next: u64,
     rows: usize,
     width: usize,
     /// of xz, the first vertical plane, and of the oblique one
@@ -245,9 +269,10 @@ impl Backproject {
             );
             return Err(setup.wrong(NAME, "half_acquisition", true, expected));
         }
-        let half = parameters
-            .half_acquisition
-            .then(|| HalfAcquisition::new(shape.columns, rotation_axis_px));
+        let half = parameters.half_acquisition.then(|| {
+            let wide = parameters.half_columns(shape.columns, rotation_axis_px);
+            HalfAcquisition::within(shape.columns, rotation_axis_px, wide)
+        });
         let half = half
             .transpose()
             .map_err(|error| setup.wrong(NAME, "rotation_axis_px", rotation_axis_px, error.to_string()))?;
@@ -300,7 +325,7 @@ impl Backproject {
             let plane = oblique(tilt, turn, parameters.oblique_offset_px, shape.rows, width);
             add(plane, "oblique".into(), square);
         }
-        let projection_bytes = shape.rows * width * size_of::<f32>();
+        let projection_bytes = shape.rows * shape.columns * size_of::<f32>();
         let room = ((parameters.history_mib << 20) / projection_bytes).min(stream.samples() as usize);
         let window_deg_max = window_deg_max(planned_deg, room);
         if parameters.window_deg > window_deg_max {
@@ -311,9 +336,23 @@ impl Backproject {
             );
             return Err(setup.wrong(NAME, "window_deg", parameters.window_deg, expected));
         }
+        if parameters.stripes_px > 0 && room < STRIPES_FROM {
+            let expected = format!(
+                "history_mib = {} holds {room} projections, stripes are told from the sample in {STRIPES_FROM}",
+                parameters.history_mib
+            );
+            return Err(setup.wrong(NAME, "stripes_px", parameters.stripes_px, expected));
+        }
         let span_deg = span(parameters.window_deg);
-        let history = (room > 0).then(|| SlidingWindow::new(shape.rows, width, room, span_deg));
-        let moved = Moved::new(parameters, shape, rotation_axis_px, &rows, window_deg_max, live);
+        let history = (room > 0).then(|| SlidingWindow::new(shape.rows, shape.columns, room, span_deg));
+        let axis_range_px = match half {
+            None => Some((0.0, shape.columns as f64 - 1.0)),
+            Some(_) => parameters
+                .half_range_px(shape.columns)
+                .map(|(low, high)| (low.min(rotation_axis_px), high.max(rotation_axis_px))),
+        };
+        let axis = (rotation_axis_px, axis_range_px);
+        let moved = Moved::new(parameters, shape, axis, &rows, window_deg_max, live);
         let search = search(setup, parameters, planned_deg, rotation_axis_px, &moved)?;
         let axis_index = search
             .as_ref()
@@ -331,8 +370,10 @@ impl Backproject {
             rotation_axis_px,
             axis: Arc::new(AtomicU64::new(rotation_axis_px.to_bits())),
             planned_deg: planned_deg.to_vec(),
-            wide: vec![0.0; half.as_ref().map_or(0, |half| half.wide_columns() * shape.rows)],
-            half,
+            half_columns: half.as_ref().map(|_| shape.columns),
+            arrangement: Arrangement::new(shape.rows, shape.columns, half),
+            taken: 0,
+            stripes_next: STRIPES_FROM as u64,
             rows: shape.rows,
             width,
             xz_plane,
@@ -348,6 +389,11 @@ impl Backproject {
 
     pub(super) fn rotation_axis_px(&self) -> f64 {
         self.rotation_axis_px
+    }
+
+    /// Columns and rows of a horizontal slice.
+    pub(super) fn width(&self) -> usize {
+        self.width
     }
 
     /// The rotation axis as it is now and when the run ends: the bits of a number of pixels.
@@ -386,9 +432,13 @@ impl Backproject {
             && axis.follow(&shared)
         {
             self.axis.store(axis.value.to_bits(), Relaxed);
-            self.backprojector
-                .set_rotation_axis(queue, axis.value)
-                .map_err(&failed)?;
+            let mut axis_px = axis.value;
+            if let Some(columns) = self.half_columns {
+                let half = HalfAcquisition::within(columns, axis_px, self.width).map_err(refused)?;
+                axis_px = half.wide_axis_px();
+                self.arrangement.set_half(half).map_err(&failed)?;
+            }
+            self.backprojector.set_rotation_axis(queue, axis_px).map_err(&failed)?;
             begins_again = true;
         }
         if let Some(window) = &mut self.moved.window
@@ -399,6 +449,10 @@ impl Backproject {
             // What a window has driven out does not come back.
             self.whole &= window.value == 0.0;
             begins_again = true;
+        }
+        let mut stripes_change = false;
+        if let Some(stripes) = &mut self.moved.stripes {
+            stripes_change = stripes.follow(&shared);
         }
         let mut move_to = |plane: usize, to: Plane| {
             planes = true;
@@ -427,14 +481,54 @@ impl Backproject {
                 move_to(self.oblique_plane, oblique(tilt, turn, offset, self.rows, self.width))?;
             }
         }
+        if stripes_change {
+            self.find_stripes();
+        }
         // Where some projections are not kept, the planes that stay know more than what is kept.
-        let windowed = self.moved.window.is_some_and(|window| window.value > 0.0);
+        let all_kept = self.all_kept();
         match &mut self.history {
-            Some(history) if begins_again || planes && (self.whole || windowed) => {
-                history.rebuild(queue, &mut self.backprojector).map_err(failed)
-            }
+            Some(history) if begins_again || (planes || stripes_change) && all_kept => history
+                .rebuild(queue, &mut self.backprojector, &mut self.arrangement)
+                .map_err(failed),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the projections that are kept are all that the slices rest on.
+    fn all_kept(&self) -> bool {
+        self.whole || self.moved.window.is_some_and(|window| window.value > 0.0)
+    }
+
+    /// Says anew what is a stripe, or that nothing is; says whether there is anything to be taken away.
+    fn find_stripes(&mut self) -> bool {
+        let size = self.moved.stripes.map_or(0, |stripes| stripes.value as usize);
+        let Some(history) = &self.history else { return false };
+        let enough = history.projections() >= STRIPES_FROM;
+        history.find_stripes(&mut self.arrangement, if enough { size } else { 0 });
+        // Again when as many have come as there are now: the mean has changed by then, and the work is no more than doubled.
+        self.stripes_next = self.taken + history.projections().max(STRIPES_FROM) as u64;
+        size > 0 && enough
+    }
+
+    /// Looks for stripes again and sums the slices anew without them, where all that they rest on is kept.
+    fn clean(&mut self, queue: &Queue) -> Result<(), RecipeError> {
+        if !self.moved.stripes.is_some_and(|stripes| stripes.value > 0.0) || !self.find_stripes() {
+            return Ok(());
+        }
+        let all_kept = self.all_kept();
+        match &mut self.history {
+            Some(history) if all_kept => history
+                .rebuild(queue, &mut self.backprojector, &mut self.arrangement)
+                .map_err(RecipeError::device(NAME)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn refused(error: kernels::Invalid) -> RecipeError {
+    RecipeError::Frames {
+        operation: NAME,
+        reason: error.to_string(),
     }
 }
 
@@ -469,7 +563,7 @@ fn search(
         return Ok(None);
     }
     let words = format!("{mode:?}").to_lowercase();
-    if let Some(reason) = axis::too_few(stream.samples(), planned_deg) {
+    if let Some(reason) = axis::too_few(stream.samples(), planned_deg, parameters.half_acquisition) {
         return Err(setup.wrong(NAME, "axis", words, reason));
     }
     let applied = Applied {
@@ -477,6 +571,7 @@ fn search(
         confidence_min: parameters.axis_confidence,
         given_px,
         parameter: moved.axis.map(|axis| axis.index),
+        half_acquisition: parameters.half_acquisition,
     };
     let (range_px, shape) = (parameters.axis_range_px, stream.shape);
     AxisSearch::new(shape.rows, shape.columns, stream.samples(), range_px, applied)
@@ -498,10 +593,6 @@ impl Operation for Backproject {
             return Ok(());
         };
         let failed = RecipeError::device(NAME);
-        let invalid = |error: kernels::Invalid| RecipeError::Frames {
-            operation: NAME,
-            reason: error.to_string(),
-        };
         let windowed = self.moved.window.is_some_and(|window| window.value > 0.0);
         let pixels = corrected.shape().pixels();
         let values = corrected.map(batch.queue).map_err(&failed)?;
@@ -517,29 +608,32 @@ impl Operation for Backproject {
                 continue;
             };
             if let Some(search) = &self.search {
-                search.push(projection, angle_deg).map_err(invalid)?;
+                search.push(projection, angle_deg).map_err(refused)?;
             }
-            let projection = match &self.half {
-                None => projection,
-                Some(half) => {
-                    half.place(projection, &mut self.wide).map_err(invalid)?;
-                    &self.wide
-                }
-            };
-            let (queue, backprojector) = (batch.queue, &mut self.backprojector);
-            match &mut self.history {
-                Some(history) if windowed => history.push(queue, backprojector, projection, angle_deg),
-                Some(history) => {
-                    self.whole &= history.has_room();
+            self.taken += 1;
+            let (queue, backprojector, arrangement) = (batch.queue, &mut self.backprojector, &mut self.arrangement);
+            let history = match &mut self.history {
+                Some(history) if windowed => {
                     history
-                        .keep(projection, angle_deg)
-                        .and_then(|()| backprojector.push_values(queue, projection, angle_deg))
+                        .push(queue, backprojector, arrangement, projection, angle_deg)
+                        .map_err(&failed)?;
+                    continue;
                 }
-                None => backprojector.push_values(queue, projection, angle_deg),
+                history => history.as_mut(),
+            };
+            if let Some(history) = history {
+                self.whole &= history.has_room();
+                history.keep(projection, angle_deg).map_err(&failed)?;
             }
-            .map_err(&failed)?;
+            arrangement
+                .run(projection)
+                .and_then(|projection| backprojector.push_values(queue, projection, angle_deg))
+                .map_err(&failed)?;
         }
         values.unmap().map_err(failed)?;
+        if self.taken >= self.stripes_next {
+            self.clean(batch.queue)?;
+        }
         if let (Some(search), Some(places)) = (&self.search, self.axis_index) {
             let estimate = search.estimate();
             for result in batch.results.iter_mut().filter_map(Arc::get_mut) {
@@ -566,6 +660,8 @@ impl Operation for Backproject {
             search.finish();
         }
         self.follow(queue)?;
+        // By all projections: the last slices are the same however fast these came.
+        self.clean(queue)?;
         self.backprojector.flush(queue).map_err(RecipeError::device(NAME))
     }
 }

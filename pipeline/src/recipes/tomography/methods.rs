@@ -49,7 +49,7 @@ impl Method {
         }
     }
 
-    /// Whether it takes projections one by one, as those of a half acquisition are.
+    /// Whether it takes projections one by one, as those of a half acquisition are; others want them stitched.
     pub(super) fn linear(self) -> bool {
         matches!(self, Method::Backprojection | Method::Gridrec | Method::Auto)
     }

@@ -121,6 +121,7 @@ impl Technique for Tomography {
                 mask: mask.clone(),
                 filter,
                 half_acquisition,
+                width: backproject.width(),
                 axis: backproject.axis(),
                 planned_deg,
             })

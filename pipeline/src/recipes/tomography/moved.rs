@@ -3,7 +3,7 @@
 use super::backproject::BackprojectParameters;
 use crate::recipes::live::{LiveParameter, LiveParameters};
 use frame::Shape;
-use kernels::Plane;
+use kernels::{Plane, STRIPE_COLUMNS_MAX};
 
 /// A live parameter and the value that is in force.
 #[derive(Clone, Copy)]
@@ -52,7 +52,7 @@ pub(super) fn oblique(tilt_deg: f64, turn_deg: f64, offset_px: f64, rows: usize,
 
 /// The live parameters of a run and their values in force.
 pub(super) struct Moved {
-    /// not of a half acquisition, whose slices change their width with it
+    /// of a half acquisition only where it is searched: otherwise its slices are no wider than they need to be
     pub(super) axis: Option<Number>,
     pub(super) row: Option<Number>,
     /// xz and yz
@@ -61,15 +61,18 @@ pub(super) struct Moved {
     pub(super) oblique: Option<[Number; 3]>,
     /// span of the sliding window, 0: none
     pub(super) window: Option<Number>,
+    /// columns of the median that stripes stand out from, 0: they stay
+    pub(super) stripes: Option<Number>,
     pub(super) version: u32,
 }
 
 impl Moved {
-    /// Adds them to `live`. `rows` are those of the horizontal slices; a window holds up to `window_deg_max` degrees.
+    /// Adds them to `live`. The axis may move within `axis_range_px`; `rows` are those of the horizontal slices; a window holds
+    /// up to `window_deg_max` degrees, and no projections are kept where that is none.
     pub(super) fn new(
         parameters: &BackprojectParameters,
         shape: Shape,
-        axis_px: f64,
+        (axis_px, axis_range_px): (f64, Option<(f64, f64)>),
         rows: &[usize],
         window_deg_max: f64,
         live: &mut LiveParameters,
@@ -78,7 +81,7 @@ impl Moved {
         let mut add = |name: &str, text, unit, range, value| {
             let parameter = LiveParameter::new(&format!("backproject.{name}"), text, unit, range, value);
             let parameter = match name {
-                "row" => parameter.whole(),
+                "row" | "stripes_px" => parameter.whole(),
                 "rotation_axis_px" => parameter.settling("backproject.axis", "given"),
                 _ => parameter,
             };
@@ -86,8 +89,7 @@ impl Moved {
         };
         let text = "column of the rotation axis; set by hand, it is not searched any more";
         let across = (-columns, columns);
-        let axis =
-            (!parameters.half_acquisition).then(|| add("rotation_axis_px", text, "pixel", (0.0, columns), axis_px));
+        let axis = axis_range_px.map(|range| add("rotation_axis_px", text, "pixel", range, axis_px));
         let first = rows.first().copied().unwrap_or(0) as f64;
         let text = "detector row of the slice xy";
         let row = (rows.len() == 1).then(|| add("row", text, "pixel", (0.0, last_row), first));
@@ -137,12 +139,18 @@ impl Moved {
                 parameters.window_deg,
             )
         });
+        let stripes = (window_deg_max > 0.0).then(|| {
+            let text = "columns of the median that stripes stand out from, which then leave the slices; 0: they stay";
+            let most = (0.0, STRIPE_COLUMNS_MAX as f64);
+            add("stripes_px", text, "pixel", most, f64::from(parameters.stripes_px))
+        });
         Self {
             axis,
             row,
             vertical,
             oblique,
             window,
+            stripes,
             version: 0,
         }
     }

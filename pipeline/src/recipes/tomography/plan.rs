@@ -19,6 +19,8 @@ const RUNTIME_BYTES: usize = 72 << 20;
 pub(super) struct Size<'a> {
     pub(super) stream: &'a StreamDescription,
     pub(super) projections: usize,
+    /// projections that the method takes: fewer where those of a half acquisition are stitched
+    pub(super) taken: usize,
     /// of a slice
     pub(super) width: usize,
     pub(super) preview: usize,
@@ -34,14 +36,14 @@ impl Size<'_> {
     /// Plan and threads within so many bytes.
     pub(super) fn plan(&self, memory_bytes: usize) -> Result<(Plan, usize), String> {
         let Shape { rows, columns } = self.stream.shape;
-        let (projections, width) = (self.projections, self.width);
+        let (projections, taken, width) = (self.projections, self.taken, self.width);
         let row = projections * columns * 4;
         let slab = SLAB_SLICES * row;
-        // A half acquisition's slab is placed on a wide detector.
+        // A half acquisition's slab is placed on a wide detector, or stitched.
         let wide = if width == columns {
             0
         } else {
-            SLAB_SLICES * projections * width * 4
+            SLAB_SLICES * taken * width * 4
         };
         let stripes = |threads| {
             if self.stripes {
@@ -55,9 +57,9 @@ impl Size<'_> {
             + RUNTIME_BYTES
             + wide;
         let room = memory_bytes.saturating_sub(fixed + slab + stripes(1));
-        let threads = methods::threads(self.method, width, projections, room, self.cores);
+        let threads = methods::threads(self.method, width, taken, room, self.cores);
         // Stripes are removed before a slab is made: the larger of both.
-        let fixed = fixed + methods::bytes(self.method, width, projections, threads).max(stripes(threads));
+        let fixed = fixed + methods::bytes(self.method, width, taken, threads).max(stripes(threads));
         if fixed + slab > memory_bytes {
             return Err(format!(
                 "{projections} projections of {rows}x{columns} pixels by {} need at least {} MiB",
@@ -114,6 +116,7 @@ mod tests {
         let size = Size {
             stream,
             projections,
+            taken: projections,
             width: stream.shape.columns,
             preview: 128,
             phase: false,

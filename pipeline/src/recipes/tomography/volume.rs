@@ -22,7 +22,7 @@ use crate::config::{ConfigError, RecipeConfig};
 use crate::storage::{self, RunEnd, RunInfo, SLAB_SLICES, VolumeConfig, VolumeFormat, VolumeWriter};
 use driver::source::FrameSource;
 use frame::{FrameKind, PixelMask, Shape, StreamDescription};
-use kernels::{Accelerator, Filter, HalfAcquisition, Invalid, StripeMethod};
+use kernels::{Accelerator, Filter, HalfAcquisition, Invalid, Stitching, StripeMethod};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -146,11 +146,21 @@ fn moments_of(kinds: &[FrameKind], correct: &CorrectParameters) -> Option<Moment
     moments.filter(Moments::several)
 }
 
-/// The wide detector of a half acquisition.
-fn half(half_acquisition: bool, columns: usize, axis_px: f64) -> Result<Option<HalfAcquisition>, Invalid> {
-    half_acquisition
-        .then(|| HalfAcquisition::new(columns, axis_px))
-        .transpose()
+/// How projections of a half acquisition become those that a method takes.
+enum Half {
+    /// each by itself on a wide detector
+    Placed(HalfAcquisition),
+    /// two to a whole one, for methods that iterate
+    Stitched(Stitching),
+}
+
+impl Half {
+    fn slab(&self, slab: &[f32], wide: &mut [f32]) -> Result<(), Invalid> {
+        match self {
+            Half::Placed(half) => half.place_slab(slab, wide),
+            Half::Stitched(stitching) => stitching.stitch_slab(slab, wide),
+        }
+    }
 }
 
 fn frames(reason: String) -> RecipeError {
@@ -184,6 +194,8 @@ pub(super) struct VolumeSetup<'a> {
     pub(super) mask: PixelMask,
     pub(super) filter: Filter,
     pub(super) half_acquisition: bool,
+    /// of a slice, the widest that the axis may lead to
+    pub(super) width: usize,
     pub(super) axis: Arc<AtomicU64>,
     pub(super) planned_deg: Vec<f64>,
 }
@@ -192,33 +204,33 @@ impl Volume {
     /// Checks that it will fit its memory.
     pub(super) fn new(from: VolumeSetup<'_>) -> Result<Self, RecipeError> {
         let (setup, parameters) = (from.setup, &from.parameters);
-        let axis_px = f64::from_bits(from.axis.load(Relaxed));
-        let columns = setup.stream.shape.columns;
-        let wide = half(from.half_acquisition, columns, axis_px).map_err(|error| frames(error.to_string()))?;
-        let samples = setup.stream.samples() as usize;
-        let width = wide.map_or(columns, |half| half.wide_columns());
+        let (samples, width) = (setup.stream.samples() as usize, from.width);
         let method = parameters
             .method
             .chosen(setup.accelerator, width, samples, parameters.gridrec_from);
         let wrong = |expected: String| Err(setup.wrong(NAME, "method", format!("{:?}", method.name()), expected));
-        if from.half_acquisition && !method.linear() {
-            return wrong("a half acquisition takes backprojection or gridrec".into());
-        }
+        // Two projections of a half acquisition make a whole one.
+        let stitched = from.half_acquisition && !method.linear();
+        let taken = if stitched { samples.div_ceil(2) } else { samples };
         let known: Vec<f64> = from
             .planned_deg
             .iter()
             .copied()
             .filter(|angle| angle.is_finite())
             .collect();
+        // The angles of the second half of a half acquisition are those of the first, half a turn later.
+        let first = |angle: &f64| !stitched || angle - known[0] < 180.0 - 1e-6;
+        let lines: Vec<f64> = known.iter().copied().filter(first).collect();
         if method == Method::Sloped
             && known.len() == samples
-            && let Err(expected) = methods::lines(&known, samples)
+            && let Err(expected) = methods::lines(&lines, taken)
         {
             return wrong(expected);
         }
         let size = Size {
             stream: setup.stream,
             projections: samples,
+            taken,
             width,
             preview: parameters.preview,
             phase: from.correct.phase.is_some(),
@@ -265,14 +277,35 @@ impl Afterwards for Volume {
         );
         let axis_px = f64::from_bits(self.axis.load(Relaxed));
         let columns = stream.shape.columns;
-        let half = half(self.half_acquisition, columns, axis_px).map_err(|error| frames(error.to_string()))?;
+        let refused = |error: Invalid| frames(error.to_string());
+        let half = self.half_acquisition.then(|| HalfAcquisition::new(columns, axis_px));
+        let half = half.transpose().map_err(refused)?;
         let width = half.as_ref().map_or(columns, HalfAcquisition::wide_columns);
-        let (mut job, lines) = self.job(place.accelerator, &came, width)?;
-        job.axis_px = half.as_ref().map_or(axis_px, HalfAcquisition::wide_axis_px);
+        let wide_axis_px = half.as_ref().map_or(axis_px, HalfAcquisition::wide_axis_px);
+        let mut job = self.job(place.accelerator, &came, width)?;
+        job.axis_px = wide_axis_px;
+        let half = match half {
+            Some(half) if !job.method.linear() => {
+                let stitching = Stitching::new(half, &came.angles_deg).map_err(refused)?;
+                job.angles_deg = stitching.angles_deg().to_vec();
+                job.weights = vec![1.0; job.angles_deg.len()];
+                Some(Half::Stitched(stitching))
+            }
+            half => half.map(Half::Placed),
+        };
+        let planned = match half {
+            Some(Half::Stitched(_)) => came.planned().div_ceil(2),
+            _ => came.planned(),
+        };
+        let lines = match job.method {
+            Method::Sloped => methods::lines(&job.angles_deg, planned).map_err(frames)?,
+            _ => Vec::new(),
+        };
         let moments = moments_of(&kinds, &self.correct);
         let size = Size {
             stream: &stream,
             projections: came.angles_deg.len(),
+            taken: job.angles_deg.len(),
             width,
             preview: self.parameters.preview,
             phase: self.correct.phase.is_some(),
@@ -351,13 +384,9 @@ impl Afterwards for Volume {
 }
 
 impl Volume {
-    /// What all slabs have in common, axis and threads apart, and the lines of equally sloped tomography.
-    fn job(
-        &self,
-        accelerator: &Accelerator,
-        came: &Came,
-        width: usize,
-    ) -> Result<(Job, Vec<Option<usize>>), RecipeError> {
+    /// What all slabs have in common, but for the axis, threads, lines of equally sloped tomography, and that projections of a
+    /// half acquisition may be stitched.
+    fn job(&self, accelerator: &Accelerator, came: &Came, width: usize) -> Result<Job, RecipeError> {
         let parameters = &self.parameters;
         let count = came.angles_deg.len();
         if count == 0 {
@@ -369,11 +398,7 @@ impl Volume {
         let method = parameters
             .method
             .chosen(accelerator, width, came.planned(), parameters.gridrec_from);
-        let lines = match method {
-            Method::Sloped => methods::lines(&came.angles_deg, came.planned()).map_err(frames)?,
-            _ => Vec::new(),
-        };
-        let job = Job {
+        Ok(Job {
             method,
             width,
             axis_px: 0.0,
@@ -386,8 +411,7 @@ impl Volume {
             support_px: parameters.support_px.unwrap_or(width as f64 / 2.0),
             lines: Vec::new(),
             threads: 1,
-        };
-        Ok((job, lines))
+        })
     }
 
     fn writer(
@@ -418,7 +442,7 @@ struct Work<'a> {
     place: &'a Place<'a>,
     came: &'a Came,
     job: Job,
-    half: Option<HalfAcquisition>,
+    half: Option<Half>,
     plan: Plan,
     stream: &'a StreamDescription,
     /// largest share of a slab's projections that the slices do not explain, where the method tells
@@ -464,7 +488,8 @@ impl Work<'_> {
         // [slab][projection][column][16 rows]
         let slab_values = count * columns * SLAB_SLICES;
         let mut sinograms = vec![0.0_f32; self.plan.rows_per_pass.div_ceil(SLAB_SLICES) * slab_values];
-        let mut wide = vec![0.0_f32; self.half.as_ref().map_or(0, |_| count * width * SLAB_SLICES)];
+        let taken = self.half.as_ref().map_or(0, |_| self.job.angles_deg.len());
+        let mut wide = vec![0.0_f32; taken * width * SLAB_SLICES];
         let mut slices = vec![0.0_f32; SLAB_SLICES * width * width];
         self.place.derived.progress(0, rows as u64, None);
         for pass in 0..self.plan.passes {
@@ -478,8 +503,7 @@ impl Work<'_> {
                 let started = Instant::now();
                 let slab = match &self.half {
                     Some(half) => {
-                        half.place_slab(slab, &mut wide)
-                            .map_err(|error| frames(error.to_string()))?;
+                        half.slab(slab, &mut wide).map_err(|error| frames(error.to_string()))?;
                         &wide[..]
                     }
                     None => &*slab,

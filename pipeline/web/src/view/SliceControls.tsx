@@ -23,6 +23,7 @@ const NAMES: [parameter: string, name: string, step: number, nudges?: number[]][
   ['backproject.oblique_turn_deg', 'turn', 1],
   ['backproject.oblique_offset_px', 'offset', 1],
   ['backproject.window_deg', 'window', 1],
+  ['backproject.stripes_px', 'stripes', 1],
 ];
 
 export function SliceControls({ run, available, operates, open, events }: SliceControlsProps) {
