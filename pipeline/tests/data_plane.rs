@@ -11,11 +11,11 @@ use driver::udp::{Emulator as PacketEmulator, EmulatorConfig as PacketEmulatorCo
 use frame::{PixelMask, ResultLayout};
 use kernels::{Accelerator, Queue};
 use pipeline::appliance::{Appliance, RunRequest};
-use pipeline::config::{Config, ConfigError, RecipeConfig};
+use pipeline::config::Config;
 use pipeline::cores::Cores;
 use pipeline::data_plane;
 use pipeline::metrics::Metrics;
-use pipeline::recipes::{Batch, Operation, Prepared, RecipeError, Setup, Snapshot, Technique};
+use pipeline::recipes::{Batch, Operation, Prepared, RecipeError, Snapshot};
 use pipeline::run::{self, RunParts};
 use pipeline::storage::{RunInfo, RunWriter, Store, WriterConfig};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -129,7 +129,8 @@ fn nothing_is_allocated_between_arm_and_end() {
         (
             "gain",
             format!(
-                "pedestals = [\"{file}\", \"{file}\", \"{file}\"]\nnominal_gains_adu_per_kev = [0.1, -1.4, -0.1]\n"
+                "pedestals = [\"{file}\", \"{file}\", \"{file}\"]\nnominal_gains_adu_per_kev = [0.1, -1.4, -0.1]\n\
+                 track_window = 20\n"
             ),
         ),
     ];
@@ -299,38 +300,6 @@ impl Operation for Gate {
     }
 }
 
-struct Gated;
-
-impl Technique for Gated {
-    fn name(&self) -> &'static str {
-        "gated"
-    }
-
-    fn definition(&self) -> &'static str {
-        "NXmx"
-    }
-
-    fn operations(&self) -> &'static [&'static str] {
-        &["gate"]
-    }
-
-    fn ordered(&self) -> bool {
-        false
-    }
-
-    fn schemas(&self) -> Vec<(String, serde_json::Value)> {
-        Vec::new()
-    }
-
-    fn check(&self, _name: &str, _config: &RecipeConfig) -> Result<(), ConfigError> {
-        Ok(())
-    }
-
-    fn prepare(&self, _setup: &Setup<'_>, _workers: usize) -> Result<Prepared, RecipeError> {
-        unreachable!("the test prepares it itself")
-    }
-}
-
 /// A run of 500 small frames whose analysis stands still.
 fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing, Arc<(Mutex<bool>, Condvar)>) {
     let config = SimulateConfig {
@@ -391,6 +360,7 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
         mask: PixelMask::none(stream.shape),
         geometry: None,
         counters: Vec::new(),
+        levels: Vec::new(),
         may_veto: false,
         grid: None,
         warnings: Vec::new(),
@@ -407,7 +377,7 @@ fn gated(name: &str, when_full: WhenFull, rate_hz: f64) -> (run::Run, FrameRing,
         ring: ring.clone(),
         when_full,
         accelerator: Accelerator::open(&kernels::AcceleratorConfig::default()).unwrap(),
-        technique: &Gated,
+        ordered: false,
         recipe,
         batch_limit: 8,
         device_retry: Duration::from_secs(30),
