@@ -53,7 +53,7 @@ bench: python build ## Fluxline beside its peers on this machine, as benches/REA
 bench-consumers: python build ## age of results and decisions as a program outside sees them, alone and beside a hundred others
 	FLUXLINE_BINARY=$(CURDIR)/$(BINARY) .venv-clients/bin/python benches/consumers.py $(BENCH)
 
-soak: python build ## fuzzing, aborted series and property tests at length; SOAK=fuzz,abort,property,keep,kill,volume,lost,rdma chooses, FUZZ=100000000 executions
+soak: python build ## fuzzing, aborted series and property tests at length; SOAK=fuzz,abort,property,keep,kill,volume,lost,paths,page,rdma chooses, FUZZ=100000000 executions
 	@FLUXLINE_BINARY=$(CURDIR)/$(BINARY) tools/soak $(or $(SOAK),fuzz,abort,property)
 
 doc: system ## API documentation, and the files that are generated from the code

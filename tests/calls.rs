@@ -139,7 +139,8 @@ fn what_can_be_set_describes_itself() {
     let mut taken: Vec<&str> = taken.expect("fields").keys().map(String::as_str).collect();
     let arming = list["arming"].as_array().expect("a list");
     let mut listed: Vec<&str> = arming.iter().filter_map(|field| field["name"].as_str()).collect();
-    (taken.sort(), listed.sort());
+    taken.sort();
+    listed.sort();
     assert_eq!(taken, listed);
     for field in arming {
         assert_eq!(

@@ -1,6 +1,6 @@
 //! Results to consumers by their own policy: all of them, again from a number, the newest, at a rate; and one that does not read.
 
-use fluxline_tests::{Server, folder};
+use fluxline_tests::{Server, check, complaint, fluxline, folder, port, python};
 use serde_json::{Value, json as object};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -192,4 +192,54 @@ fn events(server: &Server, query: &str, last: Option<u64>) -> Vec<u64> {
         .iter()
         .filter_map(|line| line.strip_prefix("id: ")?.parse().ok())
         .collect()
+}
+
+#[test]
+fn results_are_published_by_zeromq_to_whoever_subscribes() {
+    let test = "delivery-zmq";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    let address = format!("tcp://127.0.0.1:{}", port());
+    for (policy, least) in [("latest", 300), ("sampled", 25)] {
+        let config = configuration(&folder, 64, 100, 100.0, 300);
+        let text = std::fs::read_to_string(&config).expect("the configuration");
+        let zmq = format!("[feedback.zmq]\npublish = \"{address}\"\npolicy = \"{policy}\"\n[recipe.powder]");
+        std::fs::write(&config, text.replacen("[recipe.powder]", &zmq, 1)).expect("written");
+        let server = Server::start(&config);
+        let said = check(&python, "zmq_results.py", &[&server.url, &address]);
+        println!("{policy}: {}", said.trim());
+        let came: usize = said
+            .split(' ')
+            .next()
+            .and_then(|word| word.parse().ok())
+            .expect("a number");
+        // A subscriber that comes late or a machine that is busy gets fewer, never more.
+        assert!(came <= least + 10, "{said}");
+        // Two appliances cannot publish at one address; it is said at start.
+        let second = folder.join("second.toml");
+        let text = std::fs::read_to_string(&config).expect("the configuration");
+        std::fs::write(&second, text.replace("/store\"", "/store-2\"")).expect("written");
+        let (status, words) = complaint(&fluxline(&["run", &second.display().to_string()]));
+        assert!(status == 2 && words.contains("feedback.zmq.publish"), "{words}");
+        drop(server);
+        std::fs::remove_dir_all(folder.join("store")).expect("removed");
+    }
+    let config = configuration(&folder, 64, 100, 100.0, 300);
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    for (wrong, field) in [
+        ("publish = \"127.0.0.1:1\"", "feedback.zmq.publish"),
+        (
+            "publish = \"tcp://127.0.0.1:1\"\npolicy = \"lossless\"",
+            "feedback.zmq.policy",
+        ),
+        (
+            "publish = \"tcp://127.0.0.1:1\"\nmax_rate_hz = 0.0",
+            "feedback.zmq.max_rate_hz",
+        ),
+    ] {
+        let zmq = format!("[feedback.zmq]\n{wrong}\n[recipe.powder]");
+        std::fs::write(&config, text.replacen("[recipe.powder]", &zmq, 1)).expect("written");
+        let (status, words) = complaint(&fluxline(&["validate", &config.display().to_string()]));
+        assert!(status == 2 && words.contains(field), "{words}");
+    }
 }

@@ -11,7 +11,7 @@ pub use assembly::{AlignBy, AssemblySection, PlaceConfig};
 pub use calibrations::CalibrationsConfig;
 use driver::memory::PageSize;
 use driver::source::WhenFull;
-pub use feedback::{FeedbackConfig, LimitsConfig, TlsConfig};
+pub use feedback::{FeedbackConfig, LimitsConfig, TlsConfig, ZmqConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -21,6 +21,8 @@ pub struct FeedbackConfig {
     pub results_kept: usize,
     /// Certificate and key, for `https` in place of `http`.
     pub tls: Option<TlsConfig>,
+    /// Results by ZeroMQ PUB, too.
+    pub zmq: Option<ZmqConfig>,
     /// What clients may take.
     pub limits: LimitsConfig,
 }
@@ -33,6 +35,7 @@ impl Default for FeedbackConfig {
             metrics_without_token: false,
             results_kept: 1024,
             tls: None,
+            zmq: None,
             limits: LimitsConfig::default(),
         }
     }
@@ -54,6 +57,31 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// PEM file with the key.
     pub key: PathBuf,
+}
+
+/// `[feedback.zmq]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ZmqConfig {
+    /// Address that is bound, `tcp://127.0.0.1:5560` or `ipc://PATH`. Whoever reaches it gets every run's results without a token.
+    pub publish: String,
+    /// `latest` (the newest result whenever the one before was sent) or `sampled` (the newest one at a rate).
+    #[serde(default = "latest")]
+    pub policy: String,
+    /// Most results per second of `sampled` (0.01 to 1000).
+    #[serde(default = "ten")]
+    pub max_rate_hz: f64,
+    /// Whether they carry curves, not only scalars.
+    #[serde(default)]
+    pub curves: bool,
+}
+
+fn latest() -> String {
+    "latest".into()
+}
+
+fn ten() -> f64 {
+    10.0
 }
 
 /// `[feedback.limits]`
@@ -108,6 +136,29 @@ pub(super) fn check(feedback: &FeedbackConfig) -> Result<(), ConfigError> {
     within("feedback.limits.header_bytes", limits.header_bytes, 8192, 1 << 20)?;
     within("feedback.limits.body_bytes_per_s", limits.body_bytes_per_s, 1.0, 1e9)?;
     within("feedback.limits.write_timeout_s", limits.write_timeout_s, 0.1, 3600.0)?;
+    if let Some(zmq) = &feedback.zmq {
+        within("feedback.zmq.max_rate_hz", zmq.max_rate_hz, 0.01, 1000.0)?;
+        if !["tcp://", "ipc://"]
+            .iter()
+            .any(|scheme| zmq.publish.starts_with(scheme))
+        {
+            let expected =
+                "an address to bind, for example \"tcp://127.0.0.1:5560\" or \"ipc:///run/fluxline/results\"";
+            return Err(ConfigError::value(
+                "feedback.zmq.publish",
+                format!("{:?}", zmq.publish),
+                expected,
+            ));
+        }
+        if !["latest", "sampled"].contains(&zmq.policy.as_str()) {
+            let expected = "latest or sampled; nothing that is published waits for a subscriber";
+            return Err(ConfigError::value(
+                "feedback.zmq.policy",
+                format!("{:?}", zmq.policy),
+                expected,
+            ));
+        }
+    }
     if feedback.listen.parse::<SocketAddr>().is_err() {
         let expected = "an address and a port, for example \"127.0.0.1:8080\"";
         return Err(ConfigError::value(

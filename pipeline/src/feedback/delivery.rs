@@ -19,8 +19,8 @@ use axum::response::{IntoResponse, Response};
 use driver::clock::monotonic_ns;
 use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -71,18 +71,30 @@ pub struct DeliveredResult<'a> {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Policy {
+pub(super) enum Policy {
     Lossless,
     Latest,
     Sampled(Duration),
 }
 
 #[derive(Clone)]
-struct Wants {
+pub(super) struct Wants {
     policy: Policy,
     from: Option<u64>,
     deadline_us: Option<u64>,
     curves: bool,
+}
+
+impl Wants {
+    /// A policy without a deadline, from what comes next.
+    pub(super) fn of(policy: Policy, curves: bool) -> Self {
+        Self {
+            policy,
+            from: None,
+            deadline_us: None,
+            curves,
+        }
+    }
 }
 
 impl ResultsQuery {
@@ -126,7 +138,7 @@ impl ResultsQuery {
 }
 
 /// One consumer, and how far it has come.
-struct Consumer {
+pub(super) struct Consumer {
     run: Arc<ActiveRun>,
     wants: Wants,
     told: watch::Receiver<Told>,
@@ -138,7 +150,7 @@ struct Consumer {
 }
 
 impl Consumer {
-    fn new(run: Arc<ActiveRun>, wants: Wants, lost_counter: IntCounter) -> Self {
+    pub(super) fn new(run: Arc<ActiveRun>, wants: Wants, lost_counter: IntCounter) -> Self {
         let told = run.hub.told();
         let next = match wants.policy {
             Policy::Lossless => wants.from.unwrap_or_else(|| run.hub.published()),
@@ -157,7 +169,7 @@ impl Consumer {
     }
 
     /// The next result for this consumer and its number; none when the run has ended.
-    async fn next(&mut self) -> Option<(u64, String)> {
+    pub(super) async fn next(&mut self) -> Option<(u64, String)> {
         if let (Policy::Sampled(pause), Some(sent)) = (self.wants.policy, self.sent) {
             tokio::time::sleep_until(sent + pause).await;
         }
@@ -206,35 +218,38 @@ impl Consumer {
     }
 
     fn text(&mut self, kept: &Kept) -> String {
-        let light;
-        let message = match self.wants.curves {
-            true => &*kept.message,
-            false => {
-                light = without_curves(&kept.message);
-                &light
-            }
-        };
         let lost = std::mem::take(&mut self.lost);
         self.lost_counter.inc_by(lost);
         let sent_age_us = monotonic_ns().saturating_sub(kept.arrival_ns) / 1000;
-        let delivered = DeliveredResult {
-            message,
-            sent_age_us,
-            late: self.wants.deadline_us.map(|deadline| sent_age_us > deadline),
-            lost: Some(lost).filter(|lost| *lost > 0),
-        };
-        serde_json::to_string(&delivered).unwrap_or_default()
+        let late = self.wants.deadline_us.map(|deadline| sent_age_us > deadline);
+        let lost = Some(lost).filter(|lost| *lost > 0);
+        if self.wants.curves {
+            let delivered = DeliveredResult {
+                message: &kept.message,
+                sent_age_us,
+                late,
+                lost,
+            };
+            return serde_json::to_string(&delivered).unwrap_or_default();
+        }
+        light_text(kept.light(), sent_age_us, late, lost)
     }
 }
 
-fn without_curves(message: &ResultMessage) -> ResultMessage {
-    ResultMessage {
-        scalars: message.scalars.clone(),
-        metadata: message.metadata.clone(),
-        curves: BTreeMap::new(),
-        grid: message.grid.clone(),
-        ..*message
+/// [`DeliveredResult`] of a result whose own text is known: what is this consumer's goes before its last brace.
+fn light_text(light: &str, sent_age_us: u64, late: Option<bool>, lost: Option<u64>) -> String {
+    let mut text = String::with_capacity(light.len() + 64);
+    text.push_str(light.strip_suffix('}').unwrap_or(light));
+    // Writing into a String cannot fail.
+    let _ = write!(text, ",\"sent_age_us\":{sent_age_us}");
+    if let Some(late) = late {
+        let _ = write!(text, ",\"late\":{late}");
     }
+    if let Some(lost) = lost {
+        let _ = write!(text, ",\"lost\":{lost}");
+    }
+    text.push('}');
+    text
 }
 
 /// Results of the run in memory, one JSON message per frame: over a WebSocket, or as server-sent events where none is asked for.
@@ -356,4 +371,46 @@ pub(super) fn guarded(
         }
     });
     Sse::new(ReceiverStream::new(receiver).map(Ok)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn the_shared_text_is_what_the_structure_says() {
+        let message = ResultMessage {
+            sequence: 7,
+            frame_number: 9,
+            kind: frame::FrameKind::Sample,
+            partial: false,
+            parameters_version: 1,
+            angle_deg: None,
+            age_us: 12,
+            scalars: BTreeMap::from([("sum".into(), 1.5), ("a \"}\" b".into(), -1e300)]),
+            curves: BTreeMap::from([("intensity".into(), vec![1.0, 2.0])]),
+            metadata: BTreeMap::new(),
+            grid: None,
+        };
+        let bare = ResultMessage {
+            curves: BTreeMap::new(),
+            ..message.clone()
+        };
+        let kept = Kept::new(Arc::new(message), 0);
+        for (late, lost) in [(None, None), (Some(true), Some(3)), (Some(false), None)] {
+            let delivered = DeliveredResult {
+                message: &bare,
+                sent_age_us: 42,
+                late,
+                lost,
+            };
+            let expected = serde_json::to_string(&delivered).unwrap();
+            assert_eq!(light_text(kept.light(), 42, late, lost), expected);
+        }
+        assert!(
+            std::ptr::eq(kept.light(), kept.clone().light()),
+            "once for all consumers"
+        );
+    }
 }

@@ -8,7 +8,7 @@ use frame::{FrameResult, ResultLayout};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -49,6 +49,34 @@ pub struct Kept {
     pub message: Arc<ResultMessage>,
     /// arrival of its frame, ns of the monotonic clock
     pub arrival_ns: u64,
+    /// the result without its curves as JSON, made when the first consumer wants it
+    light: Arc<OnceLock<String>>,
+}
+
+impl Kept {
+    /// A result, and when its frame arrived.
+    pub fn new(message: Arc<ResultMessage>, arrival_ns: u64) -> Self {
+        Self {
+            message,
+            arrival_ns,
+            light: Arc::default(),
+        }
+    }
+
+    /// The result without its curves as JSON: made once, however many consumers get it.
+    pub fn light(&self) -> &str {
+        self.light.get_or_init(|| {
+            let message = &self.message;
+            let light = ResultMessage {
+                scalars: message.scalars.clone(),
+                metadata: message.metadata.clone(),
+                curves: BTreeMap::new(),
+                grid: message.grid.clone(),
+                ..**message
+            };
+            serde_json::to_string(&light).unwrap_or_default()
+        })
+    }
 }
 
 /// Why there is no result of a number.
@@ -195,10 +223,7 @@ impl FeedbackHub {
             if kept.len() == self.capacity {
                 kept.pop_front();
             }
-            kept.push_back(Kept {
-                message: message.clone(),
-                arrival_ns: result.arrival_time_ns,
-            });
+            kept.push_back(Kept::new(message.clone(), result.arrival_time_ns));
         }
         self.told.send_modify(|told| told.published = sequence + 1);
         message

@@ -21,6 +21,7 @@ mod paced;
 pub mod page;
 pub mod parameters;
 pub mod pictures;
+mod publish;
 pub mod runs;
 pub mod server;
 pub mod spots;

@@ -2,6 +2,7 @@
 
 use super::access::{Access, Caller, Scope, enter, roles};
 use super::listen::{self, Door, Tls};
+use super::publish::Publisher;
 use super::{
     calibrations, decisions, delivery, files, frames, guard, h5, idempotency, metadata, page, parameters, runs, spots,
     status, tokens,
@@ -220,11 +221,12 @@ pub fn router(shared: Shared) -> Router {
         .with_state(shared)
 }
 
-/// Who may ask, and under which certificate: known before anything is started.
+/// Who may ask, under which certificate, and where results are published: known before anything is started.
 pub struct Guarded {
     /// tokens
     pub access: Access,
     tls: Option<Tls>,
+    publisher: Option<Publisher>,
 }
 
 impl Guarded {
@@ -234,6 +236,7 @@ impl Guarded {
         Ok(Guarded {
             access: Access::open(config)?,
             tls: tls.transpose()?,
+            publisher: config.feedback.zmq.as_ref().map(Publisher::bind).transpose()?,
         })
     }
 }
@@ -300,6 +303,9 @@ impl Server {
                 .with_label_values(&["connections"]),
         };
         runtime.spawn(door.serve(listener));
+        if let Some(publisher) = guarded.publisher {
+            runtime.spawn(publisher.serve(shared.appliance.clone()));
+        }
         let scheme = if tls.is_some() { "https" } else { "http" };
         runtime.spawn(listen::watch(shared.access.clone(), tls));
         let beats = shared.beats.clone();

@@ -1,0 +1,47 @@
+"""Results by ZeroMQ PUB, as pyzmq gets them: `zmq_results.py URL ADDRESS`. Arms a run and prints what came."""
+
+import io
+import json
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import zmq
+
+
+def main(url, address):
+    context = zmq.Context()
+    reads, stuck, others = (context.socket(zmq.SUB) for _ in range(3))
+    # One that never reads, and one that wants something else.
+    stuck.setsockopt(zmq.RCVHWM, 1)
+    for socket, topic in ((reads, b""), (stuck, b""), (others, b"nothing")):
+        socket.setsockopt(zmq.SUBSCRIBE, topic)
+        socket.connect(address)
+    request = urllib.request.Request(f"{url}/api/v1/runs", b'{"name": "live"}', {"content-type": "application/json"})
+    urllib.request.urlopen(request).read()
+    results = []
+    while True:
+        assert reads.poll(60_000), "nothing more came"
+        topic, run, text = reads.recv_multipart()
+        assert run == b"live", run
+        if topic == b"end":
+            break
+        assert topic == b"result", topic
+        results.append(json.loads(text))
+    sequences = [result["sequence"] for result in results]
+    assert len(results) > 10 and sequences == sorted(set(sequences)), sequences
+    assert all(result["sent_age_us"] >= result["age_us"] and not result["curves"] for result in results)
+    assert not others.poll(100), "a topic that was not subscribed to"
+    # The files are closed a moment after the last result.
+    end = time.monotonic() + 60
+    while json.load(urllib.request.urlopen(f"{url}/api/v1/runs/live"))["summary"] is None:
+        assert time.monotonic() < end, "the run does not end"
+        time.sleep(0.05)
+    stored = urllib.request.urlopen(f"{url}/api/v1/runs/live/h5/data?file=live_master.h5&path=/entry/results/scalars/sum&format=npy")
+    sums = np.load(io.BytesIO(stored.read()))
+    assert all(result["scalars"]["sum"] == sums[result["frame_number"]] for result in results)
+    print(f"{len(results)} of {len(sums)} results, the last of frame {results[-1]['frame_number']}")
+
+
+main(*sys.argv[1:])
