@@ -90,6 +90,10 @@ fn routes_of_a_run(document: &Value) -> Vec<(String, String, String)> {
                     .replace("{file}", file)
                     .replace("{which}", "sum")
                     .replace("{frame}", "0");
+                let path = match template.contains("/h5/") {
+                    true => format!("{path}?file=RUN_master.h5&path=/entry/definition"),
+                    false => path,
+                };
                 routes.push((method.to_uppercase(), path, body.clone()));
             }
         }
