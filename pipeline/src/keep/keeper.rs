@@ -23,8 +23,6 @@ use std::time::{Duration, Instant};
 
 /// Runs that one step looks at.
 const SOME: usize = 100;
-/// Runs that wait to be shown in the export, as far as one step looks for those whose time has come.
-const UNEXPORTED_MAX: usize = 10_000;
 /// Longest sleep within which the program's end is noticed.
 const NAP: Duration = Duration::from_millis(50);
 /// How often the machine is asked whether its clock follows a server.
@@ -274,11 +272,10 @@ impl Keeper {
         Ok(complete)
     }
 
-    /// Shows closed runs in the export. One that cannot be shown is tried again, after waits as those of the push; the
-    /// catalogue knows it until it is shown, also at the next start.
+    /// Shows closed runs in the export. One that cannot be shown stays on the list and is tried again, after a wait.
     fn export(&self) -> Result<(), KeepError> {
         let mut tried = 0;
-        for run in self.catalogue.unexported(UNEXPORTED_MAX)? {
+        for run in self.catalogue.unexported(SOME * 100)? {
             let now = self.clock.now().steady;
             if tried == SOME || !locked(&self.showing).is_due(now, &run.path) {
                 continue;
@@ -286,17 +283,15 @@ impl Keeper {
             tried += 1;
             let done = Job::open(self.store.root(), &run.path)
                 .and_then(|job| access::publish(&self.settings.access, self.store.root(), &job));
-            match done {
-                Ok(()) => {
-                    self.catalogue.set_exported(&run.path, true)?;
-                    locked(&self.showing).succeeded(&run.path);
-                    self.metrics.exported.with_label_values(&["done"]).inc();
-                }
-                Err(error) => {
-                    let wait = locked(&self.showing).failed(&run.path, now, chance()).as_secs_f64();
-                    self.metrics.exported.with_label_values(&["failed"]).inc();
-                    tracing::warn!(target: "fluxline", "run {} is not in the export: {error} (next try in {wait:.0} s)", run.path);
-                }
+            if done.is_ok() {
+                self.catalogue.set_exported(&run.path, true)?;
+                locked(&self.showing).succeeded(&run.path);
+            }
+            let outcome = if done.is_ok() { "done" } else { "failed" };
+            self.metrics.exported.with_label_values(&[outcome]).inc();
+            if let Err(error) = done {
+                let wait = locked(&self.showing).failed(&run.path, now, chance()).as_secs_f64();
+                tracing::warn!(target: "fluxline", "run {} is not in the export: {error} (next try in {wait:.0} s)", run.path);
             }
         }
         Ok(())
