@@ -20,7 +20,7 @@ demo: build ## the appliance with a simulated detector and a page to look at (DE
 test: python build test-rust test-web test-browser ## every test: Rust, end to end, independent programs, the page in a browser
 
 test-rust: python prometheus build ## unit, property and end-to-end tests against the built binary
-	FLUXLINE_BINARY=$(CURDIR)/$(BINARY) $(CARGO) test --release --locked --workspace --exclude fluxline-benches
+	FLUXLINE_BINARY=$(CURDIR)/$(BINARY) XDG_CACHE_HOME=$(CURDIR)/target/cache $(CARGO) test --release --locked --workspace --exclude fluxline-benches
 
 test-web: page ## unit tests and type check of the page
 	cd pipeline/web && npm run --silent check && npm test --silent

@@ -438,7 +438,7 @@ impl Appliance {
             software: format!("fluxline {}", env!("CARGO_PKG_VERSION")),
             configuration_sha256: self.config_sha256.clone(),
             host: host_name(),
-            device: self.accelerator.info().name.clone(),
+            device: device::describe(&self.accelerator, self.tuned.as_ref()),
         };
         let mut masked = stream.clone();
         masked.mask = Some(prepared.mask.clone());

@@ -43,10 +43,16 @@ fn tell(accelerator: &Accelerator, tuned: &Tuned) {
         TuningOrigin::Measured => "measured now",
         TuningOrigin::Cached => "as measured at an earlier start",
     };
+    tracing::info!(target: "fluxline", "kernels on {}, {how} ({} ms)", describe(accelerator, Some(tuned)), tuned.took_ms);
+}
+
+/// A device and the parameters of its kernels, as logs and records write it: with others the last bits of a curve differ.
+pub(crate) fn describe(accelerator: &Accelerator, tuned: Option<&Tuned>) -> String {
+    let name = &accelerator.info().name;
+    let Some(tuned) = tuned else { return name.clone() };
     let t = tuned.tuning;
-    tracing::info!(
-        target: "fluxline",
-        "kernels on {}: tile_pixels {}, statistics_tile_pixels {}, histogram_chunks {}, rows_group {}, {how} ({} ms)",
-        accelerator.info().name, t.tile_pixels, t.statistics_tile_pixels, t.histogram_chunks, t.rows_group, tuned.took_ms
-    );
+    format!(
+        "{name} (tile_pixels {}, statistics_tile_pixels {}, histogram_chunks {}, rows_group {})",
+        t.tile_pixels, t.statistics_tile_pixels, t.histogram_chunks, t.rows_group
+    )
 }
