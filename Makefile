@@ -9,7 +9,7 @@ BINARY := target/release/fluxline
 export FLUXLINE_PYTHON ?= $(CURDIR)/.venv/bin/python
 export PATH := $(CURDIR)/.toolchain/bin:$(PATH)
 
-.PHONY: help demo test lint bench bench-consumers soak doc build page describe test-rust test-web test-browser image deb test-image test-rdma system image-tools python prometheus node clean
+.PHONY: help demo test lint bench bench-consumers soak doc build page describe test-rust test-web test-browser image deb test-image test-rdma system image-tools python prometheus dials node clean
 
 help: ## print this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,7 +53,7 @@ bench: python build ## Fluxline beside its peers on this machine, as benches/REA
 bench-consumers: python build ## age of results and decisions as a program outside sees them, alone and beside a hundred others
 	FLUXLINE_BINARY=$(CURDIR)/$(BINARY) .venv-clients/bin/python benches/consumers.py $(BENCH)
 
-soak: python build ## fuzzing, aborted series and property tests at length; SOAK=fuzz,abort,property,keep,kill,volume,lost,paths,page,rdma chooses, FUZZ=100000000 executions
+soak: python build ## fuzzing, aborted series and property tests at length; SOAK=fuzz,abort,property,keep,kill,store,volume,lost,paths,schema,page,rdma chooses, FUZZ=100000000 executions
 	@FLUXLINE_BINARY=$(CURDIR)/$(BINARY) tools/soak $(or $(SOAK),fuzz,abort,property)
 
 doc: system ## API documentation, and the files that are generated from the code
@@ -83,8 +83,11 @@ python: system ## the Python environment of the independent checks, pinned, in .
 prometheus: system ## Debian's Prometheus for tests of the alert rules, unpacked into .toolchain
 	@tools/install-prometheus
 
+dials: system ## Debian's DIALS for comparing spot finding, unpacked into .toolchain (1.4 GB)
+	@tools/install-dials
+
 node: system ## Node.js and npm for building the page, in .toolchain
 	@tools/install-node
 
 clean: ## remove everything that was built or installed in this folder
-	rm -rf target .venv .venv-tickit .toolchain pipeline/web/dist pipeline/web/node_modules tests/browser/node_modules demo-store
+	rm -rf target .venv .venv-tickit .venv-clients .venv-schema .toolchain pipeline/web/dist pipeline/web/node_modules tests/browser/node_modules demo-store

@@ -45,17 +45,17 @@ class Ours:
         return float(answer)
 
 
-def timed(call):
+def timed(call, clock=time.perf_counter):
     def measure():
-        start = time.perf_counter()
+        start = clock()
         call()
-        return time.perf_counter() - start
+        return clock() - start
     return measure
 
 
-def compare(title, ours, peers, rounds, unit="s"):
+def compare(title, ours, peers, rounds, warm=True):
     """One row per peer: medians of both, median of the ratios peer / ours."""
-    for measure in [ours, *peers.values()]:  # warm: plans are made, pages touched
+    for measure in [ours, *peers.values()] if warm else []:  # plans are made, pages touched
         measure()
     own, theirs = [], {name: [] for name in peers}
     for _ in range(rounds):
@@ -80,16 +80,30 @@ def azimuthal(ours, rounds, _):
     ai = AzimuthalIntegrator(0.15, rows * 0.49 * 75e-6, columns * 0.52 * 75e-6, wavelength=1e-10,
                              detector=Detector(75e-6, 75e-6, max_shape=EIGER_4M))
 
-    def integrate(implementation, error_model):
+    def integrate(implementation, error_model, splitting="no", clock=time.perf_counter):
         return timed(lambda: ai.integrate1d_ng(frame, 2000, mask=mask, unit="q_nm^-1", polarization_factor=0.9,
                                                correctSolidAngle=True, error_model=error_model,
-                                               method=("no", "csr", implementation)))
-    for errors, words in ((None, "none"), ("poisson", "poisson")):
-        peers = {f"pyFAI {pyFAI.version} CSR Cython": integrate("cython", errors),
-                 f"pyFAI {pyFAI.version} CSR OpenCL on PoCL": integrate("opencl", errors)}
+                                               method=(splitting, "csr", implementation)), clock)
+    # By the processor's time besides, which a busy machine tells, too. What is beside `floor` is a share: of what reading the
+    # pixels costs at least.
+    clocks = (("", time.perf_counter, ()), (", processor time", time.process_time, ("cpu",)))
+
+    def floor(cpu):
+        return {"the same bytes read once from memory by every core": lambda: ours("floor", rows, columns, *cpu)}
+    for errors, words in ((None, ()), ("poisson", ("poisson",))):
         for batch in (16, 1):
-            compare(f"azimuthal, Eiger 4M u16, 2000 bins, errors {words}, {batch} at once",
-                    lambda: ours("azimuthal", rows, columns, batch, words), peers, rounds)
+            for what, clock, cpu in clocks:
+                peers = {**floor(cpu), f"pyFAI {pyFAI.version} CSR Cython": integrate("cython", errors, clock=clock)}
+                if not cpu:
+                    peers[f"pyFAI {pyFAI.version} CSR OpenCL on PoCL"] = integrate("opencl", errors)
+                compare(f"azimuthal, Eiger 4M u16, 2000 bins, errors {errors}, {batch} at once{what}",
+                        lambda: ours("azimuthal", rows, columns, batch, *words, *cpu), peers, rounds)
+        for splitting in ("bbox", "full"):
+            for batch in (16, 1):
+                for what, clock, cpu in clocks:
+                    compare(f"the same, {splitting} splitting, errors {errors}, {batch} at once{what}",
+                            lambda: ours("azimuthal", rows, columns, batch, *words, splitting, *cpu),
+                            {**floor(cpu), f"pyFAI {pyFAI.version} CSR Cython": integrate("cython", errors, splitting, clock)}, rounds)
 
 
 DIALS = """
@@ -102,22 +116,24 @@ image, mask, strong = flex.double(frame.astype(float)), flex.bool(frame >= 0), f
 finders = {n: c(frame.shape, (3, 3), 6.0, 3.0, 0.0, 2)
            for n, c in (("dispersion", DispersionThreshold), ("extended", DispersionExtendedThreshold))}
 for line in sys.stdin:
-    start = time.perf_counter()
-    finders[line.strip()](image, mask, strong)
-    print(time.perf_counter() - start, flush=True)
+    method, clock = line.split()
+    clock = getattr(time, clock)
+    start = clock()
+    finders[method](image, mask, strong)
+    print(clock() - start, flush=True)
 """
 
 
 def spots(_, rounds, __):
-    """One core each: DIALS's C++ and Fluxline on a device of one thread. DIALS unpacked as in dials_vectors.py."""
+    """One core each: DIALS's C++ and Fluxline on a device of one thread. `make dials` unpacks DIALS."""
     import bz2
     import gzip
 
     import fabio
-    root = os.environ.get("FLUXLINE_DIALS_ROOT")
+    root = os.environ.get("FLUXLINE_DIALS_ROOT", os.path.join(ROOT, ".toolchain/dials"))
     data = os.environ.get("FLUXLINE_DATA", os.path.join(ROOT, "../shared/data"))
-    if not root or not os.path.isdir(data):
-        print("SKIPPED spots: set FLUXLINE_DIALS_ROOT to where DIALS's packages are unpacked, and FLUXLINE_DATA")
+    if not os.path.isdir(root) or not os.path.isdir(data):
+        print("SKIPPED spots: `make dials`, or set FLUXLINE_DIALS_ROOT to where DIALS's packages are unpacked; and FLUXLINE_DATA")
         return
     libraries = root + "/usr/lib/x86_64-linux-gnu"
     dials = dict(os.environ, PYTHONPATH=root + "/usr/lib/python3/dist-packages",
@@ -138,13 +154,14 @@ def spots(_, rounds, __):
             peer = subprocess.Popen(["/usr/bin/python3.11", "-c", DIALS, raw, *size], env=dials,
                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-            def ask(method):
-                peer.stdin.write(method + "\n")
+            def ask(method, clock):
+                peer.stdin.write(f"{method} {clock}\n")
                 peer.stdin.flush()
                 return float(peer.stdout.readline())
             for method in ("dispersion", "extended"):
-                compare(f"spots, {name} i32, {method}, one core", lambda: ours("spots", raw, *size, method, 4),
-                        {"DIALS 3.12 threshold alone": lambda: ask(method)}, rounds)
+                for what, clock, cpu in (("", "perf_counter", ()), (", processor time", "process_time", ("cpu",))):
+                    compare(f"spots, {name} i32, {method}, one core{what}", lambda: ours("spots", raw, *size, method, 4, *cpu),
+                            {"DIALS 3.12 threshold alone": lambda: ask(method, clock)}, rounds)
             peer.stdin.close()
             peer.wait()
 
@@ -168,6 +185,7 @@ def volumes(ours, rounds, large, short=False):
                           ReconstructionDataId=astra.data2d.create("-vol", grid))
             fbp = astra.algorithm.create(config)
             peers = {
+                "back-projection": lambda: ours("volume", columns, angles),
                 "gridrec": lambda: ours("gridrec", columns, angles),
                 f"algotom {version('algotom')} DFI, padded": timed(lambda: algotom_rec.dfi_reconstruction(
                     sinogram, (columns - 1) / 2, angles=radians, ratio=None, filter_name=None, apply_log=False)),
@@ -178,8 +196,8 @@ def volumes(ours, rounds, large, short=False):
             rate = columns * columns * angles / 1e9 / cores
             ours("volume", columns, angles)
             seconds = statistics.median(ours("volume", columns, angles) for _ in range(rounds))
-            compare(f"volume, slice of {columns}² from {angles} angles, {rate / seconds:.2g} GUPS per core",
-                    lambda: ours("volume", columns, angles), peers, 3 if columns > 1500 else rounds)
+            compare(f"volume by `auto`, slice of {columns}² from {angles} angles; back-projection {rate / seconds:.2g} GUPS per core",
+                    lambda: ours("auto", columns, angles), peers, min(3, rounds) if columns > 1500 else rounds)
             astra.clear()
     columns, angles = 256, 180
     radians = np.arange(angles) * np.pi / angles
@@ -228,15 +246,18 @@ def backprojection(ours, rounds, large):
             f"silx {version('silx')} FBP OpenCL on PoCL": timed(lambda: silx.filtered_backprojection(sinogram)),
         }
         compare(f"FBP, slice of {columns}² from {angles} angles (slab of 16)", lambda: ours("slab", columns, angles),
-                peers, 3 if columns > 1500 else rounds)
+                peers, min(3, rounds) if columns > 1500 else rounds)
 
 
 def fused(ours, rounds, _):
     """Compressed frames to statistics and curve: decoded into memory and then reduced, and both at once."""
+    threads = os.cpu_count()
     for batch in (16, 1):
-        compare(f"compressed Eiger 4M u16 to statistics and curve with errors, 2000 bins, {batch} at once",
-                lambda: ours("fused", *EIGER_4M, batch, os.cpu_count()),
-                {"decoding, then the kernels": lambda: ours("decoded", *EIGER_4M, batch, os.cpu_count())}, 3 * rounds)
+        for gaps, unmasked in (("", ()), (", gaps that nobody masked", ("unmasked",))):
+            for what, cpu in (("", ()), (", processor time", ("cpu",))):
+                compare(f"compressed Eiger 4M u16 to statistics and curve with errors, 2000 bins{gaps}, {batch} at once{what}",
+                        lambda: ours("fused", *EIGER_4M, batch, threads, *unmasked, *cpu),
+                        {"decoding, then the kernels": lambda: ours("decoded", *EIGER_4M, batch, threads, *unmasked, *cpu)}, 3 * rounds)
 
 
 def codec(ours, rounds, _):
@@ -286,23 +307,42 @@ def simd():
     return next((name for name in names if getattr(bitshuffle, f"using_{name}")()), "no SIMD")
 
 
+def stored(ours, folder, size, cpu, rounds, warm=True):
+    """A stored run beside the same bytes from the same memory by O_DIRECT, one file, no index, no hash: written one after the other
+    as the file grows, and by four threads into a file that was made as long before, the best way that was found for this disk."""
+    rows, columns, frames = size
+    words = (folder, rows, columns, frames, 25, *cpu)
+    what = ", processor time for each GB" if cpu else ""
+    compare(f"a stored run of {frames} bitshuffle-LZ4 frames of {rows}×{columns}{what}", lambda: ours("write", *words), {
+        "the same bytes by O_DIRECT + fsync": lambda: ours("pwrite", *words),
+        "by four threads, room made before": lambda: ours("pwrite4", *words)}, rounds, warm)
+
+
 def writer(ours, rounds, _):
-    """The writer's time is that of a whole run: created, written, synced twice a second, indexed, hashed, published; beside the
-    same bytes from the same memory by O_DIRECT, one file, no index, no hash: written one after the other as the file
-    grows, and by four threads into a file that was made as long before, the best way that was found for this disk.
+    """The writer's time is that of a whole run: created, written, synced several times a second, indexed, hashed, published.
     Reading is that of all frames in their order through the read path, as they are stored."""
     with tempfile.TemporaryDirectory(dir=ROOT, prefix="bench-store-") as folder:
-        for rows, columns, frames, percent in ((*EIGER_4M, 400, 25), (*EIGER_1M, 1000, 25), (256, 256, 5000, 25)):
-            words = (folder, rows, columns, frames, percent)
-            title = f"{frames} bitshuffle-LZ4 frames of {rows}×{columns}"
+        for size in ((*EIGER_4M, 400), (*EIGER_1M, 1000), (256, 256, 5000)):
+            rows, columns, frames = size
             for cpu, what in (((), ""), (("cpu",), ", processor time for each GB")):
-                compare(f"a stored run of {title}{what}", lambda: ours("write", *words, *cpu), {
-                    "the same bytes by O_DIRECT + fsync": lambda: ours("pwrite", *words, *cpu),
-                    "by four threads, room made before": lambda: ours("pwrite4", *words, *cpu)}, rounds)
-                compare(f"reading {title}{what}", lambda: ours("read", *words, *cpu), {
-                    "the same files by O_DIRECT, 4 MiB each": lambda: ours("pread", *words, *cpu),
-                    "by four threads": lambda: ours("pread4", *words, *cpu),
-                    "writing it": lambda: ours("write", *words, *cpu)}, rounds)
+                stored(ours, folder, size, cpu, rounds)
+                words = (folder, *size, 25, *cpu)
+                compare(f"reading {frames} bitshuffle-LZ4 frames of {rows}×{columns}{what}", lambda: ours("read", *words), {
+                    "the same files by O_DIRECT, 4 MiB each": lambda: ours("pread", *words),
+                    "by four threads": lambda: ours("pread4", *words),
+                    "writing it": lambda: ours("write", *words)}, rounds)
+
+
+def sustained(ours, rounds, _):
+    """The same over gigabytes, so that what a run costs once weighs little; and frames that come as pixels and that the writer
+    compresses, beside the codec alone on every core."""
+    with tempfile.TemporaryDirectory(dir=ROOT, prefix="bench-store-") as folder:
+        for size in ((*EIGER_4M, 2500), (*EIGER_1M, 10000), (256, 256, 100000)):
+            stored(ours, folder, size, (), rounds, warm=False)
+        for rows, columns, frames in ((*EIGER_4M, 1200), (*EIGER_1M, 5000)):
+            words = (folder, rows, columns, frames, 25)
+            compare(f"a stored run of {frames} frames of {rows}×{columns} u16, compressed to a quarter", lambda: ours("packed", *words), {
+                "the codec alone on every core": lambda: ours("codec", *words)}, rounds, warm=False)
 
 
 CONFIG = """
@@ -554,7 +594,7 @@ def udp(_, rounds, __):
                   f"({min(ratios):.2f} to {max(ratios):.2f}) of its rate |", flush=True)
 
 
-PARTS = {"stream": stream, "udp": udp, "azimuthal": azimuthal, "spots": spots, "backprojection": backprojection, "volumes": volumes, "fused": fused, "codec": codec, "writer": writer, "latency": latency, "live": live, "tomography": tomography}
+PARTS = {"stream": stream, "udp": udp, "azimuthal": azimuthal, "spots": spots, "backprojection": backprojection, "volumes": volumes, "fused": fused, "codec": codec, "writer": writer, "sustained": sustained, "latency": latency, "live": live, "tomography": tomography}
 
 
 def main():

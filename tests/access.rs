@@ -1,11 +1,11 @@
 //! Who may do what over HTTP: tokens, roles, throttling, the audit log, TLS, and clients that are slow on purpose.
 
-use fluxline_tests::{binary, complaint, fluxline, folder, json};
+use fluxline_tests::{Server, binary, certificate, complaint, fluxline, folder, json, token};
 use serde_json::{Value, json as object};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const RUN: &str = "[[source]]\nkind = \"simulate\"\nscene = \"pattern\"\nrows = 64\ncolumns = 64\nframes = 100000\nrate_hz = 50.0\n\
@@ -21,91 +21,15 @@ fn configuration(folder: &Path, feedback: &str) -> PathBuf {
     path
 }
 
-/// `fluxline token create`; the token.
-fn token(config: &Path, name: &str, role: &str) -> String {
-    let config = config.display().to_string();
-    let made = json(&fluxline(&[
-        "token", "create", name, "--role", role, "--json", "--config", &config,
-    ]));
-    made["token"].as_str().expect("a token").to_string()
+/// An appliance that says all that it can.
+fn start(config: &Path) -> Server {
+    let mut program = Command::new(binary());
+    program.env("FLUXLINE_LOG", "trace");
+    Server::start_by(program, config)
 }
 
-/// An appliance whose words are kept.
-struct Appliance {
-    child: Child,
-    log: PathBuf,
-    url: String,
-}
-
-impl Appliance {
-    fn start(config: &Path) -> Appliance {
-        let log = config.with_extension("log");
-        let mut child = Command::new(binary())
-            .arg("run")
-            .arg(config)
-            .env("FLUXLINE_LOG", "trace")
-            .stdin(Stdio::null())
-            .stderr(std::fs::File::create(&log).expect("a log"))
-            .spawn()
-            .expect("the built binary");
-        let end = Instant::now() + Duration::from_secs(60);
-        let url = loop {
-            let said = std::fs::read_to_string(&log).expect("the log");
-            let line = said.lines().find_map(|line| line.split_once(" listens at "));
-            if let Some((_, url)) = line.filter(|_| said.ends_with('\n')) {
-                break url.trim().to_string();
-            }
-            assert!(
-                Instant::now() < end && child.try_wait().expect("a process").is_none(),
-                "the appliance did not start: {said}"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        Appliance { child, log, url }
-    }
-
-    fn said(&self) -> String {
-        std::fs::read_to_string(&self.log).expect("the log")
-    }
-
-    fn address(&self) -> SocketAddr {
-        let (_, authority) = self.url.split_once("://").expect("an address");
-        authority.parse().expect("an address and a port")
-    }
-
-    /// Status and body of a call; a stream is not waited for.
-    fn call(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, Value) {
-        let mut request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.url));
-        if let Some(token) = token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let request = request
-            .header("content-type", "application/json")
-            .body(body.to_string())
-            .expect("a request");
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .allow_non_standard_methods(true)
-            .timeout_global(Some(Duration::from_secs(30)))
-            .build()
-            .into();
-        let mut answer = agent.run(request).expect(path);
-        let status = answer.status().as_u16();
-        (status, answer.body_mut().read_json().unwrap_or(Value::Null))
-    }
-
-    fn get(&self, path: &str, token: Option<&str>) -> u16 {
-        self.call("GET", path, token, "").0
-    }
-}
-
-impl Drop for Appliance {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn get(server: &Server, path: &str, token: Option<&str>) -> u16 {
+    server.status("GET", path, token, "")
 }
 
 fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) -> Duration {
@@ -123,7 +47,7 @@ fn every_route_asks_for_the_role_that_openapi_names() {
     let config = configuration(&folder, "listen = \"127.0.0.1:0\"");
     let roles = ["viewer", "operator", "admin"];
     let tokens = roles.map(|role| token(&config, &format!("a-{role}"), role));
-    let server = Appliance::start(&config);
+    let server = start(&config);
     let (status, document) = server.call("GET", "/openapi.json", None, "");
     assert_eq!(status, 200);
     let mut counted = [0; 3];
@@ -169,14 +93,14 @@ fn every_route_asks_for_the_role_that_openapi_names() {
     }
     assert!(counted[0] >= 15 && counted[1] >= 10 && counted[2] == 3, "{counted:?}");
     // Outside the document: the page and whether it lives are for everybody, what is not there is for nobody.
-    assert_eq!((server.get("/", None), server.get("/healthz", None)), (200, 200));
-    assert_eq!(server.get("/api/v1/nothing", None), 401);
-    assert_eq!(server.get("/metrics", None), 401);
-    assert_eq!(server.get("/metrics", Some(&tokens[0])), 200);
+    assert_eq!((get(&server, "/", None), get(&server, "/healthz", None)), (200, 200));
+    assert_eq!(get(&server, "/api/v1/nothing", None), 401);
+    assert_eq!(get(&server, "/metrics", None), 401);
+    assert_eq!(get(&server, "/metrics", Some(&tokens[0])), 200);
     assert_eq!(server.call("PATCH", "/api/v1/status", Some(&tokens[0]), "").0, 403);
     assert_eq!(server.call("PATCH", "/api/v1/status", Some(&tokens[2]), "").0, 405);
     let address = format!("/api/v1/status?token={0}&access_token={0}", tokens[2]);
-    assert_eq!(server.get(&address, None), 401, "never in an address");
+    assert_eq!(get(&server, &address, None), 401, "never in an address");
 }
 
 #[test]
@@ -184,7 +108,7 @@ fn tokens_come_and_go_while_the_appliance_runs_and_leave_no_trace() {
     let folder = folder("access-tokens");
     let config = configuration(&folder, "listen = \"127.0.0.1:0\"");
     let path = config.display().to_string();
-    let server = Appliance::start(&config);
+    let server = start(&config);
     assert!(server.said().contains("no tokens are in use"), "{}", server.said());
     let (_, session) = server.call("GET", "/api/v1/session", None, "");
     assert_eq!(
@@ -215,7 +139,7 @@ fn tokens_come_and_go_while_the_appliance_runs_and_leave_no_trace() {
     .0;
     let admin = token(&config, "boss", "admin");
     let closing = within(Duration::from_secs(60), "the door shuts", || {
-        server.get("/api/v1/status", None) == 401
+        get(&server, "/api/v1/status", None) == 401
     });
     assert!(closing < Duration::from_secs(30), "{closing:?}");
     while open.read().is_ok() {}
@@ -267,13 +191,13 @@ fn tokens_come_and_go_while_the_appliance_runs_and_leave_no_trace() {
     );
     println!("revoked, and its streams ended, after {:?}", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
-    assert_eq!(server.get("/api/v1/status", Some(&viewer)), 401);
+    assert_eq!(get(&server, "/api/v1/status", Some(&viewer)), 401);
     // Guessing is held up, whoever knows is not.
     let guessed: Vec<u16> = (0..12)
-        .map(|n| server.get("/api/v1/status", Some(&format!("guess-{n}"))))
+        .map(|n| get(&server, "/api/v1/status", Some(&format!("guess-{n}"))))
         .collect();
     assert_eq!((guessed[5], guessed[11]), (401, 429), "{guessed:?}");
-    assert_eq!(server.get("/api/v1/status", Some(&admin)), 200);
+    assert_eq!(get(&server, "/api/v1/status", Some(&admin)), 200);
     assert_eq!(
         server.call("POST", "/api/v1/runs/watched/stop", Some(&admin), "").0,
         200
@@ -316,9 +240,9 @@ fn tokens_come_and_go_while_the_appliance_runs_and_leave_no_trace() {
     }
     std::fs::remove_file(&file).expect("removed");
     within(Duration::from_secs(60), "no token holds", || {
-        server.get("/api/v1/status", Some(&admin)) != 200
+        get(&server, "/api/v1/status", Some(&admin)) != 200
     });
-    assert_eq!(server.get("/api/v1/status", None), 401);
+    assert_eq!(get(&server, "/api/v1/status", None), 401);
 }
 
 /// The audit log, once it has as many lines.
@@ -344,37 +268,21 @@ fn other_machines_reach_it_with_tokens_only() {
         "{said}"
     );
     let viewer = token(&config, "page", "viewer");
-    let server = Appliance::start(&config);
+    let server = start(&config);
     assert!(server.said().contains("1 tokens are in use"), "{}", server.said());
-    assert_eq!(server.get("/api/v1/status", None), 401);
-    assert_eq!(server.get("/api/v1/status", Some(&viewer)), 200);
-    assert_eq!(server.get("/metrics", None), 200, "as the configuration says");
+    assert_eq!(get(&server, "/api/v1/status", None), 401);
+    assert_eq!(get(&server, "/api/v1/status", Some(&viewer)), 200);
+    assert_eq!(get(&server, "/metrics", None), 200, "as the configuration says");
 }
 
 #[test]
 fn tls_is_spoken_where_a_certificate_is_given() {
     let folder = folder("access-tls");
     let here = |name: &str| folder.join(name).display().to_string();
-    let make = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args(["-subj", "/CN=fluxline", "-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-keyout", &here("key.pem"), "-out", &here("certificate.pem")])
-        .output()
-        .expect("openssl");
-    assert!(make.status.success(), "{}", String::from_utf8_lossy(&make.stderr));
+    certificate(&folder, "fluxline");
     let tls = "listen = \"127.0.0.1:0\"\n[feedback.tls]\ncertificate = \"certificate.pem\"\nkey = \"key.pem\"";
     let config = configuration(&folder, tls);
-    let server = Appliance::start(&config);
+    let server = start(&config);
     assert!(server.url.starts_with("https://"), "{}", server.url);
     let address = server.address().to_string();
     let mut client = Command::new("openssl")
@@ -413,18 +321,91 @@ fn tls_is_spoken_where_a_certificate_is_given() {
     assert!(status == 2 && said.contains("feedback.tls.key"), "{said}");
 }
 
+/// This process, or another one of ours, may have so many files open.
+fn allow_files(process: u32, files: u32) {
+    let (process, files) = (process.to_string(), format!("--nofile={files}:"));
+    let allowed = Command::new("prlimit")
+        .args(["--pid", &process, &files])
+        .output()
+        .expect("prlimit");
+    assert!(allowed.status.success(), "{}", String::from_utf8_lossy(&allowed.stderr));
+}
+
+#[test]
+fn two_thousand_slow_clients_at_once_slow_nobody_down() {
+    const SLOW: usize = 2000;
+    let folder = folder("access-2000");
+    let limits = "listen = \"127.0.0.1:0\"\n[feedback.limits]\nconnections = 4096\nconnections_per_client = 4096\nheader_timeout_s = 300.0\n\
+                  write_timeout_s = 300.0\nbody_bytes_per_s = 1.0";
+    let config = configuration(&folder, limits);
+    let admin = token(&config, "boss", "admin");
+    allow_files(std::process::id(), 8192);
+    // As a shell starts it: the appliance makes room for connections itself, so that they leave files for the runs.
+    let mut limited = Command::new("prlimit");
+    limited.arg("--nofile=1024:").arg(binary());
+    let server = Server::start_by(limited, &config);
+    let run = object!({ "name": "watched" }).to_string();
+    assert_eq!(server.call("POST", "/api/v1/runs", Some(&admin), &run).0, 201);
+    let half = format!("GET /api/v1/status HTTP/1.1\r\nhost: {}\r\nx: ", server.address());
+    let greedy = format!("GET /openapi.json HTTP/1.1\r\nhost: {}\r\n\r\n", server.address());
+    // Half a header, nothing at all, or many requests whose answers nobody takes.
+    let slow: Vec<TcpStream> = (0..SLOW)
+        .map(|n| {
+            let mut stream = TcpStream::connect(server.address()).expect("a connection");
+            let said = match n % 4 {
+                0 => String::new(),
+                1 => greedy.repeat(8),
+                _ => half.clone(),
+            };
+            stream.write_all(said.as_bytes()).expect("a beginning");
+            stream
+        })
+        .collect();
+    let mut took: Vec<Duration> = (0..300)
+        .map(|_| {
+            let start = Instant::now();
+            assert_eq!(get(&server, "/api/v1/status", Some(&admin)), 200);
+            start.elapsed()
+        })
+        .collect();
+    took.sort();
+    println!(
+        "calls beside {SLOW} slow connections, all open: median {:?}, p99 {:?}",
+        took[150], took[296]
+    );
+    let gone = slow.iter().filter(|stream| {
+        stream.set_nonblocking(true).expect("a socket");
+        // Whoever asked has an answer waiting; a closed connection has its end.
+        matches!(stream.peek(&mut [0]), Ok(0))
+    });
+    assert_eq!(gone.count(), 0, "there was room for all");
+    let path = "/api/v1/runs/watched";
+    let frames = |run: &Value| run["outcomes"]["done"].as_u64().unwrap_or(0);
+    let (_, before) = server.call("GET", path, Some(&admin), "");
+    within(Duration::from_secs(60), "fifty more frames", || {
+        frames(&server.call("GET", path, Some(&admin), "").1) >= frames(&before) + 50
+    });
+    let (_, run) = server.call("GET", path, Some(&admin), "");
+    assert_eq!(
+        (&run["frames"]["lost"], &run["state"]),
+        (&object!(0), &object!("recording")),
+        "{run}"
+    );
+    drop(slow);
+}
+
 #[test]
 fn slow_clients_keep_nobody_out() {
     let folder = folder("access-slow");
     let limits = "listen = \"127.0.0.1:0\"\n[feedback.limits]\nconnections = 200\nconnections_per_client = 150\nheader_timeout_s = 2.0\nrequests_per_s = 100.0";
     let config = configuration(&folder, limits);
     let admin = token(&config, "boss", "admin");
-    let server = Appliance::start(&config);
+    let server = start(&config);
     let run = object!({ "name": "watched" }).to_string();
     assert_eq!(server.call("POST", "/api/v1/runs", Some(&admin), &run).0, 201);
     // Half a header each, and one body of which nothing comes.
     let head = format!("GET /api/v1/status HTTP/1.1\r\nhost: {}\r\nx: ", server.address());
-    let mut slow: Vec<TcpStream> = (0..500)
+    let mut slow: Vec<TcpStream> = (0..2000)
         .map(|_| {
             let mut stream = TcpStream::connect(server.address()).expect("a connection");
             let _ = stream.write_all(head.as_bytes());
@@ -442,13 +423,13 @@ fn slow_clients_keep_nobody_out() {
     let mut took: Vec<Duration> = (0..100)
         .map(|_| {
             let start = Instant::now();
-            assert_eq!(server.get("/api/v1/status", Some(&admin)), 200);
+            assert_eq!(get(&server, "/api/v1/status", Some(&admin)), 200);
             start.elapsed()
         })
         .collect();
     took.sort();
     println!(
-        "calls beside 500 slow connections: median {:?}, p99 {:?}",
+        "calls while 2000 slow connections want the room of 150: median {:?}, p99 {:?}",
         took[50], took[98]
     );
     let sent = Instant::now();

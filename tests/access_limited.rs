@@ -1,6 +1,6 @@
 //! Tokens that are limited to proposals and runs: other people's runs are as if they did not exist.
 
-use fluxline_tests::{Server, fluxline, folder, json};
+use fluxline_tests::{Server, fluxline, folder, json, token};
 use serde_json::{Value, json as object};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,15 +16,6 @@ fn configuration(folder: &Path, feedback: &str) -> PathBuf {
     let path = folder.join("fluxline.toml");
     std::fs::write(&path, text).expect("a configuration");
     path
-}
-
-/// `fluxline token create`; the token.
-fn token(config: &Path, name: &str, role: &str) -> String {
-    let config = config.display().to_string();
-    let made = json(&fluxline(&[
-        "token", "create", name, "--role", role, "--json", "--config", &config,
-    ]));
-    made["token"].as_str().expect("a token").to_string()
 }
 
 fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {

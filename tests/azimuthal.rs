@@ -34,6 +34,54 @@ fn answers(server: &Server, run: &str, pictures: bool) -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn panels_that_lie_anywhere_agree_with_pyfai() {
+    let test = "panels_that_lie_anywhere_agree_with_pyfai";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    let at = folder.display().to_string();
+    check(&python, "panels.py", &["prepare", &at]);
+    let recipe = |name: &str, keys: &str| {
+        format!(
+            "[recipe.{name}]\ntechnique = \"diffraction\"\noperations = [\"azimuthal\"]\n[recipe.{name}.azimuthal]\n\
+             poni = \"panels.poni\"\nsolid_angle = false\npolarization = 0.95\n{keys}"
+        )
+    };
+    let text = format!(
+        "[ring]\nslots = 16\nallow_transparent = true\n[[source]]\nkind = \"replay\"\npath = \"frames.h5\"\ndataset = \"/data\"\n\
+         [store]\npath = \"{at}/store\"\n[feedback]\nlisten = \"127.0.0.1:0\"\n{}{}",
+        recipe("centres", "bins = 90\n"),
+        recipe("polygons", "bins = 120\nsplitting = \"full\"\n")
+    );
+    let config = folder.join("fluxline.toml");
+    std::fs::write(&config, text).expect("a configuration");
+    let server = Server::start(&config);
+    let arm = |name: &str| server.post("/api/v1/runs", &object!({ "name": name, "recipe": name }));
+    for name in ["centres", "polygons"] {
+        let (status, armed) = arm(name);
+        assert_eq!(status, 201, "{armed}");
+        let ended = server.wait(&format!("/api/v1/runs/{name}"), |run| !run["summary"].is_null());
+        let master = ended["summary"]["files"][0].as_str().expect("a master file");
+        print!("{}", check(&python, "panels.py", &["check", &at, name, master]));
+    }
+    // The store keeps no files that others name.
+    let poni = std::fs::read(folder.join("panels.poni")).expect("a geometry");
+    let (status, answer) = server.post_bytes("/api/v1/calibrations/poni", &poni);
+    let said = answer["message"].to_string();
+    assert!(
+        status == 422 && said.contains("panels.h5") && said.contains("stands alone"),
+        "{answer}"
+    );
+    // Without its file it is no geometry.
+    std::fs::rename(folder.join("panels.h5"), folder.join("elsewhere.h5")).expect("another name");
+    let (status, answer) = arm("centres");
+    let said = answer["message"].to_string();
+    assert!(
+        status == 422 && said.contains("azimuthal.poni") && said.contains("panels.h5"),
+        "{answer}"
+    );
+}
+
+#[test]
 fn every_mode_of_the_recipe_agrees_with_pyfai() {
     let test = "every_mode_of_the_recipe_agrees_with_pyfai";
     let Some(python) = python(test) else { return };

@@ -501,6 +501,86 @@ fn counts_are_corrected_for_dead_time_once_and_not_twice() {
 }
 
 #[test]
+fn the_record_names_a_geometry_of_the_store_where_one_was_used() {
+    let folder = folder("the_record_names_a_geometry_of_the_store_where_one_was_used");
+    let recipe = |name: &str, operations: &str, keys: &str| {
+        format!("[recipe.{name}]\ntechnique = \"diffraction\"\noperations = [{operations}]\n{keys}")
+    };
+    let recipes = [
+        recipe("plain", "\"spots\"", ""),
+        recipe("ice", "\"spots\"", "[recipe.ice.spots]\nice_rings = true\n"),
+        recipe("lossy", "\"sparse\"", ""),
+    ];
+    let text = format!("{STATISTICS}{}[run]\nrecipe = \"look\"\n", recipes.concat());
+    let server = Server::start(&configuration(&folder, SIMULATED, &text));
+    let poni = "poni_version: 2\nDetector: Detector\nDetector_config: {\"pixel1\": 1e-4, \"pixel2\": 1e-4, \
+                \"max_shape\": [32, 48]}\nDistance: 0.1\nPoni1: 0.0016\nPoni2: 0.0024\nRot1: 0\nRot2: 0\nRot3: 0\n\
+                Wavelength: 1e-10\n";
+    let (status, kept) = server.post_bytes("/api/v1/calibrations/poni", poni.as_bytes());
+    assert_eq!(status, 201, "{kept}");
+    for (name, used) in [("look", false), ("plain", false), ("ice", true), ("lossy", true)] {
+        let (status, armed) = server.post("/api/v1/runs", &object!({ "name": name, "recipe": name }));
+        assert_eq!(status, 201, "{armed}");
+        let (parameters, _) = ended(&server, name);
+        let versions: Vec<&Value> = parameters["calibrations"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|calibration| &calibration["version"])
+            .collect();
+        let expected = if used { vec![&kept["version"]] } else { Vec::new() };
+        assert_eq!(versions, expected, "{name}: {parameters}");
+    }
+}
+
+#[test]
+fn one_absurd_pixel_of_a_flat_or_dark_is_masked_and_the_curve_stays_right() {
+    let test = "one_absurd_pixel_of_a_flat_or_dark_is_masked_and_the_curve_stays_right";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    let place = folder.display().to_string();
+    check(&python, "calibrations.py", &["absurd", &place]);
+    let poni = "poni_version: 2\nDetector: Detector\nDetector_config: {\"pixel1\": 1e-4, \"pixel2\": 1e-4, \
+                \"max_shape\": [32, 48]}\nDistance: 0.1\nPoni1: 0.0016\nPoni2: 0.0024\nRot1: 0\nRot2: 0\nRot3: 0\n\
+                Wavelength: 1e-10\n";
+    std::fs::write(folder.join("d.poni"), poni).expect("a geometry");
+    let source = "kind = \"replay\"\npath = \"counts.h5\"\ndataset = \"/data\"";
+    let operations = "operations = [\"correct\", \"statistics\", \"azimuthal\"]\n";
+    let azimuthal = "azimuthal]\nponi = \"d.poni\"\nbins = 20\nunit = \"r_mm\"\n";
+    let recipe = format!(
+        "{operations}[recipe.look.correct]\nflat = \"flat.npy\"\ndark = \"dark.npy\"\n[recipe.look.{azimuthal}\
+         [recipe.stored]\ntechnique = \"diffraction\"\n{operations}[recipe.stored.{azimuthal}[run]\nrecipe = \"look\"\n"
+    );
+    let server = Server::start(&configuration(&folder, source, &recipe));
+    let right = |run: &str, recipe: &str| {
+        let (status, armed) = server.post("/api/v1/runs", &object!({ "name": run, "recipe": recipe }));
+        assert_eq!(status, 201, "{armed}");
+        let (parameters, summary) = ended(&server, run);
+        assert_eq!(parameters["uncalibrated_pixels"], 4, "{parameters}");
+        let warnings = summary["warnings"].to_string();
+        for kind in ["flat", "dark"] {
+            assert!(
+                warnings.contains(&format!("the {kind} of 2 pixels is not within")),
+                "{warnings}"
+            );
+        }
+        let master = summary["files"][0].as_str().expect("a file");
+        println!(
+            "{}",
+            check(&python, "calibrations.py", &["beside", &place, master]).trim()
+        );
+    };
+    right("files", "look");
+    // The same of the store, which counts them when they are kept.
+    for kind in ["flat", "dark"] {
+        let bytes = std::fs::read(folder.join(format!("{kind}.npy"))).expect("a file");
+        let (status, answer) = server.post_bytes(&format!("/api/v1/calibrations/{kind}"), &bytes);
+        assert_eq!((status, &answer["unusable_pixels"]), (201, &object!(2)), "{answer}");
+    }
+    right("kept", "stored");
+}
+
+#[test]
 fn negative_saturated_and_masked_pixels_reach_no_curve_as_what_is_no_number() {
     let test = "negative_saturated_and_masked_pixels_reach_no_curve_as_what_is_no_number";
     let Some(python) = python(test) else { return };

@@ -7,6 +7,10 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 fn appliance(test: &str) -> Server {
+    Server::start(&configuration(test))
+}
+
+fn configuration(test: &str) -> std::path::PathBuf {
     let folder = folder(test);
     let text = format!(
         "[ring]\nslots = 32\nallow_transparent = true\n[store]\npath = \"{}\"\n[feedback]\nlisten = \"127.0.0.1:0\"\n\
@@ -16,7 +20,7 @@ fn appliance(test: &str) -> Server {
     );
     let config = folder.join("fluxline.toml");
     std::fs::write(&config, text).expect("a configuration");
-    Server::start(&config)
+    config
 }
 
 /// Status, whether it is an earlier answer, and the body.
@@ -86,6 +90,38 @@ fn a_call_with_a_key_is_done_once() {
 }
 
 #[test]
+fn a_call_is_done_once_also_by_an_appliance_that_was_started_anew() {
+    let mut server = appliance("calls-anew");
+    let runs = "/api/v1/runs";
+    let (status, _, first) = post(&server, runs, "a", &object!({ "sample": "one" }));
+    assert_eq!(status, 201, "{first}");
+    let name = first["id"].as_str().expect("a name").to_string();
+    let (status, _, busy) = post(&server, runs, "b", &object!({ "sample": "two" }));
+    assert_eq!(status, 409, "{busy}");
+    let (status, _, stopped) = post(&server, &format!("{runs}/{name}/stop"), "c", &object!({}));
+    assert_eq!(status, 200, "{stopped}");
+    server.wait(&format!("{runs}/{name}"), |detail| !detail["summary"].is_null());
+    // Killed, as a power cut or a mistake would: nothing is written on the way out.
+    for _ in 0..2 {
+        drop(server);
+        server = Server::start(
+            &std::env::temp_dir().join(format!("fluxline-test-{}-calls-anew/fluxline.toml", std::process::id())),
+        );
+        let anew = post(&server, runs, "a", &object!({ "sample": "one" }));
+        assert_eq!(anew, (201, true, first.clone()));
+        let anew = post(&server, &format!("{runs}/{name}/stop"), "c", &object!({}));
+        assert_eq!(anew, (200, true, stopped.clone()));
+        let (status, _, refused) = post(&server, runs, "a", &object!({ "sample": "two" }));
+        assert_eq!((status, &refused["error"]), (422, &object!("idempotency_key")));
+        assert_eq!(server.get(runs)["total"], 1);
+    }
+    // What was refused was not kept.
+    let (status, again, second) = post(&server, runs, "b", &object!({ "sample": "two" }));
+    assert_eq!((status, again), (201, false), "{second}");
+    stop(&server, second["id"].as_str().expect("a name"));
+}
+
+#[test]
 fn a_call_whose_client_left_is_done_once_and_answered_to_whoever_comes_back() {
     let server = appliance("calls-left");
     let address = server.url.strip_prefix("http://").expect("an address");
@@ -123,6 +159,48 @@ fn a_call_whose_client_left_is_done_once_and_answered_to_whoever_comes_back() {
     assert!(again >= 7, "{again}");
     stop(&server, "left");
     assert_eq!(server.get("/api/v1/runs")["total"], 1);
+}
+
+#[test]
+fn a_body_names_its_fields() {
+    let config = configuration("calls-bodies");
+    let token = fluxline_tests::token(&config, "boss", "admin");
+    let server = Server::start(&config);
+    let call = |method: &str, path: &str, body: &str| server.call(method, path, Some(&token), body);
+    assert_eq!(call("POST", "/api/v1/runs", "{\"name\": \"given\"}").0, 201);
+    assert_eq!(call("POST", "/api/v1/runs/given/stop", "{}").0, 200);
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    while call("GET", "/api/v1/runs/given", "").1["summary"].is_null() {
+        assert!(std::time::Instant::now() < end, "the run does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let document = call("GET", "/openapi.json", "").1;
+    let mut asked = 0;
+    for (path, calls) in document["paths"].as_object().expect("paths") {
+        for (method, described) in calls.as_object().expect("calls") {
+            if !described["requestBody"]["content"]["application/json"].is_object() {
+                continue;
+            }
+            let path = path
+                .replace("{id}", "given")
+                .replace("{sequence}", "0")
+                .replace("{kind}", "dark");
+            let path = path.replace("{name}", "any");
+            // Values in the order of the fields, which a call without fields that are needed would take for its own.
+            for body in ["[]", "[null, null]", "null", "1", "\"given\""] {
+                let (status, answer) = call(&method.to_uppercase(), &path, body);
+                assert_eq!(status, 422, "{method} {path} {body}: {answer}");
+                let message = answer["message"].as_str().unwrap_or_default();
+                assert!(
+                    message.contains("expected an object"),
+                    "{method} {path} {body}: {answer}"
+                );
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 40, "{asked}");
+    assert_eq!(call("GET", "/api/v1/runs", "").1["total"], 1, "none of these is a run");
 }
 
 #[test]
@@ -198,4 +276,93 @@ fn what_can_be_set_describes_itself() {
             .count()
     );
     stop(&server, &"x".repeat(64));
+}
+
+#[test]
+fn a_call_that_lasts_longer_than_its_client_waits_goes_on_and_says_where() {
+    let server = appliance("calls-lasting");
+    let runs = "/api/v1/runs";
+    let ask = |method: &str, path: &str, body: &Value| server.call(method, path, None, &body.to_string());
+    let (status, armed) = ask("POST", &format!("{runs}?timeout_s=60"), &object!({ "name": "long" }));
+    assert_eq!((status, &armed["id"]), (201, &object!("long")), "{armed}");
+    // The run lasts for half an hour.
+    let (status, told) = ask("GET", &format!("{runs}/long?timeout_s=0.05"), &Value::Null);
+    assert_eq!(
+        (status, &told["id"], &told["next"]),
+        (202, &object!("long"), &object!("/api/v1/runs/long")),
+        "{told}"
+    );
+    assert!(
+        ["armed", "recording"].contains(&told["state"].as_str().unwrap_or_default()),
+        "{told}"
+    );
+    assert!(
+        told["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("/api/v1/runs/long?timeout_s=")),
+        "{told}"
+    );
+    for wrong in ["700", "-1", "nan", "1e300"] {
+        let (status, error) = ask("GET", &format!("{runs}/long?timeout_s={wrong}"), &Value::Null);
+        assert_eq!((status, &error["error"]), (422, &object!("timeout_s")), "{error}");
+    }
+    assert_eq!(ask("GET", &format!("{runs}/long?timeout_s=soon"), &Value::Null).0, 400);
+    // Whoever waits is told when it has ended, and so is whoever ends it.
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| {
+            loop {
+                let (status, told) = ask("GET", &format!("{runs}/long?timeout_s=20"), &Value::Null);
+                if status != 202 {
+                    return (status, told);
+                }
+            }
+        });
+        let end = ask("POST", &format!("{runs}/long/stop?timeout_s=25"), &Value::Null);
+        for (status, detail) in [end, waits.join().expect("an answer")] {
+            assert_eq!((status, &detail["state"]), (200, &object!("stopped")), "{detail}");
+            assert_eq!(detail["summary"]["state"], "stopped", "{detail}");
+        }
+    });
+    assert_eq!(ask("GET", &format!("{runs}/long?timeout_s=20"), &Value::Null).0, 200);
+    assert_eq!(ask("GET", &format!("{runs}/never?timeout_s=20"), &Value::Null).0, 404);
+    // A name is made where none is given, so that there is an address to go on at.
+    server.wait(runs, |list| list["runs"][0]["store_state"] == "closed");
+    let (status, again) = ask("POST", &format!("{runs}/long/reprocess?timeout_s=0"), &object!({}));
+    assert!(status == 201 || status == 202, "{again}");
+    let name = again["id"].as_str().expect("a name").to_string();
+    let (_, ended) = (0..10)
+        .map(|_| ask("GET", &format!("{runs}/{name}?timeout_s=20"), &Value::Null))
+        .find(|(status, _)| *status == 200)
+        .expect("the end");
+    assert_eq!(ended["state"], "complete", "{ended}");
+}
+
+#[test]
+fn what_comes_of_a_run_that_is_armed_late_is_told_at_its_address() {
+    let folder = folder("calls-late");
+    // Nobody is there: arming waits for a series and then fails.
+    let text = format!(
+        "[ring]\nslots = 32\nallow_transparent = true\n[store]\npath = \"{}\"\n[feedback]\nlisten = \"127.0.0.1:0\"\n\
+         [[source]]\nkind = \"dectris\"\naddresses = [\"tcp://127.0.0.1:{}\"]\nstart_timeout_s = 2.0\n\
+         [recipe.look]\ntechnique = \"diffraction\"\noperations = [\"statistics\"]\n",
+        folder.join("store").display(),
+        fluxline_tests::port()
+    );
+    let config = folder.join("fluxline.toml");
+    std::fs::write(&config, text).expect("a configuration");
+    let server = Server::start(&config);
+    let ask = |method: &str, path: &str, body: &str| server.call(method, path, None, body);
+    let (status, told) = ask("POST", "/api/v1/runs?timeout_s=0.01", "{\"name\":\"late\"}");
+    assert_eq!(
+        (status, &told["state"], &told["next"]),
+        (202, &object!("arming"), &object!("/api/v1/runs/late")),
+        "{told}"
+    );
+    let (status, error) = ask("GET", "/api/v1/runs/late", "");
+    // On a machine that is very slow it has failed by now.
+    assert!([425, 422].contains(&status), "{status} {error}");
+    let (status, error) = ask("GET", "/api/v1/runs/late?timeout_s=25", "");
+    assert_eq!((status, &error["error"]), (422, &object!("source")), "{error}");
+    assert_eq!(ask("GET", "/api/v1/runs/late", "").0, 422, "it stays known");
+    assert_eq!(ask("GET", "/api/v1/runs/other", "").0, 404);
 }

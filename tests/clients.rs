@@ -1,4 +1,4 @@
-//! Clients that are not ours against a running appliance: the Python package, a Bluesky plan, EPICS PVAccess, Tango, curl.
+//! Clients that are not ours against a running appliance: the Python package, a Bluesky plan, EPICS PVAccess, Tango, Kafka, curl.
 
 use fluxline_tests::{Server, folder, workspace};
 use std::path::PathBuf;
@@ -63,6 +63,11 @@ fn an_epics_client_arms_a_run_and_reads_live_values() {
 #[test]
 fn a_tango_client_arms_a_run_and_reads_live_values() {
     client("tango_client", "tango");
+}
+
+#[test]
+fn kafka_has_every_result_as_the_ess_reads_it() {
+    client("kafka", "kafka");
 }
 
 /// The example of the documentation, as it stands there.

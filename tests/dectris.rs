@@ -577,14 +577,29 @@ fn a_simulated_eiger_16m_feeds_a_run_from_arm_to_end() {
     put(&format!("{detector}/command/initialize"), Value::Null);
     put(&format!("{detector}/config/nimages"), object!(5));
     put(&format!("{detector}/config/trigger_mode"), object!("ints"));
-    let config = configuration(&folder, &stream, "");
-    let summary = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            put(&format!("{detector}/command/arm"), Value::Null);
-            put(&format!("{detector}/command/trigger"), Value::Null);
-        });
-        once(&config)
-    });
+    let server = Server::start(&configuration(&folder, &stream, ""));
+    // It is armed when the series has begun; nobody waits for that here.
+    let (status, arming) = server.post("/api/v1/runs?timeout_s=0", &object!({ "name": "eiger" }));
+    assert_eq!(status, 202, "{arming}");
+    put(&format!("{detector}/command/arm"), Value::Null);
+    // The simulator joins what it has not sent yet to one message of several parts, as no EIGER does: the series' start
+    // must be here before there are images.
+    let until = std::time::Instant::now() + Duration::from_secs(60);
+    while server
+        .text("/metrics")
+        .contains("fluxline_dectris{what=\"messages\"} 0\n")
+    {
+        assert!(
+            std::time::Instant::now() < until,
+            "no series began: {}",
+            server.try_get("/api/v1/runs/eiger").1
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    put(&format!("{detector}/command/trigger"), Value::Null);
+    let (status, run) = server.try_get("/api/v1/runs/eiger?timeout_s=120");
+    assert_eq!(status, 200, "{run}");
+    let summary = &run["summary"];
     assert_eq!(
         (&summary["state"], &summary["frames"]["complete"]),
         (&object!("complete"), &object!(5))

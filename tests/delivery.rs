@@ -30,15 +30,19 @@ fn listen(server: &Server, query: &str) -> Socket {
     tungstenite::connect(address).expect("a WebSocket").0
 }
 
-/// Everything until the appliance says that it is over.
-fn rest(socket: &mut Socket) -> Vec<Value> {
-    let mut results = Vec::new();
+/// The next result; none where the appliance says that it is over.
+fn next_of(socket: &mut Socket) -> Option<Value> {
     while let Ok(message) = socket.read() {
         if let Message::Text(text) = message {
-            results.push(serde_json::from_str(text.as_str()).expect("JSON"));
+            return Some(serde_json::from_str(text.as_str()).expect("JSON"));
         }
     }
-    results
+    None
+}
+
+/// Everything until the appliance says that it is over.
+fn rest(socket: &mut Socket) -> Vec<Value> {
+    std::iter::from_fn(|| next_of(socket)).collect()
 }
 
 fn sequences(results: &[Value]) -> Vec<u64> {
@@ -58,8 +62,15 @@ fn a_consumer_that_does_not_read_costs_nobody_anything_and_is_told_what_it_lost(
     let mut stuck: Vec<Socket> = (0..4)
         .map(|_| listen(&server, "policy=lossless&curves=true&from=0"))
         .collect();
+    // One of them takes a result now and then: whoever takes none for ten seconds is let go, which is for a slow machine to decide.
     let mut good = listen(&server, "policy=lossless&from=0");
-    let results = rest(&mut good);
+    let (mut results, mut woken) = (Vec::new(), Vec::new());
+    while let Some(result) = next_of(&mut good) {
+        results.push(result);
+        if results.len() % 25 == 0 {
+            woken.extend(next_of(&mut stuck[0]));
+        }
+    }
     let run = server.wait("/api/v1/runs/live", |run| !run["summary"].is_null());
     let lost: u64 = results.iter().filter_map(|result| result["lost"].as_u64()).sum();
     assert_eq!(results.len() as u64 + lost, 250, "all of them, or told of");
@@ -69,30 +80,23 @@ fn a_consumer_that_does_not_read_costs_nobody_anything_and_is_told_what_it_lost(
         server.text("/metrics").contains("\nfluxline_results_missed_total 0\n"),
         "the hub did not wait"
     );
-    // The stuck ones wake up: what they were sent, then a gap that is told exactly, then the last ones.
-    let woken = rest(&mut stuck[0]);
-    let mut next = 0;
+    // The slow one wakes up: what it was sent, then a gap that is told exactly, then the last ones.
+    woken.extend(rest(&mut stuck[0]));
+    let (mut next, mut gaps) = (0, 0);
     for result in &woken {
         let sequence = result["sequence"].as_u64().expect("a number");
         assert_eq!(sequence - next, result["lost"].as_u64().unwrap_or(0), "{next}");
+        gaps += sequence - next;
         next = sequence + 1;
     }
-    // Past ten seconds without reading it is let go instead: on a machine that is that slow there is no gap to see.
-    if next == 250 {
-        assert!(
-            woken.iter().any(|result| result["lost"].as_u64() > Some(0)),
-            "it lost some: {}",
-            woken.len()
-        );
-        let metrics = server.text("/metrics");
-        let counted = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix("fluxline_results_lost_total "));
-        assert!(
-            counted.is_some_and(|count| count.parse::<f64>().is_ok_and(|count| count > 0.0)),
-            "{counted:?}"
-        );
-    }
+    assert_eq!(next, 250, "up to the last one");
+    assert!(gaps > 0, "it lost some: it was sent {}", woken.len());
+    let metrics = server.text("/metrics");
+    let counted = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("fluxline_results_lost_total "));
+    let counted: f64 = counted.and_then(|count| count.parse().ok()).expect("a count");
+    assert!(counted >= (gaps + lost) as f64, "{counted}: {gaps} and {lost}");
 }
 
 #[test]
@@ -200,21 +204,16 @@ fn results_are_published_by_zeromq_to_whoever_subscribes() {
     let Some(python) = python(test) else { return };
     let folder = folder(test);
     let address = format!("tcp://127.0.0.1:{}", port());
-    for (policy, least) in [("latest", 300), ("sampled", 25)] {
+    for policy in ["latest", "sampled"] {
         let config = configuration(&folder, 64, 100, 100.0, 300);
         let text = std::fs::read_to_string(&config).expect("the configuration");
-        let zmq = format!("[feedback.zmq]\npublish = \"{address}\"\npolicy = \"{policy}\"\n[recipe.powder]");
+        let zmq = format!(
+            "[feedback.zmq]\npublish = \"{address}\"\npolicy = \"{policy}\"\nmax_rate_hz = 10.0\n[recipe.powder]"
+        );
         std::fs::write(&config, text.replacen("[recipe.powder]", &zmq, 1)).expect("written");
         let server = Server::start(&config);
-        let said = check(&python, "zmq_results.py", &[&server.url, &address]);
+        let said = check(&python, "zmq_results.py", &[&server.url, &address, policy]);
         println!("{policy}: {}", said.trim());
-        let came: usize = said
-            .split(' ')
-            .next()
-            .and_then(|word| word.parse().ok())
-            .expect("a number");
-        // A subscriber that comes late or a machine that is busy gets fewer, never more.
-        assert!(came <= least + 10, "{said}");
         // Two appliances cannot publish at one address; it is said at start.
         let second = folder.join("second.toml");
         let text = std::fs::read_to_string(&config).expect("the configuration");

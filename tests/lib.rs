@@ -1,10 +1,13 @@
 //! Helpers of the end-to-end tests: the built binary, its summaries, the Python of the independent checks, the data.
 
+pub mod scans;
+
 use serde_json::Value;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The workspace's folder.
@@ -82,6 +85,15 @@ pub fn port() -> u16 {
     panic!("no free port from {FIRST} to {}", FIRST + PORTS);
 }
 
+/// `fluxline token create`; the token.
+pub fn token(config: &Path, name: &str, role: &str) -> String {
+    let config = config.display().to_string();
+    let made = json(&fluxline(&[
+        "token", "create", name, "--role", role, "--json", "--config", &config,
+    ]));
+    made["token"].as_str().expect("a token").to_string()
+}
+
 /// Runs `fluxline` to its end.
 pub fn fluxline(arguments: &[&str]) -> Output {
     Command::new(binary())
@@ -123,9 +135,24 @@ pub fn check(python: &Path, script: &str, arguments: &[&str]) -> String {
     out.into_owned()
 }
 
+/// A key and a certificate for this machine's loopback, `key.pem` and `certificate.pem` of a folder.
+pub fn certificate(folder: &Path, name: &str) {
+    let make = Command::new("openssl")
+        .args(["req", "-x509", "-nodes", "-days", "2", "-subj", &format!("/CN={name}")])
+        .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", "key.pem", "-out", "certificate.pem"])
+        .current_dir(folder)
+        .output()
+        .expect("openssl");
+    assert!(make.status.success(), "{}", String::from_utf8_lossy(&make.stderr));
+}
+
 /// An appliance that serves; it is stopped when dropped.
 pub struct Server {
     child: Child,
+    said: Arc<Mutex<String>>,
     /// `http://127.0.0.1:PORT`
     pub url: String,
 }
@@ -147,19 +174,34 @@ impl Server {
             .spawn()
             .expect("the built binary");
         let mut lines = BufReader::new(child.stderr.take().expect("its stderr")).lines();
-        let mut said = String::new();
+        let said = Arc::new(Mutex::new(String::new()));
+        let keep = {
+            let said = said.clone();
+            move |line: &str| *said.lock().expect("what was said") += &format!("{line}\n")
+        };
         let url = loop {
-            match lines.next() {
-                Some(Ok(line)) => match line.split_once("listens at ") {
-                    Some((_, url)) => break url.trim().to_string(),
-                    None => said += &line,
-                },
-                _ => panic!("the appliance did not start: {said}"),
+            let Some(Ok(line)) = lines.next() else {
+                panic!("the appliance did not start: {}", said.lock().expect("what was said"));
+            };
+            keep(&line);
+            if let Some((_, url)) = line.split_once("listens at ") {
+                break url.trim().to_string();
             }
         };
         // Somebody must read what it says later, or it would wait.
-        std::thread::spawn(move || lines.for_each(drop));
-        Server { child, url }
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| keep(&line)));
+        Server { child, said, url }
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        self.said.lock().expect("what was said").clone()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        let (_, authority) = self.url.split_once("://").expect("an address");
+        authority.parse().expect("an address and a port")
     }
 
     /// Number of the process.
@@ -191,36 +233,17 @@ impl Server {
 
     /// Status and body of a `GET` that may fail.
     pub fn try_get(&self, path: &str) -> (u16, Value) {
-        let request = ureq::get(format!("{}{path}", self.url))
-            .config()
-            .http_status_as_error(false)
-            .build();
-        let mut answer = request.call().expect(path);
-        let status = answer.status().as_u16();
-        let body = answer.body_mut().read_to_string().unwrap_or_default();
-        (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+        self.call("GET", path, None, "")
     }
 
     /// `POST` of JSON; status and body.
     pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let request = ureq::post(format!("{}{path}", self.url))
-            .config()
-            .http_status_as_error(false)
-            .build();
-        let mut answer = request.send_json(body).expect(path);
-        let status = answer.status().as_u16();
-        (status, answer.body_mut().read_json().unwrap_or(Value::Null))
+        self.call("POST", path, None, &body.to_string())
     }
 
     /// `PUT` of JSON; status and body.
     pub fn put(&self, path: &str, body: &Value) -> (u16, Value) {
-        let request = ureq::put(format!("{}{path}", self.url))
-            .config()
-            .http_status_as_error(false)
-            .build();
-        let mut answer = request.send_json(body).expect(path);
-        let status = answer.status().as_u16();
-        (status, answer.body_mut().read_json().unwrap_or(Value::Null))
+        self.call("PUT", path, None, &body.to_string())
     }
 
     /// `POST` of bytes; status and body.
@@ -236,6 +259,17 @@ impl Server {
 
     /// Status and body of any call, by whoever has the token; JSON or nothing.
     pub fn call(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, Value) {
+        let mut answer = self.answer(method, path, token, body);
+        let status = answer.status().as_u16();
+        (status, answer.body_mut().read_json().unwrap_or(Value::Null))
+    }
+
+    /// Status of any call; what comes behind it, perhaps without an end, is not read.
+    pub fn status(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> u16 {
+        self.answer(method, path, token, body).status().as_u16()
+    }
+
+    fn answer(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> ureq::http::Response<ureq::Body> {
         let mut request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url))
@@ -246,14 +280,12 @@ impl Server {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .allow_non_standard_methods(true)
-            .timeout_global(Some(Duration::from_secs(30)))
+            .timeout_global(Some(Duration::from_secs(120)))
             .build()
             .into();
-        let mut answer = agent
+        agent
             .run(request.body(body.to_string()).expect("a request"))
-            .expect(path);
-        let status = answer.status().as_u16();
-        (status, answer.body_mut().read_json().unwrap_or(Value::Null))
+            .expect(path)
     }
 
     /// Asks again and again until `ready` is satisfied, at most a minute.

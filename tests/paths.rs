@@ -1,7 +1,7 @@
 //! Names that try to leave the store: in every place of an address, a query or a body where a name goes. None reaches anything.
 //! `make soak SOAK=paths` sends a million of them (`FLUXLINE_PATHS`, `FLUXLINE_PATHS_SEED`), the tests some thousands.
 
-use fluxline_tests::{Server, folder};
+use fluxline_tests::{Server, fluxline, folder, json};
 use serde_json::{Value, json as object};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -76,6 +76,18 @@ const PIECES: &[&str] = &[
     "-1",
     "é",
     "%F0%9F%92%A9",
+];
+
+/// Parameters of operations that name files.
+const FILE_PARAMETERS: &[(&str, &str)] = &[
+    ("correct", "mask"),
+    ("correct", "dark"),
+    ("correct", "flat"),
+    ("gain", "pedestals"),
+    ("gain", "gains"),
+    ("spots", "poni"),
+    ("azimuthal", "poni"),
+    ("sparse", "poni"),
 ];
 
 /// A small generator of numbers; the same seed is the same names.
@@ -214,7 +226,7 @@ impl Case<'_> {
             self.naive.fetch_add(1, Relaxed);
         }
         let listed = ["run.json", "probe_master.h5"].contains(&text.as_str());
-        let (method, path, body, found) = match numbers.next(12) {
+        let (method, path, body, found) = match numbers.next(14) {
             0..=2 => ("GET", format!("{runs}/probe/files/{name}"), String::new(), listed),
             3 => (
                 "GET",
@@ -245,6 +257,14 @@ impl Case<'_> {
             }
             9 => ("GET", format!("/{name}"), String::new(), true),
             10 => ("DELETE", format!("/api/v1/rules/{name}"), String::new(), false),
+            11 | 12 => {
+                let (operation, key) = FILE_PARAMETERS[numbers.next(FILE_PARAMETERS.len())];
+                let text = vec![text.clone(), self.run.join(&text).display().to_string()].swap_remove(numbers.next(2));
+                // A file of the run itself may be named: then something else is wrong.
+                let recipe = (listed && text.starts_with('/')).then_some("nothing-of-this-name");
+                let words = object!({ "recipe": recipe, "parameters": { operation: { key: text } } }).to_string();
+                ("POST", format!("{runs}/probe/reprocess"), words, false)
+            }
             _ => {
                 let field = ["name", "proposal"][numbers.next(2)];
                 let words = object!({ field: text, "recipe": "nothing-of-this-name" }).to_string();
@@ -348,4 +368,166 @@ fn no_name_leaves_the_store() {
     assert_eq!(before, after, "something was made or removed");
     let list: Value = server.get("/api/v1/runs");
     assert_eq!(list["total"], 1, "{list}");
+}
+
+/// A `.npy` file of 32 x 32 zeros.
+fn zeros() -> Vec<u8> {
+    pipeline::feedback::pictures::npy("<f4", &[32, 32], &[0; 32 * 32 * 4])
+}
+
+#[test]
+fn a_request_names_no_file_that_its_sender_could_not_read() {
+    let folder = folder("paths-of-requests");
+    let text = format!(
+        "[ring]\nslots = 16\nallow_transparent = true\n[store]\npath = \"{}\"\n[feedback]\nlisten = \"127.0.0.1:0\"\n\
+         [[source]]\nkind = \"simulate\"\nscene = \"pattern\"\nrows = 32\ncolumns = 32\nframes = 20\nrate_hz = 0.0\n\
+         [recipe.look]\ntechnique = \"diffraction\"\noperations = [\"correct\", \"statistics\"]\n\
+         [recipe.look.correct]\ndark = \"named.npy\"\n",
+        folder.join("store").display()
+    );
+    let config = folder.join("fluxline.toml");
+    std::fs::write(&config, text).expect("a configuration");
+    for name in ["named.npy", "unnamed.npy", "store/secret.npy"] {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(path, zeros()).expect("a file");
+    }
+    let token = |name: &str, only: &[&str]| {
+        let config = config.display().to_string();
+        let mut words = vec![
+            "token", "create", name, "--role", "operator", "--json", "--config", &config,
+        ];
+        words.extend(only);
+        json(&fluxline(&words))["token"].as_str().expect("a token").to_string()
+    };
+    let (all, mine) = (token("all", &[]), token("mine", &["--only", "mine"]));
+    let server = Server::start(&config);
+    let ended = |name: &str| {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        loop {
+            let (_, run) = server.call("GET", &format!("/api/v1/runs/{name}"), Some(&all), "");
+            let (_, status) = server.call("GET", "/api/v1/status", Some(&all), "");
+            if run["store_state"] == "closed" && status["state"] == "idle" {
+                return run["summary"]["files"][0].as_str().expect("a file").to_string();
+            }
+            assert!(std::time::Instant::now() < end, "{run} {status}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    let record = |proposal: &str, name: &str| {
+        let body = object!({ "name": name, "proposal": proposal }).to_string();
+        let (status, said) = server.call("POST", "/api/v1/runs", Some(&all), &body);
+        assert_eq!(status, 201, "{said}");
+        ended(name)
+    };
+    let (theirs, own) = (record("theirs", "theirs-1"), record("mine", "mine-1"));
+    let beside = |master: &str, name: &str| {
+        let path = Path::new(master).parent().expect("a folder").join(name);
+        path.display().to_string()
+    };
+    std::os::unix::fs::symlink(&theirs, beside(&own, "linked_master.h5")).expect("a link");
+    std::fs::write(beside(&own, "left.npy"), zeros()).expect("a file");
+    let ask = |who: &str, operation: &str, key: &str, file: &str, name: &str| {
+        let operations = match operation {
+            "correct" => object!(["correct", "statistics"]),
+            _ => object!([operation]),
+        };
+        let value = match key {
+            "pedestals" => object!([file]),
+            _ => object!(file),
+        };
+        let body = object!({ "name": name, "operations": operations, "parameters": { operation: { key: value } } });
+        server.call("POST", "/api/v1/runs/mine-1/reprocess", Some(who), &body.to_string())
+    };
+
+    // What is refused is refused in the same words, whether it is there or not.
+    let at = |name: &str| folder.join(name).display().to_string();
+    let nobodys = [
+        "/etc/passwd".to_string(),
+        "/dev/zero".into(),
+        "/proc/self/environ".into(),
+        at("nothing.npy"),
+        at("unnamed.npy"),
+        at("store/secret.npy"),
+        at("store/.fluxline/tokens.json"),
+        at("store/.calibrations/nothing.npy"),
+        at("store/.calibrations/../secret.npy"),
+        "unnamed.npy".into(),
+        "./named.npy/../unnamed.npy".into(),
+        beside(&own, "linked_master.h5"),
+        beside(&own, "left.npy"),
+        beside(&own, "nothing.h5"),
+        format!("{own}/../../../../secret.npy"),
+        format!("{}::/entry/data/data", at("nothing.h5")),
+    ];
+    let others = [
+        theirs.clone(),
+        beside(&theirs, "run.json"),
+        format!("{theirs}::/entry/data/data"),
+    ];
+    let cases = nobodys
+        .iter()
+        .flat_map(|file| [(&all, file), (&mine, file)])
+        .chain(others.iter().map(|file| (&mine, file)));
+    for (who, file) in cases {
+        for (operation, key) in FILE_PARAMETERS {
+            let (status, said) = ask(who, operation, key, file, "refused");
+            assert_eq!((status, &said["error"]), (422, &object!("file")), "{file}: {said}");
+            let expected = format!(
+                "parameters.{operation}.{key} = {file:?}: expected the whole path of a file of a run that you may see, or of a \
+                 calibration, or a file that the configuration names"
+            );
+            assert_eq!(said["message"], expected, "{file}");
+        }
+    }
+
+    // What the configuration names, the files of runs that one may see, and calibrations.
+    let (status, kept) = {
+        let mut answer = ureq::post(format!("{}/api/v1/calibrations/dark", server.url))
+            .header("authorization", format!("Bearer {all}"))
+            .content_type("application/octet-stream")
+            .send(&zeros()[..])
+            .expect("an answer");
+        let body: Value = answer.body_mut().read_json().expect("a record");
+        (answer.status().as_u16(), body)
+    };
+    assert_eq!(status, 201, "{kept}");
+    let calibration = at(&format!(
+        "store/.calibrations/{}",
+        kept["file"].as_str().expect("a file")
+    ));
+    let allowed = [
+        (&mine, "named.npy".to_string()),
+        (&mine, at("named.npy")),
+        (&mine, own.clone()),
+        (&mine, calibration),
+        (&all, theirs.clone()),
+    ];
+    for (number, (who, file)) in allowed.into_iter().enumerate() {
+        let name = format!("again-{number}");
+        let (status, said) = ask(who, "correct", "dark", &file, &name);
+        assert_eq!(status, 201, "{file}: {said}");
+        ended(&name);
+    }
+
+    // A file that is sent must have its values itself: a master file takes them from the files beside it.
+    let sent = ureq::post(format!(
+        "{}/api/v1/calibrations/dark?dataset=/entry/data/data",
+        server.url
+    ))
+    .header("authorization", format!("Bearer {all}"))
+    .config()
+    .http_status_as_error(false)
+    .build()
+    .content_type("application/octet-stream")
+    .send(&std::fs::read(&own).expect("a master file")[..]);
+    let mut answer = sent.expect("an answer");
+    let said: Value = answer.body_mut().read_json().expect("an error");
+    assert_eq!(answer.status(), 422, "{said}");
+    assert!(
+        said["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("from another file")),
+        "{said}"
+    );
 }

@@ -163,3 +163,34 @@ fn an_nxtomo_with_an_external_link_is_replayed_in_order() {
         check(&python, "check_nexus.py", &["validate", "NXtomo", &master(&run)])
     );
 }
+
+/// DIALS imports a stored run and finds in it what it finds in the file that the detector wrote.
+#[test]
+fn dials_reads_a_stored_run() {
+    let test = "dials_reads_a_stored_run";
+    let root = fluxline_tests::workspace().join(".toolchain/dials");
+    if !root.exists() {
+        eprintln!("SKIPPED {test}: there is no {}; make dials unpacks it", root.display());
+        return;
+    }
+    for file in [
+        "mx-eiger-therm/dlsnxs2cbf_therm_0001.cbf.gz",
+        "mx-pilatus-i03/DLS_I03_smargon_0001.cbf.gz",
+        "mx-thaumatin-grid/thau_3_2_0001.cbf.bz2",
+    ] {
+        let (Some(python), Some(cbf)) = (python(test), data(test, file)) else {
+            return;
+        };
+        let folder = folder(&format!("{test}-{}", file.len()));
+        let recipe = "[recipe.look]\ntechnique = \"diffraction\"\noperations = [\"statistics\", \"spots\"]\n";
+        // Alone: beside its neighbours it would be replayed with them.
+        let alone = folder.join(cbf.file_name().expect("a name"));
+        std::fs::copy(&cbf, &alone).expect("a copy");
+        let (_, run) = replay(&folder, &alone, recipe, &[]);
+        let arguments = [&text(&root), &text(&cbf), &master(&run), &text(&folder)];
+        println!(
+            "{}",
+            check(&python, "dials_files.py", &arguments.map(String::as_str)).trim()
+        );
+    }
+}

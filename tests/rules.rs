@@ -99,6 +99,33 @@ fn rules_fire_at_the_exact_frame_live_and_when_tried_and_none_other_does() {
             .0,
         404
     );
+    // Noted when the run had ended, and when it was in memory no longer: kept as well, and the first one counts.
+    server.wait("/api/v1/runs/decided", |run| run["store_state"] == "closed");
+    let note = |number: usize, by: &str| {
+        let path = format!("/api/v1/runs/decided/decisions/{number}/acknowledge");
+        let (status, seen) = server.post(&path, &object!({ "by": by }));
+        assert_eq!(status, 200, "{seen}");
+        seen["acknowledged"]["by"].as_str().map(str::to_string)
+    };
+    assert_eq!(note(1, "ended").as_deref(), Some("ended"));
+    let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "next", "frames_expected": 200 }));
+    assert_eq!(status, 201, "{armed}");
+    assert_eq!(note(2, "stored").as_deref(), Some("stored"));
+    assert_eq!(note(2, "later").as_deref(), Some("stored"));
+    assert_eq!(note(0, "later").as_deref(), Some("bliss"));
+    let noted = server.get("/api/v1/runs/decided/decisions");
+    let by = |number: usize| noted["decisions"][number]["acknowledged"]["by"].as_str();
+    assert_eq!(
+        (0..4).map(by).collect::<Vec<_>>(),
+        [Some("bliss"), Some("ended"), Some("stored"), None],
+        "{noted}"
+    );
+    assert_eq!(
+        server
+            .post("/api/v1/runs/decided/decisions/99/acknowledge", &object!({ "by": "x" }))
+            .0,
+        404
+    );
     // The same rules, asked of the stored run, decide the same at the same frames.
     let run = summary["files"][0].as_str().expect("a file").to_string();
     let written = folder.join("rules.toml");
@@ -154,6 +181,93 @@ fn a_rule_may_stop_the_run_and_lost_frames_hold_none_up() {
 }
 
 #[test]
+fn before_a_run_rules_are_held_against_what_its_results_will_be() {
+    let diffraction =
+        "scene = \"diffraction\"\ndetector = \"custom\"\nrows = 300\ncolumns = 300\nframes = 10\nrate_hz = 0.0\n";
+    let tomography =
+        "scene = \"tomography\"\nrows = 8\ncolumns = 64\nframes = 60\nrate_hz = 0.0\nrotation_axis_px = 32.0\n";
+    for (name, source, recipe) in [
+        (
+            "found",
+            diffraction,
+            "technique = \"diffraction\"\noperations = [\"correct\", \"statistics\", \"spots\", \"hits\", \"azimuthal\"]\n\
+             [[recipe.look.statistics.regions]]\nname = \"beam\"\nrow = 10\ncolumn = 10\nrows = 9\ncolumns = 9\n",
+        ),
+        (
+            "axis",
+            tomography,
+            "technique = \"tomography\"\noperations = [\"correct\", \"backproject\"]\n\
+             [recipe.look.correct.zingers]\n[recipe.look.backproject]\naxis = \"auto\"\n",
+        ),
+        (
+            "plain",
+            tomography,
+            "technique = \"tomography\"\noperations = [\"correct\", \"backproject\"]\n",
+        ),
+    ] {
+        let folder = folder(&format!("rules-known-{name}"));
+        let text = format!(
+            "[ring]\nslots = 64\nallow_transparent = true\n[[source]]\nkind = \"simulate\"\n{source}[store]\npath = \"{}\"\n\
+             [feedback]\nlisten = \"127.0.0.1:0\"\n[recipe.look]\n{recipe}",
+            folder.join("store").display()
+        );
+        let config = folder.join("fluxline.toml");
+        std::fs::write(&config, text).expect("a configuration");
+        let server = Server::start(&config);
+        let (status, error) = put(&server, "a", &object!({ "when": "nothing_such > 1" }));
+        let told = error["message"].as_str().unwrap_or_default();
+        let (_, known) = told.split_once("there are ").unwrap_or_default();
+        // Aliases of what counts, and what every frame has, are no scalars of the file.
+        let known = known.split(", ").take_while(|name| *name != "frame");
+        let mut known: Vec<&str> = known
+            .filter(|name| !["sum_counts", "max_counts", "beam_max_counts", "beam_mean_counts"].contains(name))
+            .collect();
+        assert_eq!(status, 422, "{error}");
+        let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "once" }));
+        assert_eq!(status, 201, "{armed}");
+        let datasets = armed["datasets"].as_array().expect("datasets").iter();
+        let mut made: Vec<&str> = datasets
+            .filter_map(|dataset| dataset["path"].as_str()?.strip_prefix("/entry/results/scalars/"))
+            .filter(|name| *name != "frame_number")
+            .collect();
+        known.sort_unstable();
+        made.sort_unstable();
+        assert_eq!(known, made, "{name}");
+    }
+}
+
+#[test]
+fn however_much_is_decided_little_is_kept_and_the_rest_is_counted() {
+    let folder = folder("rules-many");
+    let source = "scene = \"diffraction\"\ndetector = \"custom\"\nrows = 64\ncolumns = 64\nframes = 20000\nrate_hz = 0.0\ndistinct = 16\n";
+    let rules = "[rule.often]\nwhen = \"frame % 2 == 0\"\nagain = \"frame % 2 == 1\"\n";
+    let server = Server::start(&configuration(&folder, source, rules));
+    let count = |of: &Value| {
+        let kept = of["decisions"].as_array().map_or(0, Vec::len);
+        (kept, of["not_kept"].as_u64().expect("a number"))
+    };
+    let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "many" }));
+    assert_eq!(status, 201, "{armed}");
+    let run = server.wait("/api/v1/runs/many", |run| !run["summary"].is_null());
+    let told = count(&server.get("/api/v1/runs/many/decisions"));
+    assert_eq!(told.0, 1000, "{told:?}");
+    assert!(told.1 > 1000, "{told:?}: {}", run["outcomes"]);
+    let events = server.text("/api/v1/runs/many/events");
+    let kept = events.matches("event: decision\n").count();
+    assert!(
+        (1000..=1024).contains(&kept) && events.contains("event: end\n"),
+        "{kept}"
+    );
+    let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "next" }));
+    assert_eq!(status, 201, "{armed}");
+    assert_eq!(
+        count(&server.get("/api/v1/runs/many/decisions")),
+        told,
+        "from its record"
+    );
+}
+
+#[test]
 fn wrong_rules_are_refused_with_the_column() {
     let folder = folder("rules-wrong");
     for (rules, said) in [
@@ -164,12 +278,58 @@ fn wrong_rules_are_refused_with_the_column() {
             "rule.a.min_interval_s = -1: 0 to 86400",
         ),
         ("[rule.a]\nwhen = \"max > 1\"\nwhenever = 3\n", "whenever"),
+        (
+            "[rule.a]\nwhen = \"max > 1 && spotz > 1\"\n",
+            "column 12: no spotz here",
+        ),
+        (
+            "[rule.a]\nwhen = \"max > 1\"\nagain = \"sum\"\n",
+            "column 1: it is a number, not true or false",
+        ),
+        (
+            "[rule.a]\nwhen = \"sum > 1 && hit_rate(200) < 0.1\"\n",
+            "column 12: hit_rate(200) never has a value",
+        ),
+        ("[rule.a]\nwhen = \"[1, 2].all(frame, frame > 0)\"\n", "does not loop"),
     ] {
         let config = configuration(&folder, SOURCE, rules);
         let (status, text) = complaint(&fluxline(&["validate", &config.display().to_string()]));
         assert!(status == 2 && text.contains(said), "{status} {text}");
         let (status, text) = complaint(&fluxline(&["rules", "check", &config.display().to_string()]));
         assert!(status == 2 && text.contains(said), "{status} {text}");
+    }
+    // Over HTTP the same, and without the recipes what none of any technique could make.
+    let server = Server::start(&configuration(&folder, SOURCE, ""));
+    let loops = (0..6).fold("max > 1.0".to_string(), |inner, _| {
+        let hundred = vec!["1"; 100].join(",");
+        format!("[{hundred}].all(frame, {inner})")
+    });
+    for (when, said) in [
+        (
+            "max > 1 && spotz > 1",
+            "column 12: no spotz here; there are sum, sum_counts, max",
+        ),
+        ("hit > 0.5", "column 1: no hit here"),
+        ("max", "column 1: it is a number"),
+        ("mean(\"max\", 0) > 1.0", "column 1: mean(\"max\", 0) never has a value"),
+        (&loops, "1000 characters"),
+        ("[1].all(frame, [2].all(frame, max > 1.0))", "does not loop"),
+    ] {
+        let (status, error) = put(&server, "a", &object!({ "when": when }));
+        let told = error["message"].as_str().unwrap_or_default();
+        assert!(status == 422 && told.contains(said), "{when}: {status} {error}");
+    }
+    assert_eq!(server.get("/api/v1/rules")["rules"], object!({}));
+    let alone = folder.join("rules.toml");
+    for (when, fine) in [("beam_counts > 5 && axis_confidence > 0.9", true), ("spotz > 5", false)] {
+        std::fs::write(&alone, format!("[rule.a]\nwhen = \"{when}\"\n")).expect("rules");
+        let output = fluxline(&["rules", "check", &alone.display().to_string()]);
+        assert_eq!(
+            output.status.success(),
+            fine,
+            "{when}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let good = configuration(&folder, SOURCE, "[rule.a]\nwhen = \"max > 1\"\n");
     let output = Command::new(fluxline_tests::binary())

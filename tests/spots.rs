@@ -153,6 +153,201 @@ fn peakfinder8_tells_hits_from_misses() {
 }
 
 #[test]
+fn spots_that_no_pixel_could_have_are_refused() {
+    let test = "spots_that_no_pixel_could_have_are_refused";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    check(&python, "spots_check.py", &["hits_make", &text(&folder), "3"]);
+    let poni = "poni_version: 2.1\nDetector: Detector\n\
+                Detector_config: {\"pixel1\": 7.5e-05, \"pixel2\": 7.5e-05, \"max_shape\": [200, 240], \"orientation\": 3}\n\
+                Distance: 0.1\nPoni1: 0.0075\nPoni2: 0.009\nRot1: 0\nRot2: 0\nRot3: 0\nWavelength: 1e-10\n";
+    std::fs::write(folder.join("beam.poni"), poni).expect("a .poni");
+    let said = |keys: &str| {
+        let recipe = format!(
+            "[recipe.mx]\ntechnique = \"diffraction\"\noperations = [\"spots\", \"hits\"]\n[recipe.mx.spots]\nponi = \"{}\"\n\
+             {keys}\n[recipe.mx.hits]\nveto = true\n",
+            text(&folder.join("beam.poni"))
+        );
+        let config = configuration(&folder, "none", &recipe);
+        let file = text(&folder.join("hits.h5"));
+        let output = fluxline(&["replay", &file, "--config", &text(&config), "--json"]);
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let refused = [
+        (
+            "border_px = 100",
+            "recipe.mx.spots.border_px = 100",
+            "none of the frames' 200x240 pixels",
+        ),
+        // The corners are at 8.6 Å.
+        (
+            "resolution_angstrom = [1.5, 2.5]",
+            "resolution_angstrom = [1.5, 2.5]",
+            "lie between",
+        ),
+        (
+            "ice_rings = true\nice_ring_width_per_angstrom2 = 9.0",
+            "ice_ring_width_per_angstrom2 = 9",
+            "lie between",
+        ),
+        ("max_separation_px = -1.0", "max_separation_px = -1", "0 or more"),
+        ("max_separation_px = nan", "max_separation_px = NaN", "0 or more"),
+        (
+            "ice_ring_width_per_angstrom2 = -0.1",
+            "ice_ring_width_per_angstrom2 = -0.1",
+            "0 or more",
+        ),
+        (
+            "ice_ring_width_per_angstrom2 = nan",
+            "ice_ring_width_per_angstrom2 = NaN",
+            "0 or more",
+        ),
+    ];
+    for (keys, key, expected) in refused {
+        let (done, said) = said(keys);
+        assert!(!done && said.contains(key) && said.contains(expected), "{keys}: {said}");
+    }
+    let (done, said) = said("border_px = 99\nresolution_angstrom = [1.5, 200.0]");
+    assert!(done, "{said}");
+}
+
+#[test]
+fn lit_pixels_are_those_that_numpy_counts_and_make_hits() {
+    let test = "lit_pixels_are_those_that_numpy_counts_and_make_hits";
+    let Some(python) = python(test) else { return };
+    let made = folder(test);
+    check(&python, "spots_check.py", &["lit_make", &text(&made), "500"]);
+    let recipe = |operations: &str, keys: &str| {
+        format!(
+            "[recipe.lit]\ntechnique = \"diffraction\"\noperations = [{operations}]\n[recipe.lit.correct]\nmask = \"{}\"\n\
+             [recipe.lit.hits]\n{keys}\n",
+            text(&made.join("mask.npy"))
+        )
+    };
+    let lit = "\"correct\", \"hits\"";
+    let with_spots = "\"correct\", \"spots\", \"hits\"";
+    let limits = "lit_above = 3.0\nmin_lit_pixels = 40\nmax_lit_pixels = 4000\nmin_spots = 1\n";
+    for (rule, operations) in [
+        ("lit_pixels", lit),
+        ("both", with_spots),
+        ("either", with_spots),
+        ("spots", with_spots),
+    ] {
+        let keys = format!("rule = \"{rule}\"\n{limits}");
+        let (summary, run) = replay(&made.join(""), &made.join("lit.h5"), &recipe(operations, &keys));
+        let counters = &summary["results"]["counters"];
+        let mask = text(&made.join("mask.npy"));
+        let said = check(
+            &python,
+            "spots_check.py",
+            &["lit", &text(&run), "3", "40", "4000", rule, &mask],
+        );
+        let told: Value = serde_json::from_str(&said).expect("JSON");
+        println!("{rule}: {}", said.trim());
+        for name in ["hits", "misses", "undecided"] {
+            assert_eq!(counters[name], told[name], "{rule}: {name}");
+        }
+    }
+    for (file, above) in [
+        ("mx-eiger-therm/dlsnxs2cbf_therm_0001.cbf.gz", "7"),
+        ("mx-thaumatin-grid/thau_3_2_0001.cbf.bz2", "20"),
+    ] {
+        let Some(file) = data(test, file) else { continue };
+        let alone = made.join(file.file_name().expect("a name"));
+        std::fs::copy(&file, &alone).expect("a copy");
+        let recipe = format!(
+            "[recipe.lit]\ntechnique = \"diffraction\"\noperations = [\"hits\"]\n[recipe.lit.hits]\nrule = \"lit_pixels\"\n\
+             lit_above = {above}.0\n"
+        );
+        let (_, run) = replay(&made, &alone, &recipe);
+        let said = check(
+            &python,
+            "spots_check.py",
+            &["lit", &text(&run), above, "1", "inf", "lit_pixels"],
+        );
+        println!("{}: {}", file.display(), said.trim());
+    }
+}
+
+#[test]
+fn false_hits_by_lit_pixels_are_as_rare_as_the_binomial_says() {
+    let test = "false_hits_by_lit_pixels_are_as_rare_as_the_binomial_says";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    let said = check(&python, "spots_check.py", &["blank_make", &text(&folder)]);
+    let told: Value = serde_json::from_str(&said).expect("JSON");
+    let least = told["at least"].as_u64().expect("a number");
+    let recipe = format!(
+        "[recipe.lit]\ntechnique = \"diffraction\"\noperations = [\"hits\"]\n[recipe.lit.hits]\nrule = \"lit_pixels\"\n\
+         lit_above = 1.0\nmin_lit_pixels = {least}\n"
+    );
+    let (summary, run) = replay(&folder, &folder.join("blank.h5"), &recipe);
+    assert_eq!(summary["results"]["counters"]["undecided"], 0, "{summary}");
+    let rate = told["rate"].to_string();
+    println!(
+        "{}",
+        check(&python, "spots_check.py", &["blank", &text(&run), &rate]).trim()
+    );
+}
+
+#[test]
+fn frames_that_were_not_taken_to_show_a_sample_are_no_misses() {
+    let test = "frames_that_were_not_taken_to_show_a_sample_are_no_misses";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    check(&python, "spots_check.py", &["kinds_make", &text(&folder)]);
+    let recipe = "[recipe.mx]\ntechnique = \"diffraction\"\noperations = [\"spots\", \"hits\"]\n\
+                  [recipe.mx.hits]\nmin_spots = 15\nveto = true\nkeep_every = 0\n";
+    let (summary, _) = replay(&folder, &folder.join("kinds.h5"), recipe);
+    let (outcomes, counters) = (&summary["outcomes"], &summary["results"]["counters"]);
+    // 4 darks and 3 flats, and 20 hits among 60 frames.
+    assert_eq!(
+        [&counters["hits"], &counters["misses"], &counters["undecided"]],
+        [&object!(20), &object!(40), &object!(7)],
+        "{summary}"
+    );
+    assert_eq!(
+        [&outcomes["done"], &outcomes["synced"], &outcomes["vetoed"]],
+        [&object!(67), &object!(27), &object!(40)],
+        "{summary}"
+    );
+}
+
+#[test]
+fn rules_on_lit_pixels_that_cannot_be_are_refused() {
+    let folder = folder("rules_on_lit_pixels_that_cannot_be_are_refused");
+    for (keys, key, expected) in [
+        (
+            "rule = \"lit_pixels\"",
+            "recipe.mx.hits.lit_above = (missing)",
+            "the value above which",
+        ),
+        ("lit_above = -1.0", "recipe.mx.hits.lit_above = -1", "0 or more"),
+        ("lit_above = nan", "recipe.mx.hits.lit_above = NaN", "0 or more"),
+        (
+            "lit_above = 1.0\nmin_lit_pixels = 9\nmax_lit_pixels = 8",
+            "recipe.mx.hits.max_lit_pixels = 8",
+            "min_lit_pixels = 9 or more",
+        ),
+        ("rule = \"any\"", "recipe.mx.hits", "lit_pixels"),
+    ] {
+        let recipe = format!(
+            "[recipe.mx]\ntechnique = \"diffraction\"\noperations = [\"spots\", \"hits\"]\n[recipe.mx.hits]\n{keys}\n"
+        );
+        let config = configuration(&folder, "none", &recipe);
+        let output = fluxline(&["validate", &text(&config)]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && said.contains(key) && said.contains(expected),
+            "{keys}: {said}"
+        );
+    }
+}
+
+#[test]
 fn hits_need_spots_and_say_so() {
     let folder = folder("hits_need_spots_and_say_so");
     let recipe = "[recipe.mx]\ntechnique = \"diffraction\"\noperations = [\"hits\"]\n";

@@ -29,20 +29,20 @@ fn number(value: &Value) -> u64 {
 
 /// The folder of the only run of this name.
 fn run_folder(folder: &Path, run: &str) -> PathBuf {
+    find_run(folder, run).expect("the run's folder")
+}
+
+/// The same where there may be none.
+fn find_run(folder: &Path, run: &str) -> Option<PathBuf> {
     let mut found: Vec<PathBuf> = vec![folder.join("store")];
     for _ in 0..2 {
-        found = found
-            .iter()
-            .flat_map(|path| {
-                std::fs::read_dir(path)
-                    .expect("a folder")
-                    .flatten()
-                    .map(|entry| entry.path())
-            })
+        let listed = found.iter().filter_map(|path| std::fs::read_dir(path).ok());
+        found = listed
+            .flat_map(|entries| entries.flatten().map(|entry| entry.path()))
             .collect();
     }
     let mut runs = found.into_iter().map(|day| day.join(run));
-    runs.rfind(|path| path.is_dir()).expect("the run's folder")
+    runs.rfind(|path| path.is_dir())
 }
 
 /// Results that the appliance says are synced, of all runs since its start.
@@ -123,6 +123,65 @@ fn kill_9_loses_no_frame_that_was_acknowledged() {
     runs.iter().for_each(|(run, ..)| hashes_hold(&run_folder(&folder, run)));
 }
 
+/// What a start takes behind a run of many bytes: its files are whole before anybody is answered, without reading all of them.
+/// FLUXLINE_RECOVERED_GB is its size; 10 s and 1 s for every 10 GB are wanted.
+#[test]
+fn a_large_interrupted_run_is_whole_soon_after_the_next_start() {
+    const FRAME_BYTES: u64 = 2 * 2167 * 2070;
+    let gb: f64 = std::env::var("FLUXLINE_RECOVERED_GB")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0.3);
+    let folder = folder("recovered");
+    let bytes = (gb * 1e9) as u64;
+    // Some more than are needed: it does not end by itself.
+    let frames = bytes * 11 / 10 / FRAME_BYTES + 100;
+    let source = format!("rows = 2167\ncolumns = 2070\nframes = {frames}\nrate_hz = 100.0\n");
+    let config = configuration(&folder, &source, "frames_per_file = 200\n");
+    // Spots and curves would only make the run longer.
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let (text, _) = text.split_once("operations = ").expect("a recipe");
+    std::fs::write(&config, format!("{text}operations = []\n")).expect("a configuration");
+    let server = Server::start(&config);
+    assert_eq!(server.post("/api/v1/runs", &json!({ "name": "large" })).0, 201);
+    let mut synced = 0;
+    let mut seen = Instant::now();
+    while synced * FRAME_BYTES < bytes {
+        std::thread::sleep(Duration::from_millis(100));
+        let run = server.get("/api/v1/runs/large");
+        let now = number(&run["outcomes"]["synced"]);
+        if now > synced {
+            (synced, seen) = (now, Instant::now());
+        }
+        assert!(seen.elapsed() < Duration::from_secs(60), "it records no longer: {run}");
+    }
+    drop(server);
+    let run = run_folder(&folder, "large");
+    let length = |entry: std::fs::DirEntry| entry.metadata().map_or(0, |metadata| metadata.len());
+    let on_disk: u64 = std::fs::read_dir(&run).expect("a folder").flatten().map(length).sum();
+    let begun = Instant::now();
+    let server = Server::start(&config);
+    let back_s = begun.elapsed().as_secs_f64();
+    assert!(back_s < BACK_S, "back only after {back_s} s");
+    let python = python("a_large_interrupted_run_is_whole_soon_after_the_next_start");
+    if let Some(python) = &python {
+        let opens = format!("{}={synced}", run.display());
+        println!("{}", check(python, "store_check.py", &["opens", &opens]).trim());
+    }
+    let end = begun + Duration::from_secs(600 + bytes / 100_000_000);
+    while server.try_get("/api/v1/runs/large").1["state"] != "interrupted" {
+        assert!(Instant::now() < end, "it is not closed");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!(
+        "recovery of {:.1} GB: {synced} frames acknowledged, answers and whole files after {back_s:.2} s, hashed and closed after {:.1} s",
+        on_disk as f64 / 1e9,
+        begun.elapsed().as_secs_f64()
+    );
+    drop(server);
+    hashes_hold(&run);
+}
+
 /// Every file is as long as `run.json` says, with the hash that it says.
 fn hashes_hold(run: &Path) {
     let record: Value = serde_json::from_slice(&std::fs::read(run.join("run.json")).expect("run.json")).expect("JSON");
@@ -140,19 +199,24 @@ fn hashes_hold(run: &Path) {
 /// A run on a disk that fails as `rules` say; the summary and what is in the folder.
 fn on_a_disk(test: &str, rules: &str, source: &str, store: &str) -> (Value, PathBuf) {
     let folder = folder(test);
-    let library = interposed(&folder, "disk.c", &[]);
     let config = configuration(&folder, source, store);
+    (run_on_a_disk(&folder, &config, rules), folder)
+}
+
+/// A run of this configuration; what was asked of the disk is in `trace`.
+fn run_on_a_disk(folder: &Path, config: &Path, rules: &str) -> Value {
+    let library = interposed(folder, "disk.c", &[]);
     let output = Command::new(binary())
         .args(["run", "--once", "--json"])
-        .arg(&config)
+        .arg(config)
         .env("LD_PRELOAD", &library)
         .env("FLUXLINE_DISK", rules)
+        .env("FLUXLINE_DISK_TRACE", folder.join("trace"))
         .output()
         .expect("the built binary");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let summary = serde_json::from_str(&said)
-        .unwrap_or_else(|error| panic!("{error}: {said}{}", String::from_utf8_lossy(&output.stderr)));
-    (summary, folder)
+    serde_json::from_str(&said)
+        .unwrap_or_else(|error| panic!("{error}: {said}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 const SOURCE: &str = "rows = 96\ncolumns = 128\nframes = 600\nrate_hz = 300.0\n";
@@ -192,6 +256,18 @@ fn a_failed_sync_costs_its_frames_and_nothing_else() {
     let warnings = summary["warnings"].to_string();
     assert!(warnings.contains("count as failed"), "{warnings}");
     verified(test, &summary);
+}
+
+/// The very first sync fails while frames come as fast as they can: another file is taken in the middle of it, and nobody waits
+/// for somebody who waits for him. Often, since it is a matter of moments.
+#[test]
+fn a_failed_sync_holds_up_nobody() {
+    let source = "rows = 64\ncolumns = 64\nframes = 200\nrate_hz = 200.0\n";
+    for turn in 0..12 {
+        let (summary, _) = on_a_disk(&format!("first-sync-{turn}"), "sync _data_000001.h5 1 1 5", source, "");
+        let (synced, failed) = closes(&summary);
+        assert!(failed > 0 && synced > 50, "{summary}");
+    }
 }
 
 /// The journal's own sync fails: the records go into another segment, no frame is lost.
@@ -293,4 +369,316 @@ fn a_swmr_reader_follows_a_run_live() {
     assert_eq!(ended["summary"]["state"], "stopped", "{ended}");
     check(&python, "swmr_reader.py", &["compare", &master, &seen]);
     hashes_hold(&run);
+}
+
+/// Runs that `kill -9` hits while they are armed, and while they are closed.
+#[test]
+fn kill_9_while_a_run_is_armed_or_closed_leaves_whole_runs_only() {
+    let test = "kill_9_while_a_run_is_armed_or_closed_leaves_whole_runs_only";
+    let kills: u64 = std::env::var("FLUXLINE_KILLS_BETWEEN")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(6);
+    let folder = folder("kills-between");
+    let source = "rows = 96\ncolumns = 128\nframes = 400\nrate_hz = 0.0\n";
+    let config = configuration(&folder, source, "frames_per_file = 50\n");
+    let mut seed = 7u64;
+    let mut coin = move |most: u64| {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (seed >> 33) % most.max(1)
+    };
+    // How long a run takes to be armed, and to be closed.
+    let server = Server::start(&config);
+    let begun = Instant::now();
+    assert_eq!(server.post("/api/v1/runs", &json!({ "name": "whole" })).0, 201);
+    let arming = begun.elapsed();
+    server.wait("/api/v1/runs/whole", |run| {
+        run["outcomes"]["synced"] == 400 || !run["summary"].is_null()
+    });
+    let begun = Instant::now();
+    server.wait("/api/v1/runs/whole", |run| !run["summary"].is_null());
+    let closing = begun.elapsed().max(Duration::from_millis(20));
+    drop(server);
+    let mut runs: Vec<(String, u64)> = Vec::new();
+    for kill in 0..kills {
+        let (server, run) = (Server::start(&config), format!("armed-{kill:04}"));
+        let (url, request) = (format!("{}/api/v1/runs", server.url), json!({ "name": run }));
+        // Nobody may be there any more when it is answered.
+        let arm = std::thread::spawn(move || ureq::post(url).send_json(request).map(drop).is_ok());
+        std::thread::sleep(Duration::from_micros(coin(arming.as_micros() as u64 * 5 / 4)));
+        drop(server);
+        let _ = arm.join();
+        runs.push((run, 0));
+
+        let (server, run) = (Server::start(&config), format!("closed-{kill:04}"));
+        assert_eq!(server.post("/api/v1/runs", &json!({ "name": run })).0, 201);
+        let mut synced = 0;
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            assert!(Instant::now() < end, "{run} records for ever");
+            let now = server.get(&format!("/api/v1/runs/{run}"));
+            synced = number(&now["outcomes"]["synced"]).max(synced);
+            if now["state"] == "finishing" || !now["summary"].is_null() || synced == 400 {
+                break;
+            }
+        }
+        std::thread::sleep(Duration::from_micros(coin(closing.as_micros() as u64 * 5 / 4)));
+        drop(server);
+        runs.push((run, synced));
+    }
+    // Each has been left at some moment; what that was is told by its folder.
+    let mut moments = std::collections::BTreeMap::new();
+    for (run, _) in &runs {
+        let path = find_run(&folder, run);
+        let has = |name: &str| path.as_ref().is_some_and(|path| path.join(name).exists());
+        let moment = match () {
+            () if path.is_none() => "gone",
+            () if has("run.json") => "closed",
+            () if has(".creating") => "being armed",
+            () => "open",
+        };
+        *moments.entry(moment).or_insert(0) += 1;
+    }
+    let server = Server::start(&config);
+    let mut whole = Vec::new();
+    for (run, synced) in &runs {
+        let Some(path) = find_run(&folder, run) else {
+            assert_eq!(*synced, 0, "{run} is gone");
+            // Its name is free again.
+            assert_eq!(
+                server
+                    .post("/api/v1/runs", &json!({ "name": run, "frames_expected": 1 }))
+                    .0,
+                201
+            );
+            server.wait(&format!("/api/v1/runs/{run}"), |run| !run["summary"].is_null());
+            continue;
+        };
+        let end = Instant::now() + Duration::from_secs(60);
+        let left = || {
+            let names = std::fs::read_dir(&path).expect("a folder").flatten();
+            let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            let hidden = names.any(|name| name.starts_with('.'));
+            hidden || !path.join("run.json").exists()
+        };
+        while left() {
+            assert!(
+                Instant::now() < end,
+                "{run} is not closed: {:?}",
+                std::fs::read_dir(&path)
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        hashes_hold(&path);
+        whole.push(format!("{}={synced}", path.display()));
+    }
+    println!(
+        "{} kills while arming and closing, which had come to {moments:?}: nothing lost",
+        runs.len()
+    );
+    let Some(python) = python(test) else { return };
+    let mut arguments = vec!["runs", "4"];
+    arguments.extend(whole.iter().map(String::as_str));
+    println!("{}", check(&python, "store_check.py", &arguments).trim());
+}
+
+/// What happened to one file: offsets and lengths of writes, with the numbers of the lines of their ends, and the numbers of
+/// the lines between which a sync of it went on.
+#[derive(Default)]
+struct Traced {
+    /// begin, end, offset, bytes
+    writes: Vec<(usize, usize, u64, u64)>,
+    /// begin, end
+    syncs: Vec<(usize, usize)>,
+    /// begin and end of its becoming what it is
+    renamed: Option<(usize, usize)>,
+}
+
+impl Traced {
+    /// The trace by file names. A call that goes on in several threads at once is told by file, offset and kind.
+    fn read(path: &Path) -> std::collections::BTreeMap<String, Traced> {
+        let text = std::fs::read_to_string(path).expect("a trace");
+        let mut files: std::collections::BTreeMap<String, Traced> = Default::default();
+        let mut open: std::collections::BTreeMap<(String, String, u64), Vec<usize>> = Default::default();
+        for (at, line) in text.lines().enumerate() {
+            let words: Vec<&str> = line.splitn(5, ' ').collect();
+            let [when, call, offset, bytes, path] = words[..] else {
+                panic!("{line}")
+            };
+            let (offset, bytes) = (offset.parse().expect(line), bytes.parse().expect(line));
+            let name = path.rsplit('/').next().unwrap_or(path).to_string();
+            let key = (name.clone(), call.to_string(), offset);
+            if when == "begin" {
+                open.entry(key).or_default().push(at);
+                continue;
+            }
+            // Of two at once the later one's begin: then less is shown to be safe.
+            let begun = open.get_mut(&key).and_then(Vec::pop).expect(line);
+            let file = files.entry(name).or_default();
+            match call {
+                "write" => file.writes.push((begun, at, offset, bytes)),
+                "sync" => file.syncs.push((begun, at)),
+                _ => file.renamed = Some((begun, at)),
+            }
+        }
+        files
+    }
+
+    /// Line at which the last write ended that has any of these bytes; they must all have been written before line `by`.
+    fn written(&self, offset: u64, bytes: u64, by: usize) -> Option<usize> {
+        let touching = self
+            .writes
+            .iter()
+            .filter(|(_, end, at, length)| *end < by && *at < offset + bytes && at + length > offset);
+        let mut parts: Vec<(u64, u64, usize)> = touching.map(|(_, end, at, length)| (*at, at + length, *end)).collect();
+        parts.sort();
+        let mut covered = offset;
+        for (from, to, _) in &parts {
+            if *from <= covered {
+                covered = covered.max(*to);
+            }
+        }
+        (covered >= offset + bytes).then(|| parts.iter().map(|(.., end)| *end).max())?
+    }
+
+    /// Whether a sync began behind line `after` and had ended before line `before`.
+    fn synced(&self, after: usize, before: usize) -> bool {
+        self.syncs.iter().any(|(begin, end)| *begin > after && *end < before)
+    }
+}
+
+/// The order on which everything rests, as the system saw it in a whole run: the bytes of a frame are written, then their
+/// file is synced, and only then the journal's record of them is written, and synced; `run.json` comes behind all of it.
+#[test]
+fn every_record_of_the_journal_comes_after_the_sync_of_its_bytes() {
+    let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+    let long = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+    // Frames through the page cache, and frames past it.
+    for (name, source) in [
+        (
+            "order-small",
+            "rows = 96\ncolumns = 128\nframes = 600\nrate_hz = 400.0\n",
+        ),
+        (
+            "order-large",
+            "rows = 512\ncolumns = 512\nframes = 150\nrate_hz = 100.0\n",
+        ),
+    ] {
+        let (summary, folder) = on_a_disk(name, "", source, "compress = false\nframes_per_file = 60\n");
+        assert_eq!(summary["state"], "complete", "{summary}");
+        let master = PathBuf::from(summary["files"][0].as_str().expect("a file"));
+        let (run, id) = (
+            master.parent().expect("a folder"),
+            summary["run"].as_str().expect("a name"),
+        );
+        let trace = Traced::read(&folder.join("trace"));
+        let journal = std::fs::read(run.join(format!("{id}_journal_0001.bin"))).expect("a journal");
+        let of_journal = &trace[&format!("{id}_journal_0001.bin")];
+        let (mut frames, mut syncs) = (0, 0);
+        for (begin, end, offset, bytes) in &of_journal.writes {
+            syncs += 1;
+            assert!(of_journal.synced(*end, usize::MAX), "the journal is synced, too");
+            for record in journal[*offset as usize..(offset + bytes) as usize].chunks(64) {
+                let (kind, file) = (record[0], word(record, 24));
+                let data = format!("{id}_data_{:06}.h5", file + 1);
+                let data = trace.get(&data).expect(&data);
+                let written = match kind {
+                    1 => data.written(long(record, 32), word(record, 28).into(), *begin),
+                    2 => data
+                        .writes
+                        .iter()
+                        .map(|(_, end, ..)| *end)
+                        .filter(|end| end < begin)
+                        .max(),
+                    kind => panic!("a record of kind {kind}"),
+                };
+                let written =
+                    written.unwrap_or_else(|| panic!("{name}: {record:?}: its bytes were not written before"));
+                assert!(
+                    data.synced(written, *begin),
+                    "{name}: {record:?}: its bytes were not synced before"
+                );
+                frames += u64::from(kind == 1);
+            }
+        }
+        assert_eq!(frames, number(&summary["outcomes"]["synced"]), "{summary}");
+        assert!(syncs > 3, "{syncs} syncs");
+        let closed = trace["run.json"].renamed.expect("run.json").0;
+        let record: Value =
+            serde_json::from_slice(&std::fs::read(run.join("run.json")).expect("run.json")).expect("JSON");
+        let files = ["files", "journal"]
+            .into_iter()
+            .flat_map(|list| record[list].as_array().expect("a list"));
+        let names = files.map(|file| file["name"].as_str().expect("a name"));
+        for name in names.chain([".run.json.part", "state.jsonl"]) {
+            let file = trace.get(name).expect(name);
+            let last = file
+                .writes
+                .iter()
+                .map(|(_, end, ..)| *end)
+                .filter(|end| *end < closed)
+                .max();
+            assert!(
+                file.synced(last.unwrap_or(0), closed),
+                "{name} was not on the disk before run.json"
+            );
+        }
+        println!("{name}: {frames} frames, {syncs} writes of the journal, each behind the sync of what it names");
+    }
+}
+
+/// A sync that does not come back: said while it lasts, by a thread that does not wait for it.
+#[test]
+fn a_disk_that_hangs_in_a_sync_is_told_of_while_it_hangs() {
+    let folder = folder("sync-hangs");
+    let config = configuration(
+        &folder,
+        "rows = 96\ncolumns = 128\nframes = 100000\nrate_hz = 100.0\n",
+        "",
+    );
+    let mut program = Command::new(binary());
+    program
+        .env("LD_PRELOAD", interposed(&folder, "disk.c", &[]))
+        .env("FLUXLINE_DISK", "sync _data_000001.h5 3 1 ms600000");
+    let server = Server::start_by(program, &config);
+    assert_eq!(server.post("/api/v1/runs", &json!({ "name": "hangs" })).0, 201);
+    let run = server.wait("/api/v1/runs/hangs", |run| {
+        run["warnings"]
+            .to_string()
+            .contains("the disk has been syncing for 5 s")
+    });
+    let outcomes = &run["outcomes"];
+    assert!(
+        number(&outcomes["synced"]) < number(&outcomes["received"]),
+        "the sync goes on: {run}"
+    );
+    assert_eq!(run["state"], "recording", "{run}");
+}
+
+/// The disk takes nothing for ten seconds: memory that has room for it absorbs that, and what it has no room for is whole
+/// frames, each of them counted.
+#[test]
+fn a_disk_that_stands_still_for_ten_seconds_is_absorbed_or_counted() {
+    let source = "rows = 96\ncolumns = 128\nframes = 1600\nrate_hz = 100.0\n";
+    // Each of the threads that write is held up once.
+    let rule = "write _data_000001.h5 40 4 ms10000";
+    for (slots, absorbed) in [(2048, true), (64, false)] {
+        let folder = folder(&format!("still-{slots}"));
+        let config = configuration(&folder, source, "threads = 4\n");
+        let text = std::fs::read_to_string(&config).expect("a configuration");
+        let ring = format!("slots = {slots}\nwhen_full = \"drop\"\n");
+        std::fs::write(&config, text.replace("slots = 64\n", &ring)).expect("a configuration");
+        let summary = run_on_a_disk(&folder, &config, rule);
+        // Analysis may give way to storage meanwhile.
+        let (frames, outcomes) = (&summary["frames"], &summary["outcomes"]);
+        let (synced, failed) = (number(&outcomes["synced"]), number(&outcomes["storage_failed"]));
+        let (complete, lost) = (number(&frames["complete"]), number(&frames["lost"]));
+        assert_eq!((failed, synced, complete + lost), (0, complete, 1600), "{summary}");
+        assert_eq!(number(&summary["frames"]["partial"]), 0, "{summary}");
+        match absorbed {
+            true => assert_eq!(synced, 1600, "{summary}"),
+            false => assert!(lost > 100 && synced >= 40, "{summary}"),
+        }
+        println!("ten seconds, {slots} slots: {synced} stored, {lost} counted as lost");
+    }
 }

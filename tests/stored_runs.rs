@@ -31,7 +31,11 @@ const FRAMES: &str = "scene = \"diffraction\"\ndetector = \"custom\"\nrows = 200
 #[test]
 fn a_closed_run_says_the_same_as_it_did_in_memory() {
     let folder = folder("stored");
-    let server = Server::start(&configuration(&folder, FRAMES, POWDER));
+    let masked: Vec<u8> = (0..200 * 300).map(|pixel| u8::from(pixel / 300 < 70)).collect();
+    let mask = pipeline::feedback::pictures::npy("|u1", &[200, 300], &masked);
+    std::fs::write(folder.join("mask.npy"), mask).expect("a mask");
+    let recipe = format!("{POWDER}[recipe.powder.correct]\nmask = \"mask.npy\"\n");
+    let server = Server::start(&configuration(&folder, FRAMES, &recipe));
     let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "first", "frames_expected": 40 }));
     assert_eq!(status, 201, "{armed}");
     let values = object!({ "frame_numbers": [3, 4], "values": { "i0": [1.5, 2.5] }, "units": { "i0": "A" } });
@@ -47,7 +51,9 @@ fn a_closed_run_says_the_same_as_it_did_in_memory() {
         "frames/latest.json",
     ];
     let ask = || asked.map(|what| server.get(&format!("/api/v1/runs/first/{what}")));
-    let (before, mask) = (ask(), server.bytes("/api/v1/runs/first/mask.npy"));
+    let drawn = ["mask.npy", "frames/latest.png", "frames/latest.png?max_pixels=4000"];
+    let draw = || drawn.map(|what| server.bytes(&format!("/api/v1/runs/first/{what}")));
+    let (before, pictures) = (ask(), draw());
     run(&server, &object!({ "name": "second" }));
     let closed = server.get("/api/v1/runs/first");
     assert_eq!(
@@ -68,7 +74,9 @@ fn a_closed_run_says_the_same_as_it_did_in_memory() {
         assert_eq!(before, after, "{what}");
     }
     assert_eq!(before[2]["entries"][0]["metadata"]["i0"], 1.5, "{}", before[2]);
-    assert!(mask == server.bytes("/api/v1/runs/first/mask.npy"));
+    for (what, (before, after)) in drawn.iter().zip(pictures.iter().zip(&draw())) {
+        assert!(before == after, "{what}");
+    }
     let curves = closed["datasets"].as_array().expect("datasets").iter();
     let mut curves = curves.filter(|dataset| dataset["path"] == "/entry/results/intensity/intensity");
     assert_eq!(curves.next().expect("a curve")["shape"][1], 300);
@@ -82,6 +90,42 @@ fn a_closed_run_says_the_same_as_it_did_in_memory() {
         assert!(events.contains(&format!("event: {event}\n")), "no {event} in {events}");
     }
     assert_eq!(server.try_get("/api/v1/runs/third/ledger").0, 404);
+}
+
+#[test]
+fn what_was_lost_is_lost_when_a_run_is_reprocessed() {
+    let folder = folder("stored-lost");
+    let server = Server::start(&configuration(&folder, FRAMES, POWDER));
+    let first = run(&server, &object!({ "name": "first" }));
+    let (status, again) = server.post("/api/v1/runs/first/reprocess", &object!({ "name": "again" }));
+    assert_eq!(status, 201, "{again}");
+    let again = server.wait("/api/v1/runs/again", |run| !run["summary"].is_null());
+    assert!(first["frames"]["lost"].as_u64() > Some(0), "{first}");
+    let settled = ["expected", "complete", "lost"];
+    assert_eq!(
+        settled.map(|state| &first["frames"][state]),
+        settled.map(|state| &again["frames"][state])
+    );
+    // Not as a frame without counts, and no other frame in its place.
+    let of = |run: &str| {
+        let ledger = server.get(&format!("/api/v1/runs/{run}/ledger?limit=1000"));
+        let entries = ledger["entries"].as_array().expect("entries").iter();
+        entries.map(|entry| entry["state"].clone()).collect::<Vec<Value>>()
+    };
+    assert_eq!(of("first"), of("again"));
+    let sums = ["first", "again"].map(|run| server.get(&format!("/api/v1/runs/{run}/profiles/sum")));
+    assert_eq!(sums[0]["frames_used"], first["frames"]["complete"]);
+    assert_eq!(sums[0]["frames_used"], sums[1]["frames_used"]);
+    // By the geometry that the source tells, and then by the one of the stored run.
+    assert_eq!(sums[0]["axis"], sums[1]["axis"]);
+    let values = sums.each_ref().map(|sum| sum["values"].as_array().expect("values"));
+    for (one, other) in values[0].iter().zip(values[1]) {
+        let (one, other) = (one.as_f64(), other.as_f64());
+        let apart = one
+            .zip(other)
+            .map_or(0.0, |(one, other)| (one - other).abs() / one.abs().max(1e-9));
+        assert!(one.is_some() == other.is_some() && apart < 1e-6, "{one:?} {other:?}");
+    }
 }
 
 #[test]
@@ -117,6 +161,45 @@ fn slices_of_a_closed_run_are_those_that_it_ended_with() {
             .starts_with(b"\x89PNG")
     );
     assert_eq!(server.try_get("/api/v1/runs/first/slices/none.npy").0, 404);
+    // A smaller one has the means of its blocks.
+    let values = |file: &[u8], shape: [usize; 2]| {
+        let header = 10 + usize::from(u16::from_le_bytes([file[8], file[9]]));
+        let told = String::from_utf8_lossy(&file[..header]).replace(' ', "");
+        assert!(
+            told.contains(&format!("({},{},)", shape[0], shape[1])),
+            "{told} {shape:?}"
+        );
+        let numbers = file[header..]
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes")));
+        numbers.map(f64::from).collect::<Vec<_>>()
+    };
+    let shape = [0, 1].map(|axis| slices["slices"][0]["shape"][axis].as_u64().expect("a size") as usize);
+    let small = shape.map(|length| length.div_ceil(3));
+    let path = format!(
+        "/api/v1/runs/first/slices/{name}.npy?max_pixels={}",
+        small[0] * small[1]
+    );
+    let (all, few) = (values(&pixels, shape), values(&server.bytes(&path), small));
+    for (index, mean) in few.iter().enumerate() {
+        let (rows, columns) = (index / small[1] * 3, index % small[1] * 3);
+        let block =
+            (rows..shape[0].min(rows + 3)).flat_map(|r| (columns..shape[1].min(columns + 3)).map(move |c| (r, c)));
+        let block: Vec<f64> = block.map(|(row, column)| all[row * shape[1] + column]).collect();
+        let expected = block.iter().sum::<f64>() / block.len() as f64;
+        assert!(
+            (mean - expected).abs() <= 1e-5 * expected.abs().max(1e-3),
+            "{index}: {mean} {expected}"
+        );
+    }
+    assert_eq!(server.try_get(&path.replace("max_pixels", "pixels")).0, 400);
+    // Numbers past what the catalogue can count to are an empty page.
+    let (status, page) = server.try_get("/api/v1/runs?offset=18446744073709551615");
+    assert_eq!(
+        (status, &page["total"], &page["runs"]),
+        (200, &object!(2), &object!([])),
+        "{page}"
+    );
 }
 
 #[test]

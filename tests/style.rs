@@ -141,17 +141,65 @@ fn generated_files_are_what_the_program_generates() {
     }
 }
 
+/// What a dashboard has wrong: panels that lie on each other, have one number, or show nothing.
+fn wrong_panels(file: &str, text: &str) -> Vec<String> {
+    let dashboard: serde_json::Value = serde_json::from_str(text).expect(file);
+    let name = file.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+    assert_eq!(dashboard["uid"], name, "{file}");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let mut places = std::collections::BTreeSet::new();
+    let mut wrong = Vec::new();
+    for panel in panels {
+        let place = ["x", "y"].map(|axis| panel["gridPos"][axis].as_u64());
+        let targets = panel["targets"].as_array().map_or(0, Vec::len);
+        let named = panel["title"].as_str().is_some_and(|title| !title.is_empty());
+        if !places.insert((place, None)) || !places.insert(([None; 2], panel["id"].as_u64())) || targets == 0 || !named
+        {
+            wrong.push(format!("{file}: {}", panel["title"]));
+        }
+        let of_one =
+            |target: &serde_json::Value| target["expr"].as_str().is_some_and(|text| text.contains("$instance"));
+        if !panel["targets"]
+            .as_array()
+            .is_some_and(|targets| targets.iter().all(of_one))
+        {
+            wrong.push(format!("{file}: {}: it is of every appliance", panel["title"]));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn dashboards_are_provisioned_from_where_they_are_installed() {
+    let share = workspace().join("appliance-image/package/usr/share/fluxline/grafana");
+    let provider = std::fs::read_to_string(share.join("provisioning/dashboards/fluxline.yml")).expect("a provider");
+    assert!(
+        provider
+            .lines()
+            .any(|line| line.trim() == "path: /usr/share/fluxline/grafana"),
+        "{provider}"
+    );
+    let source = std::fs::read_to_string(share.join("provisioning/datasources/fluxline.yml")).expect("a source");
+    for line in ["apiVersion: 1", "type: prometheus"] {
+        assert!(source.lines().any(|of| of.trim() == line), "{line}: {source}");
+    }
+}
+
 #[test]
 fn dashboards_and_alerts_name_metrics_that_exist() {
     let folder = workspace().join("appliance-image/package/usr/share/fluxline");
     let metrics = std::fs::read_to_string(workspace().join("docs/metrics.md")).expect("docs/metrics.md");
     let mut found = Vec::new();
     for file in [
-        "grafana/fluxline.json",
+        "grafana/fluxline-beamline.json",
+        "grafana/fluxline-operations.json",
         "prometheus/fluxline.rules.yml",
         "../../../../../docs/alerts.md",
     ] {
         let text = std::fs::read_to_string(folder.join(file)).expect(file);
+        if file.ends_with(".json") {
+            found.extend(wrong_panels(file, &text));
+        }
         let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
         for word in words.filter(|word| word.starts_with("fluxline_")) {
             let histogram = ["_bucket", "_sum", "_count"]

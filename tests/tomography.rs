@@ -1,40 +1,11 @@
 //! Volumes, live parameters and reprocessing through the built binary; checked by an independent program.
 
+use fluxline_tests::scans::{REPLAY, VOLUME, configuration, master, once, text, volume};
 use fluxline_tests::{Server, check, complaint, data, fluxline, folder, json, python};
 use serde_json::{Value, json as object};
 use std::path::{Path, PathBuf};
 
-const VOLUME: &str =
-    "[recipe.ct]\ntechnique = \"tomography\"\noperations = [\"correct\", \"backproject\", \"volume\"]\n";
 const SCAN: &str = "kind = \"simulate\"\nscene = \"tomography\"\nrate_hz = 0.0\nrotation_axis_px = 49.0\n";
-
-fn configuration(folder: &Path, source: &str, recipe: &str) -> String {
-    let text = format!(
-        "[ring]\nslots = 64\nallow_transparent = true\n[[source]]\n{source}[store]\npath = \"{}\"\n\
-         [feedback]\nlisten = \"127.0.0.1:0\"\n{recipe}",
-        folder.join("store").display()
-    );
-    let path = folder.join("fluxline.toml");
-    std::fs::write(&path, text).expect("a configuration");
-    path.display().to_string()
-}
-
-fn once(config: &str) -> Value {
-    json(&fluxline(&["run", "--once", "--json", config]))
-}
-
-fn text<'a>(value: &'a Value, what: &str) -> &'a str {
-    value.as_str().unwrap_or_else(|| panic!("{what}: {value}"))
-}
-
-fn master(summary: &Value) -> &str {
-    text(&summary["files"][0], "a master file")
-}
-
-/// The volume file of a summary.
-fn volume(summary: &Value) -> &str {
-    text(&summary["derived"]["results"]["files"][0], "a volume file")
-}
 
 #[test]
 fn a_volume_is_what_the_live_slices_are_within_its_memory() {
@@ -94,7 +65,19 @@ fn lost_and_corrupt_projections_leave_their_share_to_their_neighbours() {
         used.as_u64() < expected.as_u64() && expected == &object!(projections),
         "{results}"
     );
-    let arguments = ["survivors", master(&clean), volume(&faulted), master(&faulted), "8"];
+    // The same where slices rest on more projections than are kept: 170 of them.
+    let little = format!("{VOLUME}[recipe.ct.backproject]\nhistory_mib = 1\n");
+    let forgetful = once(&configuration(&folder, &faults, &little));
+    let runs = [&faulted, &forgetful].map(|run| [volume(run), master(run)]);
+    let arguments = [
+        "survivors",
+        master(&clean),
+        "8",
+        runs[0][0],
+        runs[0][1],
+        runs[1][0],
+        runs[1][1],
+    ];
     println!("{}", check(&python, "tomography.py", &arguments));
 }
 
@@ -142,6 +125,47 @@ fn a_stored_run_goes_again_with_other_parameters() {
         let (status, said) = complaint(&fluxline(&["reprocess", run, "--config", &config, "--set", set]));
         assert!(status == 2 && said.contains(expected), "{run} {set}: {said}");
     }
+}
+
+#[test]
+fn a_scan_beside_a_volume_loses_nothing_and_goes_first() {
+    let folder = folder("beside");
+    let source = SCAN.replace("rate_hz = 0.0", "rate_hz = 60.0") + "rows = 20\ncolumns = 96\nframes = 120\n";
+    // Minutes of work: it is not done when the second scan is.
+    let recipe = format!("{VOLUME}[recipe.ct.volume]\nmethod = \"sirt\"\niterations = 10000\n");
+    let path = configuration(&folder, &source, &recipe);
+    // What finds no slot is lost, and said to be.
+    let text = std::fs::read_to_string(&path).expect("a configuration");
+    std::fs::write(&path, text.replace("slots = 64", "slots = 64\nwhen_full = \"drop\"")).expect("a configuration");
+    let server = Server::start(Path::new(&path));
+    let scan = |name: &str| {
+        let (status, armed) = server.post("/api/v1/runs", &object!({ "name": name }));
+        assert_eq!(status, 201, "{armed}");
+        let run = server.wait(&format!("/api/v1/runs/{name}"), |run| !run["summary"].is_null());
+        run["summary"].clone()
+    };
+    scan("first");
+    server.wait("/api/v1/status", |status| status["derived"]["state"] == "running");
+    let second = scan("second");
+    // Its own volume waits for the first one's, which is not done.
+    let derived = &server.get("/api/v1/status")["derived"];
+    assert_eq!(
+        (&derived["derived_from"], &derived["state"]),
+        (&object!("second"), &object!("waiting")),
+        "{derived}"
+    );
+    let count = |group: &str, name: &str| second[group][name].as_u64().expect("a count");
+    assert_eq!(
+        (count("frames", "complete"), count("frames", "lost")),
+        (140, 0),
+        "{second}"
+    );
+    assert_eq!(
+        (count("outcomes", "done"), count("outcomes", "shed")),
+        (140, 0),
+        "{second}"
+    );
+    assert_eq!(second["results"]["images"][0]["frames_used"], 120, "{second}");
 }
 
 #[test]
@@ -223,7 +247,7 @@ fn the_axis_of_a_tooth_is_found_without_a_hint() {
     let replay = |axis: &str| {
         let recipe =
             format!("{VOLUME}[recipe.ct.backproject]\naxis = \"{axis}\"\n[recipe.ct.volume]\nformat = \"none\"\n");
-        let config = configuration(&folder, "kind = \"replay\"\npath = \"none\"\n", &recipe);
+        let config = configuration(&folder, REPLAY, &recipe);
         json(&fluxline(&[
             "replay",
             &tooth.display().to_string(),
@@ -432,11 +456,7 @@ fn scans_that_lack_something_are_warned_of_or_refused() {
     let folder = folder(test);
     check(&python, "tomography.py", &["bad", &folder.display().to_string()]);
     let replay = |file: &str, more: &str| {
-        let config = configuration(
-            &folder,
-            "kind = \"replay\"\npath = \"none\"\n",
-            &format!("{VOLUME}{more}"),
-        );
+        let config = configuration(&folder, REPLAY, &format!("{VOLUME}{more}"));
         let file = folder.join(format!("{file}.h5")).display().to_string();
         fluxline(&["replay", &file, "--config", &config, "--json"])
     };
@@ -485,11 +505,7 @@ fn a_scan_without_angles_takes_them_from_start_and_step() {
     let folder = folder(test);
     check(&python, "tomography.py", &["bad", &folder.display().to_string()]);
     let steps = "[recipe.ct.backproject]\nstart_deg = 0.0\nstep_deg = 7.5\n";
-    let config = configuration(
-        &folder,
-        "kind = \"replay\"\npath = \"none\"\n",
-        &format!("{VOLUME}{steps}"),
-    );
+    let config = configuration(&folder, REPLAY, &format!("{VOLUME}{steps}"));
     let run = |file: &str| {
         let file = folder.join(file).display().to_string();
         json(&fluxline(&["replay", &file, "--config", &config, "--json"]))
@@ -531,7 +547,7 @@ fn a_tooth_becomes_a_volume() {
     let folder = folder(test);
     let recipe =
         format!("{VOLUME}[recipe.ct.backproject]\nrotation_axis_px = 295.5\nrow = 1\n[recipe.ct.volume]\nlevels = 0\n");
-    let config = configuration(&folder, "kind = \"replay\"\npath = \"none\"\n", &recipe);
+    let config = configuration(&folder, REPLAY, &recipe);
     let summary = json(&fluxline(&[
         "replay",
         &tooth.display().to_string(),
@@ -547,6 +563,28 @@ fn a_tooth_becomes_a_volume() {
             &["volume", master(&summary), volume(&summary), "1"]
         )
     );
+    // Past the crossover, by the Fourier method; both against other programs.
+    let run = text(&summary["run"], "a run");
+    let arguments = [
+        "reprocess",
+        run,
+        "--config",
+        &config,
+        "--json",
+        "--set",
+        "volume.method=auto",
+    ];
+    let auto = json(&fluxline(&arguments));
+    for (made, method) in [(&summary, "backprojection"), (&auto, "gridrec")] {
+        let arguments = [
+            "tooth_volume",
+            &tooth.display().to_string(),
+            volume(made),
+            "295.5",
+            method,
+        ];
+        println!("{}", check(&python, "real_data.py", &arguments));
+    }
 }
 
 #[test]
@@ -556,11 +594,7 @@ fn an_nxtomo_with_an_external_link_becomes_a_volume() {
         return;
     };
     let folder: PathBuf = folder(test);
-    let config = configuration(
-        &folder,
-        "kind = \"replay\"\npath = \"none\"\nrange_deg = 180.0\n",
-        VOLUME,
-    );
+    let config = configuration(&folder, &format!("{REPLAY}range_deg = 180.0\n"), VOLUME);
     let summary = json(&fluxline(&[
         "replay",
         &file.display().to_string(),

@@ -1,38 +1,12 @@
 //! Methods of the whole volume, preparation and live slices of a tomography through the built binary; checked by an
 //! independent program.
 
+use fluxline_tests::scans::{REPLAY, VOLUME, configuration, master, once, text, volume};
 use fluxline_tests::{Server, check, complaint, fluxline, folder, json, python};
 use serde_json::{Value, json as object};
 use std::path::Path;
 
-const VOLUME: &str =
-    "[recipe.ct]\ntechnique = \"tomography\"\noperations = [\"correct\", \"backproject\", \"volume\"]\n";
 const SCAN: &str = "kind = \"simulate\"\nscene = \"tomography\"\nrate_hz = 0.0\nrotation_axis_px = 33.0\n";
-const REPLAY: &str = "kind = \"replay\"\npath = \"none\"\n";
-
-fn configuration(folder: &Path, source: &str, recipe: &str) -> String {
-    let text = format!(
-        "[ring]\nslots = 64\nallow_transparent = true\n[[source]]\n{source}[store]\npath = \"{}\"\n\
-         [feedback]\nlisten = \"127.0.0.1:0\"\n{recipe}",
-        folder.join("store").display()
-    );
-    let path = folder.join("fluxline.toml");
-    std::fs::write(&path, text).expect("a configuration");
-    path.display().to_string()
-}
-
-fn text<'a>(value: &'a Value, what: &str) -> &'a str {
-    value.as_str().unwrap_or_else(|| panic!("{what}: {value}"))
-}
-
-fn master(summary: &Value) -> &str {
-    text(&summary["files"][0], "a master file")
-}
-
-/// The volume file of a summary.
-fn volume(summary: &Value) -> &str {
-    text(&summary["derived"]["results"]["files"][0], "a volume file")
-}
 
 fn replay(folder: &Path, file: &str, source: &str, more: &str) -> std::process::Output {
     let config = configuration(folder, &format!("{REPLAY}{source}"), &format!("{VOLUME}{more}"));
@@ -47,7 +21,7 @@ fn every_method_makes_the_volume_and_makes_it_again() {
     let folder = folder(test);
     let source = format!("{SCAN}rows = 18\ncolumns = 64\nframes = 120\nopen_beam_counts = 30000.0\n");
     let config = configuration(&folder, &source, VOLUME);
-    let plain = json(&fluxline(&["run", "--once", "--json", &config]));
+    let plain = once(&config);
     assert_eq!(plain["derived"]["results"]["method"], "backprojection");
     let run = text(&plain["run"], "a run");
     let again = |name: &str, set: &[&str]| {
@@ -106,6 +80,40 @@ fn every_method_makes_the_volume_and_makes_it_again() {
 }
 
 #[test]
+fn auto_is_the_fourier_method_from_where_it_is_faster() {
+    let test = "auto_is_the_fourier_method_from_where_it_is_faster";
+    let Some(python) = python(test) else { return };
+    let folder = folder(test);
+    let scan = SCAN.replace("33.0", "320.0");
+    let made = |frames: usize| {
+        let source = format!("{scan}rows = 16\ncolumns = 640\nframes = {frames}\n");
+        let config = configuration(
+            &folder,
+            &source,
+            &format!("{VOLUME}[recipe.ct.volume]\nmethod = \"auto\"\n"),
+        );
+        (once(&config), config)
+    };
+    let (below, _) = made(171);
+    assert_eq!(below["derived"]["results"]["method"], "backprojection");
+    let (above, config) = made(172);
+    assert_eq!(above["derived"]["results"]["method"], "gridrec");
+    let run = text(&above["run"], "a run");
+    let set = "volume.method=backprojection";
+    let other = json(&fluxline(&[
+        "reprocess",
+        run,
+        "--config",
+        &config,
+        "--json",
+        "--set",
+        set,
+    ]));
+    let arguments = ["method", volume(&above), volume(&other), "gridrec", "0.02"];
+    println!("{}", check(&python, "tomography.py", &arguments));
+}
+
+#[test]
 fn what_is_wrong_with_projections_is_taken_away() {
     let test = "what_is_wrong_with_projections_is_taken_away";
     let Some(python) = python(test) else { return };
@@ -155,6 +163,33 @@ fn what_is_wrong_with_projections_is_taken_away() {
     );
     let (status, said) = complaint(&replay(&folder, "clean.h5", "", sloped));
     assert!(status == 2 && said.contains("multiple of 4"), "{said}");
+
+    // Columns that are dead, filled from beside them or left empty.
+    let made = [4, 0].map(|reach| {
+        let correct = format!("[recipe.ct.correct]\nmask = \"mask.npy\"\nbad_pixels_px = {reach}\n");
+        make("dead.h5", "", &correct)
+    });
+    better(&made[0], &made[1], &clean, "0.05");
+
+    // Projections and a flat that lack their lower rows: of no use there, live, in the volume, and again from the store.
+    let made = make("partial.nxs", "", "[recipe.ct.backproject]\nrow = 1\n");
+    assert_eq!(
+        (&made["frames"]["partial"], &made["frames"]["lost"]),
+        (&object!(7), &object!(0)),
+        "{made}"
+    );
+    assert_eq!(made["results"]["images"][0]["frames_used"], 84, "{made}");
+    assert_eq!(made["derived"]["results"]["projections_used"], 84, "{made}");
+    assert!(
+        made["derived"]["results"]["warnings"]
+            .to_string()
+            .contains("7 frames lack parts"),
+        "{made}"
+    );
+    println!(
+        "partial{}",
+        check(&python, "tomography.py", &["disc", volume(&made), "1", "0.02"])
+    );
 
     // With the axis near the edge, and every method.
     let half = "[recipe.ct.backproject]\nhalf_acquisition = true\nrotation_axis_px = 14.0\n";

@@ -1,10 +1,11 @@
 //! Azimuthal integration of frames that lie in host memory, with what a beamline asks of it.
 
 use super::{Measurement, Result};
+use frame::geometry::{Geometry, Unit};
 use frame::{HostRegion, PixelMask, PixelType, Shape};
 use kernels::{
-    Accelerator, AcceleratorConfig, AzimuthalConfig, AzimuthalGeometry, AzimuthalIntegrator, AzimuthalOutput,
-    ErrorModel, FrameStatistics, HostPages, Stager, Statistics, StatisticsConfig,
+    Accelerator, AcceleratorConfig, AzimuthalConfig, AzimuthalEngine, AzimuthalGeometry, ErrorModel, FrameStatistics,
+    HostPages, Splitting, Stager, Statistics, StatisticsConfig,
 };
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -36,6 +37,30 @@ pub(crate) fn geometry(shape: Shape) -> AzimuthalGeometry {
         })),
         ..Default::default()
     }
+}
+
+/// The same with the corners of pixels.
+fn with_corners(shape: Shape) -> Result<AzimuthalGeometry> {
+    let detector = Geometry {
+        dist_m: DISTANCE_M,
+        poni1_m: shape.rows as f64 * 0.49 * PIXEL_M,
+        poni2_m: shape.columns as f64 * 0.52 * PIXEL_M,
+        rot1_rad: 0.0,
+        rot2_rad: 0.0,
+        rot3_rad: 0.0,
+        wavelength_m: Some(WAVELENGTH_M),
+        pixel1_m: PIXEL_M,
+        pixel2_m: PIXEL_M,
+        orientation: 3,
+        shape: None,
+        detector: None,
+        pixel_corners: None,
+    };
+    Ok(AzimuthalGeometry {
+        chi: Some(detector.chi_map(shape)),
+        corners: Some(detector.corners(Unit::QNmInv, shape)?),
+        ..geometry(shape)
+    })
 }
 
 /// Gaps as on an EIGER: 37 rows every 551, 10 columns every 1040.
@@ -70,13 +95,14 @@ fn frames(shape: Shape, mask: &PixelMask, count: usize) -> Result<(Arc<dyn HostR
 struct Prepared {
     queue: kernels::Queue,
     stager: Stager,
-    integrator: AzimuthalIntegrator,
+    integrator: AzimuthalEngine,
     statistics: Statistics,
-    curves: Vec<[Vec<f32>; 3]>,
+    /// of all curves, so that nobody thinks they are not wanted
+    sum: f64,
 }
 
 impl Prepared {
-    fn new(shape: Shape, batch: usize, poisson: bool) -> Result<Self> {
+    fn new(shape: Shape, batch: usize, poisson: bool, splitting: Splitting) -> Result<Self> {
         let accelerator = Accelerator::open(&AcceleratorConfig::default())?;
         let queue = accelerator.queue()?;
         let mask = mask(shape)?;
@@ -85,53 +111,73 @@ impl Prepared {
         stager.begin()?;
         offsets.iter().try_for_each(|offset| stager.add_in_region(*offset))?;
         stager.finish(&queue)?;
-        let mut config = AzimuthalConfig::new(geometry(shape), BINS);
+        let geometry = match splitting {
+            Splitting::No => geometry(shape),
+            _ => with_corners(shape)?,
+        };
+        let mut config = AzimuthalConfig::new(geometry, BINS);
+        config.splitting = splitting;
         if !poisson {
             config.error_model = ErrorModel::None;
         }
-        let integrator = AzimuthalIntegrator::new(&accelerator, &config, shape, PixelType::U16, &mask, batch)?;
+        let integrator = AzimuthalEngine::new(&accelerator, &config, shape, PixelType::U16, &mask, batch)?;
         let counting = StatisticsConfig {
             saturation: Some(65535.0),
             ..StatisticsConfig::default()
         };
         let statistics = Statistics::new(&accelerator, &counting, shape, PixelType::U16, &mask, batch)?;
-        let curves = (0..batch).map(|_| [(); 3].map(|()| vec![0f32; BINS])).collect();
         Ok(Self {
             queue,
             stager,
             integrator,
             statistics,
-            curves,
+            sum: 0.0,
         })
     }
 
     fn integrate(&mut self) -> Result<()> {
-        let outputs = self.curves.iter_mut();
-        let mut outputs: Vec<_> = outputs
-            .map(|[intensity, sigma, count]| AzimuthalOutput {
-                intensity,
-                sigma,
-                count,
-            })
-            .collect();
-        Ok(self
-            .integrator
-            .integrate(&self.queue, self.stager.batch(), &mut outputs)?)
+        let sum = &mut self.sum;
+        let put = |_, intensity: &[f32], _: &[f32], _: &[f32]| *sum += f64::from(intensity[BINS / 2]);
+        self.integrator.integrate_with(&self.queue, self.stager.batch(), put)?;
+        assert!(self.sum.is_finite());
+        Ok(())
     }
 }
 
-pub(crate) fn integrate(rows: usize, columns: usize, batch: usize, poisson: bool) -> Result<Measurement> {
-    let mut prepared = Prepared::new(Shape::new(rows, columns), batch, poisson)?;
+/// Seconds of all threads of this process since they began.
+pub(crate) fn processor_seconds() -> Result<f64> {
+    let mut sum = 0.0;
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        let first = text.split_whitespace().next().ok_or("an empty schedstat")?;
+        sum += first.parse::<f64>()? * 1e-9;
+    }
+    Ok(sum)
+}
+
+/// Per frame; with `cpu` of the processor time of all threads.
+pub(crate) fn integrate(rows: usize, columns: usize, batch: usize, words: &[&str]) -> Result<Measurement> {
+    let splitting = match words {
+        _ if words.contains(&"bbox") => Splitting::Bbox,
+        _ if words.contains(&"full") => Splitting::Full,
+        _ => Splitting::No,
+    };
+    let (poisson, cpu) = (words.contains(&"poisson"), words.contains(&"cpu"));
+    let mut prepared = Prepared::new(Shape::new(rows, columns), batch, poisson, splitting)?;
     prepared.integrate()?;
     Ok(Box::new(move || {
-        let started = Instant::now();
+        let (started, spent) = (Instant::now(), processor_seconds()?);
         prepared.integrate()?;
-        Ok(started.elapsed().as_secs_f64() / batch as f64)
+        let seconds = match cpu {
+            true => processor_seconds()? - spent,
+            false => started.elapsed().as_secs_f64(),
+        };
+        Ok(seconds / batch as f64)
     }))
 }
 
 pub(crate) fn bare(rows: usize, columns: usize) -> Result<Measurement> {
-    let mut prepared = Prepared::new(Shape::new(rows, columns), 1, true)?;
+    let mut prepared = Prepared::new(Shape::new(rows, columns), 1, true, Splitting::No)?;
     let mut numbers = [FrameStatistics::default()];
     prepared.integrate()?;
     Ok(Box::new(move || {

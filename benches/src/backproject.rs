@@ -87,6 +87,15 @@ pub(crate) fn gridrec(columns: usize, angles: usize) -> Result<Measurement> {
     }))
 }
 
+/// The same by the method that `auto` takes on a CPU.
+pub(crate) fn auto(columns: usize, angles: usize) -> Result<Measurement> {
+    if kernels::gridrec::is_faster(columns, angles) {
+        gridrec(columns, angles)
+    } else {
+        volume(columns, angles)
+    }
+}
+
 /// Ten iterations; seconds per slice.
 pub(crate) fn iterative(kind: &str, columns: usize, angles: usize) -> Result<Measurement> {
     let accelerator = Accelerator::open(&AcceleratorConfig::default())?;

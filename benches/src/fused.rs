@@ -1,15 +1,17 @@
 //! Compressed frames to numbers and curves: decoded into memory and then reduced by the kernels, or both at once.
 
-use super::azimuthal::{BINS, geometry, mask};
+use super::azimuthal::{BINS, geometry, mask, processor_seconds};
 use super::{Measurement, Result};
 use frame::codec::{Beneath, Scratch, compress, compress_bound, decompress};
-use frame::{HostRegion, PixelType, Shape};
+use frame::{HostRegion, PixelMask, PixelType, Shape};
 use kernels::{
     Accelerator, AcceleratorConfig, AzimuthalConfig, AzimuthalIntegrator, FrameStatistics, FusedConfig, FusedReducer,
     HostPages, Payload, Stager, Statistics, StatisticsConfig,
 };
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
+
+static CLOCK: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 #[derive(Clone)]
 struct Chunk(Arc<Vec<u8>>);
@@ -47,9 +49,28 @@ fn chunks(shape: Shape, count: usize) -> Result<Vec<Chunk>> {
     (0..count).map(chunk).collect()
 }
 
-pub(crate) fn reduce(fused: bool, rows: usize, columns: usize, batch: usize, threads: usize) -> Result<Measurement> {
+/// Per frame; with `unmasked` nobody knows of the gaps, whose pixels then count as saturated; with `cpu` the processor time
+/// of all threads.
+pub(crate) fn reduce(
+    fused: bool,
+    rows: usize,
+    columns: usize,
+    batch: usize,
+    threads: usize,
+    words: &[&str],
+) -> Result<Measurement> {
     let shape = Shape::new(rows, columns);
-    let (mask, chunks) = (mask(shape)?, chunks(shape, batch)?);
+    let (mut mask, chunks) = (mask(shape)?, chunks(shape, batch)?);
+    if words.contains(&"unmasked") {
+        mask = PixelMask::none(shape);
+    }
+    let cpu = words.contains(&"cpu");
+    let time = move || -> Result<f64> {
+        match cpu {
+            true => processor_seconds(),
+            false => Ok(CLOCK.elapsed().as_secs_f64()),
+        }
+    };
     let statistics = StatisticsConfig {
         saturation: Some(65535.0),
         invalid: None,
@@ -65,14 +86,14 @@ pub(crate) fn reduce(fused: bool, rows: usize, columns: usize, batch: usize, thr
         };
         let mut reducer = FusedReducer::new(&config, shape, PixelType::U16, &mask, threads)?;
         return Ok(Box::new(move || {
-            let started = Instant::now();
+            let started = time()?;
             reducer.run(&chunks, |_, frame| {
                 found += frame.map_or(f64::NAN, |frame| {
                     frame.statistics.frame.sum + f64::from(frame.intensity[0])
                 });
             })?;
             assert!(found.is_finite());
-            Ok(started.elapsed().as_secs_f64() / batch as f64)
+            Ok((time()? - started) / batch as f64)
         }));
     }
     let accelerator = Accelerator::open(&AcceleratorConfig::default())?;
@@ -83,7 +104,7 @@ pub(crate) fn reduce(fused: bool, rows: usize, columns: usize, batch: usize, thr
     let mut counter = Statistics::new(&accelerator, &statistics, shape, PixelType::U16, &mask, batch)?;
     let (mut scratch, mut numbers) = (Scratch::default(), vec![FrameStatistics::default(); batch]);
     Ok(Box::new(move || {
-        let started = Instant::now();
+        let started = time()?;
         stager.begin()?;
         for chunk in &chunks {
             stager.add_decoded(|out| decompress(Beneath::Lz4, &chunk.0, 2, out, &mut scratch))?;
@@ -93,6 +114,6 @@ pub(crate) fn reduce(fused: bool, rows: usize, columns: usize, batch: usize, thr
         integrator.integrate_with(&queue, batch_of, |_, intensity, _, _| found += f64::from(intensity[0]))?;
         found += numbers[0].frame.sum;
         assert!(found.is_finite());
-        Ok(started.elapsed().as_secs_f64() / batch as f64)
+        Ok((time()? - started) / batch as f64)
     }))
 }

@@ -1,13 +1,14 @@
 //! Spots of a frame out of a file.
 
+use super::azimuthal::processor_seconds;
 use super::{Measurement, Result};
 use frame::{HostRegion, PixelMask, PixelType, Shape};
 use kernels::{Accelerator, AcceleratorConfig, FrameSpots, HostPages, SpotAlgorithm, SpotConfig, SpotFinder, Stager};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Per frame: `batch` times the same `i32` frame, found in place.
-pub fn find(file: &str, rows: usize, columns: usize, extended: bool, batch: usize) -> Result<Measurement> {
+/// Per frame: `batch` times the same `i32` frame, found in place; with `cpu` the processor time of all threads.
+pub fn find(file: &str, rows: usize, columns: usize, extended: bool, batch: usize, cpu: bool) -> Result<Measurement> {
     let shape = Shape::new(rows, columns);
     let raw = std::fs::read(file)?;
     if raw.len() != shape.pixels() * 4 {
@@ -35,12 +36,16 @@ pub fn find(file: &str, rows: usize, columns: usize, extended: bool, batch: usiz
     let mut stager = Stager::new(&accelerator, region, raw.len(), batch, false)?;
     let mut outputs = vec![FrameSpots::default(); batch];
     Ok(Box::new(move || {
-        let start = Instant::now();
+        let (start, spent) = (Instant::now(), processor_seconds()?);
         stager.begin()?;
         for frame in 0..batch {
             stager.add_in_region(frame * slot)?;
         }
         finder.run(&queue, stager.finish(&queue)?, &mut outputs)?;
-        Ok(start.elapsed().as_secs_f64() / batch as f64)
+        let seconds = match cpu {
+            true => processor_seconds()? - spent,
+            false => start.elapsed().as_secs_f64(),
+        };
+        Ok(seconds / batch as f64)
     }))
 }

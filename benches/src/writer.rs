@@ -30,12 +30,16 @@ fn pixels(shape: Shape, percent: usize, seed: u64) -> Vec<u8> {
         .collect()
 }
 
-/// Chunks as a detector sends them.
-fn chunks(shape: Shape, percent: usize) -> Result<Vec<Vec<u8>>> {
+/// Payloads as a detector sends them: pixels, or chunks.
+fn payloads(shape: Shape, percent: usize, compression: Compression) -> Result<Vec<Vec<u8>>> {
     let mut scratch = frame::codec::Scratch::default();
     let mut chunks = Vec::new();
     for seed in 0..8 {
         let raw = pixels(shape, percent, seed);
+        if compression == Compression::None {
+            chunks.push(raw);
+            continue;
+        }
         let mut chunk = vec![0; frame::codec::compress_bound(raw.len(), 2)];
         let used = frame::codec::compress(&raw, 2, &mut chunk, &mut scratch)?;
         chunk.truncate(used);
@@ -44,12 +48,12 @@ fn chunks(shape: Shape, percent: usize) -> Result<Vec<Vec<u8>>> {
     Ok(chunks)
 }
 
-fn stream(shape: Shape, frames: usize, payload_bytes_max: usize) -> StreamDescription {
+fn stream(shape: Shape, frames: usize, payload_bytes_max: usize, compression: Compression) -> StreamDescription {
     StreamDescription {
         origin: "bench".into(),
         shape,
         pixel_type: PixelType::U16,
-        compression: Compression::BitshuffleLz4,
+        compression,
         payload_bytes_max,
         frames_expected: frames as u64,
         darks: 0,
@@ -94,6 +98,10 @@ pub(crate) enum Way {
     Raw,
     /// the same bytes by four threads into a file that was made as long before: the best way that was found for this disk
     RawBest,
+    /// a whole run of frames that come as pixels and are compressed by the writer
+    Packed,
+    /// the same frames by the codec alone, on every core
+    Codec,
     /// a run's frames in their order by the read path
     Frames,
     /// the same files by one `pread` of 4 MiB after the other
@@ -108,6 +116,8 @@ impl Way {
             "write" => Way::Run,
             "pwrite" => Way::Raw,
             "pwrite4" => Way::RawBest,
+            "packed" => Way::Packed,
+            "codec" => Way::Codec,
             "read" => Way::Frames,
             "pread" => Way::RawRead,
             "pread4" => Way::RawReadBest,
@@ -126,10 +136,14 @@ pub(crate) fn prepare(
     cpu: bool,
 ) -> Result<Measurement> {
     let shape = Shape::new(rows, columns);
-    let chunks = chunks(shape, percent)?;
+    let compression = match way {
+        Way::Packed | Way::Codec => Compression::None,
+        _ => Compression::BitshuffleLz4,
+    };
+    let chunks = payloads(shape, percent, compression)?;
     let largest = chunks.iter().map(Vec::len).max().unwrap_or(0);
     let ring = filled(&chunks, largest)?;
-    let stream = stream(shape, frames, largest);
+    let stream = stream(shape, frames, largest, compression);
     let gigabytes = chunks.iter().map(Vec::len).sum::<usize>() as f64 / chunks.len() as f64 * frames as f64 / 1e9;
     let clock = move || -> Result<f64> {
         if cpu {
@@ -149,9 +163,16 @@ pub(crate) fn prepare(
             Ok(seconds)
         }));
     }
+    if way == Way::Codec {
+        return Ok(Box::new(move || {
+            let begun = clock()?;
+            compressed(&chunks, frames)?;
+            Ok(clock()? - begun)
+        }));
+    }
     let store = Store::open(&folder)?;
     let mut number = 0;
-    if way == Way::Run {
+    if matches!(way, Way::Run | Way::Packed) {
         return Ok(Box::new(move || {
             number += 1;
             let info = info(format!("bench_{}_{number}", std::process::id()))?;
@@ -229,7 +250,7 @@ fn nexus_run(
     chunks: &[Vec<u8>],
 ) -> Result<Vec<PathBuf>> {
     let config = WriterConfig {
-        compress: false,
+        compress: stream.compression == Compression::None,
         frames_per_file: 1000,
         store_frames: true,
         threads: 0,
@@ -243,7 +264,7 @@ fn nexus_run(
             .ok_or("the writer stands still")?;
         let chunk = &chunks[slot.index() % chunks.len()];
         let header = slot.header_mut();
-        *header = FrameHeader::new(stream.shape, stream.pixel_type, Compression::BitshuffleLz4);
+        *header = FrameHeader::new(stream.shape, stream.pixel_type, stream.compression);
         header.frame_number.set(frame as u64);
         header.payload_bytes.set(chunk.len() as u64);
         writer.store(slot.publish())?;
@@ -313,6 +334,25 @@ fn raw(path: &Path, ring: &FrameRing, chunks: &[Vec<u8>], frames: usize, threads
     };
     together(threads, &write)?;
     Ok(file.sync_all()?)
+}
+
+/// Compresses so many frames on every core; nobody takes what comes of it.
+fn compressed(frames: &[Vec<u8>], count: usize) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let compress = || -> std::io::Result<()> {
+        let largest = frames.iter().map(Vec::len).max().unwrap_or(0);
+        let mut scratch = frame::codec::Scratch::default();
+        let mut chunk = vec![0; frame::codec::compress_bound(largest, 2)];
+        loop {
+            let frame = next.fetch_add(1, Relaxed);
+            if frame >= count {
+                return Ok(());
+            }
+            let made = frame::codec::compress(&frames[frame % frames.len()], 2, &mut chunk, &mut scratch);
+            std::hint::black_box(made.map_err(std::io::Error::other)?);
+        }
+    };
+    together(std::thread::available_parallelism()?.get(), &compress)
 }
 
 fn raw_read(files: &[PathBuf], threads: usize) -> Result<()> {

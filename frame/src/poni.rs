@@ -4,8 +4,10 @@
 use crate::detector;
 use crate::geometry::Geometry;
 use crate::pixel::Shape;
+use crate::pixel_corners::PixelCorners;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// Newest version that is understood.
 pub const NEWEST_VERSION: f64 = 3.0;
@@ -48,6 +50,27 @@ pub enum PoniError {
         /// name found
         name: String,
     },
+    /// a detector that is described by a file of its own, which cannot be had
+    #[error("the .poni file names the detector file {file:?}: {reason}")]
+    File {
+        /// file, as the .poni has it
+        file: String,
+        /// why not
+        reason: String,
+    },
+}
+
+/// A detector as a file of its own describes it: pyFAI's `NexusDetector`.
+#[derive(Clone, Debug)]
+pub struct DescribedDetector {
+    /// pixel size along the slow and the fast axis, metres
+    pub pixel_m: [f64; 2],
+    /// shape of its frames
+    pub shape: Shape,
+    /// 1 to 4 as in Exif
+    pub orientation: Option<u8>,
+    /// corners of every pixel, where they do not lie on one plane grid
+    pub corners: Option<Arc<PixelCorners>>,
 }
 
 /// A parsed file: the geometry, and every entry as it was written, by key in lower case.
@@ -63,8 +86,21 @@ pub struct Poni {
     pub entries: BTreeMap<String, String>,
 }
 
-/// Reads the text of a `.poni` file.
+/// Reads the text of a `.poni` file that stands alone: one whose detector is described by another file is refused.
 pub fn parse(text: &str) -> Result<Poni, PoniError> {
+    parse_with(text, |_| {
+        Err(
+            "this place takes a .poni that stands alone: name it in the recipe (`poni`), beside its detector file"
+                .into(),
+        )
+    })
+}
+
+/// Reads the text of a `.poni` file; `describe` reads the file that a `NexusDetector` is described by, by its name.
+pub fn parse_with(
+    text: &str,
+    describe: impl FnOnce(&str) -> Result<DescribedDetector, String>,
+) -> Result<Poni, PoniError> {
     let entries: BTreeMap<String, String> = text
         .lines()
         .map(|line| line.split('#').next().unwrap_or_default())
@@ -95,6 +131,14 @@ pub fn parse(text: &str) -> Result<Poni, PoniError> {
     let config = detector_config(&entries)?;
     let name = entries.get("detector").cloned();
     let model = name.as_deref().and_then(detector::find);
+    let described = match (name.as_deref(), config.text("filename")) {
+        (Some(name), Some(file)) if name.eq_ignore_ascii_case("NexusDetector") => {
+            let file = file.to_string();
+            Some(describe(&file).map_err(|reason| PoniError::File { file, reason })?)
+        }
+        _ => None,
+    };
+    let of_file = |axis: usize| described.as_ref().map(|described| described.pixel_m[axis]);
     let pixel = |key: &'static str, old: &'static str, of_model: Option<f64>| -> Result<f64, PoniError> {
         let size = match (config.number(key)?, optional(old)?, of_model) {
             (Some(size), ..) | (None, Some(size), _) | (None, None, Some(size)) => size,
@@ -110,11 +154,16 @@ pub fn parse(text: &str) -> Result<Poni, PoniError> {
             Err(value_error(key, size, "a pixel size above 0, in metres"))
         }
     };
-    let orientation = match config.number("orientation")? {
-        None | Some(0.0) => 3,
+    let of_described = described.as_ref().and_then(|described| described.orientation);
+    let orientation = match config.number("orientation")?.filter(|value| *value != 0.0) {
+        None => of_described.filter(|value| *value != 0).unwrap_or(3),
         Some(value) if (1.0..=4.0).contains(&value) && value.fract() == 0.0 => value as u8,
         Some(value) => return Err(value_error("orientation", value, "1, 2, 3 or 4")),
     };
+    if orientation != 3 && described.as_ref().is_some_and(|described| described.corners.is_some()) {
+        let expected = "3 for a detector with pixel_corners, which say themselves where pixels are";
+        return Err(value_error("orientation", orientation.into(), expected));
+    }
     let dist_m = needed("distance")?;
     if dist_m <= 0.0 {
         return Err(value_error("distance", dist_m, "a distance above 0, in metres"));
@@ -131,12 +180,15 @@ pub fn parse(text: &str) -> Result<Poni, PoniError> {
         rot2_rad: optional("rot2")?.unwrap_or(0.0),
         rot3_rad: optional("rot3")?.unwrap_or(0.0),
         wavelength_m,
-        pixel1_m: pixel("pixel1", "pixelsize1", model.map(|d| d.pixel1_m))?,
-        pixel2_m: pixel("pixel2", "pixelsize2", model.map(|d| d.pixel2_m))?,
+        pixel1_m: pixel("pixel1", "pixelsize1", of_file(0).or(model.map(|d| d.pixel1_m)))?,
+        pixel2_m: pixel("pixel2", "pixelsize2", of_file(1).or(model.map(|d| d.pixel2_m)))?,
         orientation,
-        shape: config.shape()?.or(model.map(|d| d.shape)),
+        shape: config
+            .shape()?
+            .or(described.as_ref().map(|described| described.shape))
+            .or(model.map(|d| d.shape)),
         detector: name,
-        pixel_corners: None,
+        pixel_corners: described.and_then(|described| described.corners),
     };
     let parallax = entries
         .get("parallax")
@@ -223,6 +275,10 @@ impl DetectorConfig {
         }
     }
 
+    fn text(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|value| value.as_str())
+    }
+
     fn shape(&self) -> Result<Option<Shape>, PoniError> {
         let Some(value) = self.0.get("max_shape").filter(|value| !value.is_null()) else {
             return Ok(None);
@@ -275,6 +331,42 @@ mod tests {
                 ..again
             },
             poni.geometry
+        );
+    }
+
+    #[test]
+    fn a_detector_may_have_a_file_of_its_own() {
+        let text = V21.replace("Eiger2_4M", "NexusDetector").replace(
+            "{\"orientation\": 2}",
+            "{\"filename\": \"panels.h5\", \"orientation\": 3, \"sensor\": null}",
+        );
+        let shape = Shape::new(2, 3);
+        let corners = Arc::new(PixelCorners::new(shape, &[1.0; 72]).unwrap());
+        let described = |file: &str| {
+            assert_eq!(file, "panels.h5");
+            Ok(DescribedDetector {
+                pixel_m: [1e-4, 2e-4],
+                shape,
+                orientation: Some(3),
+                corners: Some(corners.clone()),
+            })
+        };
+        let geometry = parse_with(&text, described).unwrap().geometry;
+        assert_eq!((geometry.pixel1_m, geometry.pixel2_m), (1e-4, 2e-4));
+        assert_eq!(
+            (geometry.shape, geometry.pixel_corners),
+            (Some(shape), Some(corners.clone()))
+        );
+        let turned = text.replace("\"orientation\": 3", "\"orientation\": 1");
+        let message = parse_with(&turned, described).unwrap_err().to_string();
+        assert!(
+            message.contains("orientation: \"1\"") && message.contains("pixel_corners"),
+            "{message}"
+        );
+        let message = parse(&text).unwrap_err().to_string();
+        assert!(
+            message.contains("\"panels.h5\"") && message.contains("stands alone"),
+            "{message}"
         );
     }
 

@@ -62,9 +62,9 @@ pub struct DetectorDescription {
     pub distance_m: Option<f64>,
     /// wavelength, metres
     pub wavelength_m: Option<f64>,
-    /// beam centre along the fast axis, pixels
+    /// beam centre along the fast axis, pixels from the outer edge of column 0, as NXmx and detectors count
     pub beam_center_x_px: Option<f64>,
-    /// beam centre along the slow axis, pixels
+    /// beam centre along the slow axis, pixels from the outer edge of row 0
     pub beam_center_y_px: Option<f64>,
     /// exposure of one frame, seconds
     pub count_time_s: Option<f64>,

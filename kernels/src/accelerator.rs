@@ -398,6 +398,28 @@ impl Accelerator {
         Ok(Accelerator(Arc::new(inner), tuning))
     }
 
+    /// This device opened anew, with kernels that cut their work the same way, so that results have the same bits. One that was
+    /// lost answers nothing any more to those who opened it before.
+    pub fn opened_anew(&self) -> Result<Accelerator, AcceleratorError> {
+        let (device, config) = (self.info().name.clone(), self.config().clone());
+        Ok(Self::open(&AcceleratorConfig { device, ..config })?.with_tuning(self.tuning()))
+    }
+
+    /// The host's own processor, to take this device's place where it fails; opened anew where it is this device.
+    pub fn stand_in(&self) -> Result<Accelerator, AcceleratorError> {
+        if self.info().kind == DeviceKind::Cpu {
+            return self.opened_anew();
+        }
+        let config = self.config();
+        // Prebuilt programs are this device's.
+        Self::open(&AcceleratorConfig {
+            device: "cpu".into(),
+            memory: MemoryMode::Auto,
+            cache_dir: config.cache_dir.clone(),
+            binary_dir: None,
+        })
+    }
+
     /// How kernels cut their work on it.
     pub fn tuning(&self) -> Tuning {
         self.1

@@ -3,20 +3,41 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+/// How long waits may take.
+#[derive(Clone, Copy)]
+enum Limit {
+    /// all of them, to this moment
+    Until(Instant),
+    /// each of them
+    Each(Duration),
+}
+
 thread_local! {
-    static UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
+    static LIMIT: Cell<Option<Limit>> = const { Cell::new(None) };
 }
 
 /// Calls `work`, whose waits for a device end after `limit` altogether, with [`crate::AcceleratorError::Hung`]; a queue that
 /// was given up is not waited for again. Without it a thread waits as long as the device takes.
 pub fn within<R>(limit: Duration, work: impl FnOnce() -> R) -> R {
-    let before = UNTIL.replace(Some(Instant::now() + limit));
+    limited(Limit::Until(Instant::now() + limit), work)
+}
+
+/// The same for work without a known end: each of its waits ends after `limit`.
+pub fn each_within<R>(limit: Duration, work: impl FnOnce() -> R) -> R {
+    limited(Limit::Each(limit), work)
+}
+
+fn limited<R>(limit: Limit, work: impl FnOnce() -> R) -> R {
+    let before = LIMIT.replace(Some(limit));
     let result = work();
-    UNTIL.set(before);
+    LIMIT.set(before);
     result
 }
 
-/// What is left of this thread's limit; `None` where it has none.
+/// How long this thread's next wait may take; `None` where it has no limit.
 pub(crate) fn left() -> Option<Duration> {
-    UNTIL.get().map(|until| until.saturating_duration_since(Instant::now()))
+    LIMIT.get().map(|limit| match limit {
+        Limit::Until(until) => until.saturating_duration_since(Instant::now()),
+        Limit::Each(limit) => limit,
+    })
 }

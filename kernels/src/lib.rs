@@ -21,6 +21,7 @@ mod image;
 mod invalid;
 pub mod iterative;
 mod limits;
+pub mod lit;
 mod parallel;
 #[cfg(test)]
 mod phantom;
@@ -46,11 +47,11 @@ pub use azimuthal::{
 };
 pub use backprojector::{
     Arrangement, BATCH_ANGLES, Backprojector, BackprojectorConfig, Filter, Plane, STRIPE_COLUMNS_MAX, SlabConfig,
-    SlabReconstructor, SlidingWindow, angular_weights,
+    SlabReconstructor, SlidingWindow,
 };
 pub use correction::{CorrectedBatch, Correction, CorrectionConfig};
 pub use countrate::{CountRate, CountRateConfig, DeadTime};
-pub use deadline::within;
+pub use deadline::{each_within, within};
 pub use flats::TimedFlats;
 pub use fused::{FusedConfig, FusedFrame, FusedReducer, Payload};
 pub use gain::{AdaptiveGain, GainConfig, GainCounts};
@@ -59,6 +60,7 @@ pub use half_acquisition::{HalfAcquisition, Stitching};
 pub use host_memory::{Buffer, HostPages, Mapped, Queue};
 pub use invalid::Invalid;
 pub use iterative::{Iteration, Iterative, IterativeConfig};
+pub use lit::{LitConfig, LitPixels};
 pub use phase::{Padding, Paganin, PaganinConfig};
 pub use probe::AddressProbe;
 pub use sloped::{Sloped, SlopedConfig, equally_sloped_angles_deg};

@@ -17,9 +17,14 @@ fn device() -> (Accelerator, Queue) {
     (accelerator, queue)
 }
 
-fn inside(index: usize, columns: usize) -> bool {
+/// Within the circle that every projection sees, less `margin` pixels.
+fn within(index: usize, columns: usize, margin: f64) -> bool {
     let half = (columns as f64 - 1.0) / 2.0;
-    ((index % columns) as f64 - half).hypot((index / columns) as f64 - half) <= 0.96 * half
+    ((index % columns) as f64 - half).hypot((index / columns) as f64 - half) <= half - margin
+}
+
+fn inside(index: usize, columns: usize) -> bool {
+    within(index, columns, 0.0)
 }
 
 /// Root of the mean square of the difference within the circle.
@@ -33,10 +38,10 @@ fn psnr(found: &[f32], truth: &[f32], columns: usize) -> f64 {
     20.0 * (1.0 / rmse(found, truth, columns)).log10()
 }
 
-/// Structural similarity (Wang et al. 2004) over 7×7 windows, mean within the circle; the range is 1.
+/// Structural similarity (Wang et al. 2004) over 7×7 windows, mean of those that lie within the circle; the range is 1.
 fn ssim(found: &[f32], truth: &[f32], columns: usize) -> f64 {
     let (mut sum, mut count) = (0.0, 0.0);
-    for i in (0..found.len()).filter(|i| inside(*i, columns)) {
+    for i in (0..found.len()).filter(|i| within(*i, columns, 3.0)) {
         let (row, column) = (i / columns, i % columns);
         let (mut x, mut y, mut xx, mut yy, mut xy) = (0.0, 0.0, 0.0, 0.0, 0.0);
         for r in row - 3..=row + 3 {
@@ -60,12 +65,46 @@ fn ssim(found: &[f32], truth: &[f32], columns: usize) -> f64 {
     sum / count
 }
 
-/// One row as the first of sixteen.
-fn slab(lines: &[f32]) -> Vec<f32> {
-    lines
-        .iter()
-        .flat_map(|v| std::iter::once(*v).chain([0.0; 15]))
+/// So many rows, at most 16, as the first of sixteen.
+fn slab(rows: &[&[f32]]) -> Vec<f32> {
+    let value = |row: usize, place: usize| rows.get(row).map_or(0.0, |row| row[place]);
+    (0..rows[0].len())
+        .flat_map(|place| (0..16).map(move |row| value(row, place)))
         .collect()
+}
+
+/// The slices of so many sinograms of `columns` by back-projection.
+fn backprojected(accelerator: &Accelerator, queue: &Queue, rows: &[&[f32]], columns: usize) -> Vec<Vec<f32>> {
+    let config = SlabConfig {
+        columns,
+        rotation_axis_px: (columns as f64 - 1.0) / 2.0,
+        angles_deg: angles_deg(rows[0].len() / columns),
+        weights: Vec::new(),
+        filter: Filter::RamLak,
+        threads: 2,
+        memory_budget_bytes: 1 << 30,
+    };
+    let mut slabs = SlabReconstructor::new(accelerator, &config).unwrap();
+    let mut slices = vec![0.0; slabs.slices_len()];
+    slabs.run(queue, &slab(rows), &mut slices).unwrap();
+    let slices = slices.chunks_exact(columns * columns).take(rows.len());
+    slices.map(<[f32]>::to_vec).collect()
+}
+
+/// The same by the Fourier method.
+fn transformed(rows: &[&[f32]], columns: usize) -> Vec<Vec<f32>> {
+    let config = GridrecConfig {
+        columns,
+        rotation_axis_px: (columns as f64 - 1.0) / 2.0,
+        angles_deg: angles_deg(rows[0].len() / columns),
+        weights: Vec::new(),
+        filter: Filter::RamLak,
+        threads: 2,
+    };
+    let mut slices = vec![0.0; 16 * columns * columns];
+    Gridrec::new(&config).unwrap().run(&slab(rows), &mut slices).unwrap();
+    let slices = slices.chunks_exact(columns * columns).take(rows.len());
+    slices.map(<[f32]>::to_vec).collect()
 }
 
 fn angles_deg(count: usize) -> Vec<f64> {
@@ -80,6 +119,8 @@ fn agrees_with_astra_and_the_truth() {
     };
     let (accelerator, queue) = device();
     head(&answers, &accelerator, &queue);
+    edge(&answers, &accelerator, &queue);
+    rings(&answers, &accelerator, &queue);
     few(&answers, &accelerator, &queue);
     paganin(&answers);
     ball(&answers, &accelerator, &queue);
@@ -90,7 +131,7 @@ fn head(answers: &Answers, accelerator: &Accelerator, queue: &Queue) {
     let (shape, lines) = answers.f32s("head_lines");
     let (_, truth) = answers.f32s("head_truth");
     let (_, astra) = answers.f32s("head_astra");
-    let (angles, columns) = (shape[0], shape[1]);
+    let columns = shape[1];
     let theirs = (psnr(&astra, &truth, columns), ssim(&astra, &truth, columns));
     let skimage = f64::from(answers.f32s("head_astra_ssim").1[0]);
     assert!(
@@ -98,20 +139,7 @@ fn head(answers: &Answers, accelerator: &Accelerator, queue: &Queue) {
         "our measure {} and scikit-image's {skimage}",
         theirs.1
     );
-    let config = SlabConfig {
-        columns,
-        rotation_axis_px: (columns as f64 - 1.0) / 2.0,
-        angles_deg: angles_deg(angles),
-        weights: Vec::new(),
-        filter: Filter::RamLak,
-        threads: 2,
-        memory_budget_bytes: 1 << 30,
-    };
-    let sinograms = slab(&lines);
-    let mut slabs = SlabReconstructor::new(accelerator, &config).unwrap();
-    let mut slices = vec![0.0; slabs.slices_len()];
-    slabs.run(queue, &sinograms, &mut slices).unwrap();
-    let filtered = slices[..columns * columns].to_vec();
+    let filtered = backprojected(accelerator, queue, &[&lines], columns).remove(0);
     let ours = (psnr(&filtered, &truth, columns), ssim(&filtered, &truth, columns));
     let apart = rmse(&filtered, &astra, columns);
     println!(
@@ -119,25 +147,88 @@ fn head(answers: &Answers, accelerator: &Accelerator, queue: &Queue) {
         ours.0, ours.1, theirs.0, theirs.1
     );
     assert!(ours.0 >= theirs.0 - 0.1 && ours.1 >= theirs.1 - 0.002 && apart <= 3e-3);
-    assert!(ours.0 >= 36.7 && ours.1 >= 0.96);
-    let gridrec = GridrecConfig {
-        columns,
-        rotation_axis_px: config.rotation_axis_px,
-        angles_deg: config.angles_deg,
-        weights: Vec::new(),
-        filter: Filter::RamLak,
-        threads: 2,
-    };
-    Gridrec::new(&gridrec).unwrap().run(&sinograms, &mut slices).unwrap();
-    let fourier = &slices[..columns * columns];
+    assert!(ours.0 >= 37.0 && ours.1 >= 0.96);
+    let fourier = transformed(&[&lines], columns).remove(0);
     let theirs = ours;
-    let ours = (psnr(fourier, &truth, columns), ssim(fourier, &truth, columns));
-    let apart = rmse(fourier, &filtered, columns);
+    let ours = (psnr(&fourier, &truth, columns), ssim(&fourier, &truth, columns));
+    let apart = rmse(&fourier, &filtered, columns);
     println!(
         "gridrec: {:.2} dB, SSIM {:.3}; RMSE against back-projection {apart:.1e}",
         ours.0, ours.1
     );
-    assert!(ours.0 >= theirs.0 - 1.0 && apart <= 1e-2);
+    // What `auto` takes for so many projections is to keep the bars by itself.
+    assert!(ours.0 >= 37.0 && ours.0 >= theirs.0 - 1.0 && ours.1 >= 0.965 && apart <= 1e-2);
+}
+
+/// Where `auto` goes over to the Fourier method, on a CPU: it is no further from the truth.
+fn edge(answers: &Answers, accelerator: &Accelerator, queue: &Queue) {
+    let (shape, lines) = answers.f32s("edge_lines");
+    let (_, truth) = answers.f32s("edge_truth");
+    let (angles, columns) = (shape[0], shape[1]);
+    assert!(gridrec::is_faster(columns, angles) && !gridrec::is_faster(columns, angles - 1));
+    let both = [
+        backprojected(accelerator, queue, &[&lines], columns).remove(0),
+        transformed(&[&lines], columns).remove(0),
+    ];
+    let [direct, fourier] = [0, 1].map(|k| (psnr(&both[k], &truth, columns), ssim(&both[k], &truth, columns)));
+    let apart = rmse(&both[0], &both[1], columns);
+    println!(
+        "{angles} projections of {columns}: back-projection {:.2} dB, SSIM {:.3}; gridrec {:.2} dB, {:.3}; RMSE {apart:.1e}",
+        direct.0, direct.1, fourier.0, fourier.1
+    );
+    assert!(fourier.0 >= direct.0 && fourier.1 >= direct.1 - 0.02 && apart <= 1.5e-2);
+}
+
+/// What removing stripes is worth in the slices of the head, by our filters and by algotom's with the same parameters.
+fn rings(answers: &Answers, accelerator: &Accelerator, queue: &Queue) {
+    let (shape, striped) = answers.f32s("rings");
+    let (_, truth) = answers.f32s("head_truth");
+    let columns = shape[1];
+    let sorting = StripeMethod::Sorting {
+        size: 21,
+        square: false,
+    };
+    let filtering = StripeMethod::Filtering {
+        sigma: 3.0,
+        size: 21,
+        square: false,
+        sort: true,
+    };
+    let all = StripeMethod::All {
+        snr: 5.0,
+        large_size: 21,
+        small_size: 11,
+        drop_ratio: 0.1,
+    };
+    let wavelet = StripeMethod::WaveletFourier(WaveletFourier {
+        level: 5,
+        sigma: 1.0,
+        wavelet: Wavelet::Db9,
+    });
+    let methods = [
+        ("sorting", sorting),
+        ("filtering", filtering),
+        ("all", all),
+        ("wavelet_fourier", wavelet),
+    ];
+    let mut rows = vec![striped.clone()];
+    for (name, method) in &methods {
+        let mut cleaned = striped.clone();
+        method.remove(&mut cleaned, columns).unwrap();
+        rows.push(cleaned);
+        rows.push(answers.f32s(&format!("rings_{name}")).1);
+    }
+    let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+    let slices = backprojected(accelerator, queue, &rows, columns);
+    let worth: Vec<f64> = slices.iter().map(|slice| psnr(slice, &truth, columns)).collect();
+    for ((name, _), pair) in methods.iter().zip(worth[1..].chunks_exact(2)) {
+        println!(
+            "rings: {:.2} dB, by {name} {:.2} dB; by algotom's {:.2} dB",
+            worth[0], pair[0], pair[1]
+        );
+        assert!((pair[0] - pair[1]).abs() <= 0.05, "{name}");
+        assert!(pair[0] >= worth[0] + 8.0, "{name}");
+    }
 }
 
 /// 60 projections of 128 columns: iterations, with the same kernel as ASTRA's `linear`.
@@ -160,7 +251,7 @@ fn few(answers: &Answers, accelerator: &Accelerator, queue: &Queue) {
         };
         let mut iterative = Iterative::new(accelerator, queue, &config).unwrap();
         let mut slices = vec![0.0; iterative.slices_len()];
-        let norms = iterative.run(queue, &slab(&lines), &mut slices, |_| true).unwrap();
+        let norms = iterative.run(queue, &slab(&[&lines]), &mut slices, |_| true).unwrap();
         assert!(
             norms.windows(2).all(|pair| pair[1] <= pair[0] * (1.0 + 1e-6)),
             "{name}: {norms:?}"

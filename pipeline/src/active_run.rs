@@ -175,8 +175,15 @@ pub struct Summary {
     /// what the rules decided
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<Decision>,
+    /// how many more decisions there were
+    #[serde(skip_serializing_if = "is_zero")]
+    pub decisions_not_kept: u64,
     /// what somebody should know
     pub warnings: Vec<String>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Tracker counts that anybody may read while the receiving thread owns the tracker.

@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Longest wait for the device: what takes longer hangs.
+const WAIT_LIMIT: Duration = Duration::from_secs(3600);
 /// Longest sleep while a run has frames waiting.
 const GIVE_WAY: Duration = Duration::from_millis(2);
 
@@ -288,7 +290,7 @@ impl AfterwardsThread {
                     derived: &shown,
                     appliance: &appliance,
                 };
-                match work.run(&place) {
+                match kernels::each_within(WAIT_LIMIT, || work.run(&place)) {
                     Ok(result) => shown.end("complete", result, None),
                     Err(error) => {
                         tracing::error!("{}: {error}", info.id);

@@ -15,7 +15,7 @@ use crate::recipes::{self, RecipeError, Setup};
 use crate::reprocess::{self, DERIVED_FROM, Derivation, RAW_FILE, ReprocessRequest};
 use crate::run::{self, Run, RunParts};
 use crate::sources::open_source;
-use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig, check_name};
+use crate::storage::{RunInfo, RunWriter, Store, StoreError, WriterConfig, check_name, hex};
 use driver::dectris::Parked;
 use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
 use driver::source::{FrameSource, SourceError};
@@ -184,7 +184,8 @@ impl Appliance {
             None => None,
         };
         let text = serde_json::to_string(&config).map_err(|e| ApplianceError::Start(e.to_string()))?;
-        let rules = Rules::new(&config.rule).map_err(|error| ApplianceError::Start(error.to_string()))?;
+        let rules = Rules::new(&config.rule, recipes::results_of(config.recipe.iter())?)
+            .map_err(|error| ApplianceError::Start(error.to_string()))?;
         let parked = config.source.iter().map(|_| Parked::default()).collect();
         let appliance = Appliance {
             parked,
@@ -408,13 +409,20 @@ impl Appliance {
             calibrations: &self.calibrations,
             time: start_time,
         };
-        let mut prepared = technique.prepare(&setup, workers)?;
+        let (mut prepared, accelerator) = device::prepare(technique, &setup, workers)?;
         warnings.append(&mut prepared.warnings);
         // Results are there twice until the run is closed.
         self.check_room(stream.frames_expected, frame_bytes + 2 * prepared.layout.frame_bytes())?;
 
-        let id = request.name.clone().unwrap_or_else(|| run_name(start_time, epoch));
+        let id = request
+            .name
+            .clone()
+            .unwrap_or_else(|| run_name(start_time, Some(epoch)));
         let mut metadata = stream.metadata.clone();
+        // What a run is derived from, and so what is opened for it, is not for a detector's stream to say.
+        for key in [DERIVED_FROM, RAW_FILE] {
+            metadata.remove(key);
+        }
         metadata.extend(request.metadata.clone());
         if let Some(derivation) = &derivation {
             metadata.insert(DERIVED_FROM.into(), derivation.of.clone());
@@ -438,7 +446,7 @@ impl Appliance {
             software: format!("fluxline {}", env!("CARGO_PKG_VERSION")),
             configuration_sha256: self.config_sha256.clone(),
             host: host_name(),
-            device: device::describe(&self.accelerator, self.tuned.as_ref()),
+            device: device::describe(&accelerator, self.tuned.as_ref()),
         };
         let mut masked = stream.clone();
         masked.mask = Some(prepared.mask.clone());
@@ -463,7 +471,7 @@ impl Appliance {
             epoch,
             ring,
             when_full: self.config.ring.when_full.into(),
-            accelerator: self.accelerator.clone(),
+            accelerator,
             ordered,
             recipe: prepared,
             batch_limit: self.config.accelerator.batch_limit,
@@ -660,13 +668,9 @@ pub fn memory_name(memory: MemoryMode) -> &'static str {
     }
 }
 
-fn run_name(start: jiff::Timestamp, epoch: u32) -> String {
-    format!("run-{}-{epoch:04}", start.strftime("%Y%m%dT%H%M%S%3fZ"))
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+pub(crate) fn run_name(start: jiff::Timestamp, epoch: Option<u32>) -> String {
+    let time = start.strftime("%Y%m%dT%H%M%S%3fZ");
+    epoch.map_or_else(|| format!("run-{time}"), |epoch| format!("run-{time}-{epoch:04}"))
 }
 
 /// The machine's name as the kernel gives it.

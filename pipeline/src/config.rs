@@ -4,6 +4,7 @@
 mod assembly;
 mod calibrations;
 mod feedback;
+mod oidc;
 
 use crate::decisions::{RuleConfig, Rules};
 pub use crate::keep::{AccessConfig, AnnounceConfig, PushConfig, RetentionConfig};
@@ -12,6 +13,7 @@ pub use calibrations::CalibrationsConfig;
 use driver::memory::PageSize;
 use driver::source::WhenFull;
 pub use feedback::{FeedbackConfig, LimitsConfig, TlsConfig, ZmqConfig};
+pub use oidc::OidcConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -598,7 +600,6 @@ impl Config {
         assembly::check(self)?;
         crate::keep::check_config(self)?;
         calibrations::check(&self.calibrations)?;
-        Rules::new(&self.rule).map_err(|error| ConfigError::value("rule", "", error.to_string()))?;
         if self.emit.dectris.is_some() {
             within(
                 "emit.queue_frames",
@@ -617,6 +618,8 @@ impl Config {
         for (name, recipe) in &self.recipe {
             crate::recipes::check(name, recipe)?;
         }
+        let known = crate::recipes::results_of(self.recipe.iter())?;
+        Rules::new(&self.rule, known).map_err(|error| ConfigError::value("rule", "", error.to_string()))?;
         self.check_cores()?;
         feedback::check(&self.feedback)
     }

@@ -3,8 +3,8 @@
 
 use crate::config::{
     AcceleratorConfig, AccessConfig, AnnounceConfig, AssemblySection, CalibrationsConfig, CoresConfig, EmitConfig,
-    FeedbackConfig, LimitsConfig, PlaceConfig, PushConfig, RecipeConfig, RetentionConfig, RingConfig, RunConfig,
-    StoreConfig, TlsConfig, ZmqConfig,
+    FeedbackConfig, LimitsConfig, OidcConfig, PlaceConfig, PushConfig, RecipeConfig, RetentionConfig, RingConfig,
+    RunConfig, StoreConfig, TlsConfig, ZmqConfig,
 };
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -119,6 +119,7 @@ pub fn configuration() -> String {
     section::<AnnounceConfig>(&mut out, "[announce]");
     section::<FeedbackConfig>(&mut out, "[feedback]");
     section::<TlsConfig>(&mut out, "[feedback.tls]");
+    section::<OidcConfig>(&mut out, "[feedback.oidc]");
     section::<ZmqConfig>(&mut out, "[feedback.zmq]");
     section::<LimitsConfig>(&mut out, "[feedback.limits]");
     section::<EmitConfig>(&mut out, "[emit]");

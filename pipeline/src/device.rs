@@ -1,7 +1,9 @@
-//! The device, opened as configured, with the parameters that suit it.
+//! The device, opened as configured, with the parameters that suit it, and recipes made ready on it.
 
 use crate::config::Config;
-use kernels::{Accelerator, AcceleratorConfig, AcceleratorError, Tuned, TuningOrigin};
+use crate::recipes::{Prepared, RecipeError, Setup, Technique};
+use kernels::{Accelerator, AcceleratorConfig, AcceleratorError, DeviceKind, Tuned, TuningOrigin};
+use std::time::Duration;
 
 /// Where compiled kernels are kept: what is configured, else the user's folder for such things.
 fn cache_dir(config: &Config) -> Option<std::path::PathBuf> {
@@ -49,10 +51,53 @@ fn tell(accelerator: &Accelerator, tuned: &Tuned) {
 /// A device and the parameters of its kernels, as logs and records write it: with others the last bits of a curve differ.
 pub(crate) fn describe(accelerator: &Accelerator, tuned: Option<&Tuned>) -> String {
     let name = &accelerator.info().name;
-    let Some(tuned) = tuned else { return name.clone() };
-    let t = tuned.tuning;
+    if tuned.is_none() {
+        return name.clone();
+    }
+    let t = accelerator.tuning();
     format!(
         "{name} (tile_pixels {}, statistics_tile_pixels {}, histogram_chunks {}, rows_group {})",
         t.tile_pixels, t.statistics_tile_pixels, t.histogram_chunks, t.rows_group
     )
+}
+
+/// How long a recipe that is made ready waits for its device, each time.
+const ARM_WAIT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Makes a recipe ready on the device, opened anew where it has failed, or else on the host's own processor; says on which.
+pub(crate) fn prepare(
+    technique: &dyn Technique,
+    setup: &Setup<'_>,
+    workers: usize,
+) -> Result<(Prepared, Accelerator), RecipeError> {
+    let on = |accelerator: &Accelerator| {
+        let setup = Setup { accelerator, ..*setup };
+        kernels::each_within(ARM_WAIT_LIMIT, || technique.prepare(&setup, workers))
+    };
+    let device = setup.accelerator;
+    let first = on(device);
+    let refused = match &first {
+        Ok(prepared) => prepared.device_refused.clone(),
+        Err(error) => error.of_device().then(|| error.to_string()),
+    };
+    if let Some(reason) = refused {
+        if let Ok(device) = device.opened_anew()
+            && let Ok(mut prepared) = on(&device)
+            && prepared.device_refused.is_none()
+        {
+            prepared
+                .warnings
+                .push(format!("the device had failed ({reason}) and was opened anew"));
+            return Ok((prepared, device));
+        }
+        if first.is_err()
+            && device.info().kind != DeviceKind::Cpu
+            && let Ok(processor) = device.stand_in()
+            && let Ok(mut prepared) = on(&processor)
+        {
+            prepared.device_refused.get_or_insert(reason);
+            return Ok((prepared, processor));
+        }
+    }
+    first.map(|prepared| (prepared, device.clone()))
 }

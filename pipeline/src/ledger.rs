@@ -6,6 +6,7 @@
 
 use driver::tracker::FrameState;
 use serde::Serialize;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// What analysis made of a received frame.
@@ -145,6 +146,8 @@ pub struct Ledger {
     device_failed: Box<[AtomicBool]>,
     parts_missing: Box<[AtomicU32]>,
     missing_bytes: Box<[AtomicU32]>,
+    settled: AtomicU64,
+    furthest: AtomicU64,
     received: AtomicU64,
     analysed: [AtomicU64; 4],
     stored: [AtomicU64; 4],
@@ -167,6 +170,8 @@ impl Ledger {
             device_failed: column(expected, || AtomicBool::new(false)),
             parts_missing: column(expected, || AtomicU32::new(0)),
             missing_bytes: column(expected, || AtomicU32::new(0)),
+            settled: AtomicU64::new(0),
+            furthest: AtomicU64::new(0),
             received: AtomicU64::new(0),
             analysed: Default::default(),
             stored: Default::default(),
@@ -191,6 +196,8 @@ impl Ledger {
             self.arrival_ns[index].store(arrival_ns.saturating_sub(self.start_ns).max(1), Relaxed);
             self.received.fetch_add(1, Relaxed);
         }
+        self.furthest.fetch_max(frame + 1, Relaxed);
+        self.settled.fetch_add(1, Relaxed);
     }
 
     /// Packets or modules that a received frame lacks. Called by the receiving thread.
@@ -269,25 +276,85 @@ impl Ledger {
         STATES.get(code as usize).copied().unwrap_or(FrameState::Expected)
     }
 
+    /// Whether nobody will analyse a frame: it was lost, or left out, or is no frame. Of one that is waiting it is not so.
+    pub fn gone(&self, frame: u64) -> bool {
+        let analysis = self.analysis.get(frame as usize).map_or(0, |code| code.load(Relaxed));
+        let left_out = [Analysis::Shed, Analysis::Failed]
+            .iter()
+            .any(|out| *out as u8 == analysis);
+        left_out || self.state(frame) == FrameState::Lost
+    }
+
     /// The last frame that arrived whole or in part.
     pub fn last_received(&self) -> Option<u64> {
         let arrived = |frame: &u64| matches!(self.state(*frame), FrameState::Complete | FrameState::Partial);
         (0..self.expected()).rev().find(arrived)
     }
 
-    /// Every column as plain numbers, for the run's file. Allocates: called once, at the end.
-    pub fn columns(&self) -> Columns {
-        Columns {
-            frame_state: self.state.iter().map(|v| v.load(Relaxed)).collect(),
-            analysis: self.analysis.iter().map(|v| v.load(Relaxed)).collect(),
-            storage: self.storage.iter().map(|v| v.load(Relaxed)).collect(),
-            arrival_ns: self.arrival_ns.iter().map(|v| v.load(Relaxed)).collect(),
-            result_latency_ns: self.latency_ns.iter().map(|v| v.load(Relaxed)).collect(),
-            parts_missing: self.parts_missing.iter().map(|v| v.load(Relaxed)).collect(),
-            missing_bytes: self.missing_bytes.iter().map(|v| v.load(Relaxed)).collect(),
-            device_failed: self.device_failed.iter().map(|v| u8::from(v.load(Relaxed))).collect(),
+    /// Outcomes so far, of every kind: as long as it is the same nothing has changed.
+    pub fn changes(&self) -> u64 {
+        let sum = |counts: &[AtomicU64]| counts.iter().map(|count| count.load(Relaxed)).sum::<u64>();
+        self.settled.load(Relaxed) + sum(&self.analysed) + sum(&self.stored)
+    }
+
+    /// Whether a received frame waits for an outcome.
+    pub fn waits(&self) -> bool {
+        let now = self.outcomes();
+        let analysed = now.done + now.shed + now.analysis_failed;
+        let stored = now.synced + now.vetoed + now.storage_failed;
+        analysed.min(stored) < now.received
+    }
+
+    /// One past the furthest frame that the tracker has settled.
+    pub fn furthest(&self) -> u64 {
+        self.furthest.load(Relaxed)
+    }
+
+    /// Whether nothing more will become of a frame.
+    fn is_final(&self, index: usize) -> bool {
+        match self.state(index as u64) {
+            FrameState::Expected => false,
+            FrameState::Lost => true,
+            _ => self.analysis[index].load(Relaxed) > 0 && self.storage[index].load(Relaxed) > 0,
         }
     }
+
+    /// Every column as plain numbers, for the run's file. Allocates: called once, at the end.
+    pub fn columns(&self) -> Columns {
+        let mut columns = Columns::default();
+        self.copy(0..self.state.len(), &mut columns);
+        columns
+    }
+
+    /// These rows as plain numbers, in the place of what `into` holds. Allocates nothing where there is room; returns whether
+    /// all of them are final.
+    pub fn copy(&self, rows: Range<usize>, into: &mut Columns) -> bool {
+        let all_final = rows.clone().all(|index| self.is_final(index));
+        copy(&self.state[rows.clone()], &mut into.frame_state, |v| v.load(Relaxed));
+        copy(&self.analysis[rows.clone()], &mut into.analysis, |v| v.load(Relaxed));
+        copy(&self.storage[rows.clone()], &mut into.storage, |v| v.load(Relaxed));
+        copy(&self.arrival_ns[rows.clone()], &mut into.arrival_ns, |v| {
+            v.load(Relaxed)
+        });
+        copy(&self.latency_ns[rows.clone()], &mut into.result_latency_ns, |v| {
+            v.load(Relaxed)
+        });
+        copy(&self.parts_missing[rows.clone()], &mut into.parts_missing, |v| {
+            v.load(Relaxed)
+        });
+        copy(&self.missing_bytes[rows.clone()], &mut into.missing_bytes, |v| {
+            v.load(Relaxed)
+        });
+        copy(&self.device_failed[rows], &mut into.device_failed, |v| {
+            u8::from(v.load(Relaxed))
+        });
+        all_final
+    }
+}
+
+fn copy<A, T>(from: &[A], into: &mut Vec<T>, value: impl Fn(&A) -> T) {
+    into.clear();
+    into.extend(from.iter().map(value));
 }
 
 /// The ledger's columns, one value per expected frame.
@@ -312,6 +379,20 @@ pub struct Columns {
 }
 
 impl Columns {
+    /// Room for so many rows, and none in it.
+    pub fn with_room(rows: usize) -> Self {
+        Self {
+            frame_state: Vec::with_capacity(rows),
+            analysis: Vec::with_capacity(rows),
+            storage: Vec::with_capacity(rows),
+            arrival_ns: Vec::with_capacity(rows),
+            result_latency_ns: Vec::with_capacity(rows),
+            parts_missing: Vec::with_capacity(rows),
+            missing_bytes: Vec::with_capacity(rows),
+            device_failed: Vec::with_capacity(rows),
+        }
+    }
+
     /// One line; `None` past the last frame.
     pub fn entry(&self, frame: u64) -> Option<Entry> {
         let index = usize::try_from(frame).ok()?;

@@ -1,6 +1,7 @@
 //! How it flows: the run, recipes, pinned workers, the ledger, storage, feedback, metrics, and the
 //! `fluxline` command. Begin with [`run`].
 
+pub mod acknowledgements;
 pub mod active_run;
 pub mod afterwards;
 pub mod appliance;
@@ -17,9 +18,12 @@ pub mod emit;
 pub mod feedback;
 pub mod frame_metadata;
 pub mod grid;
+mod in_order;
 pub mod interrupted;
 pub mod keep;
+mod late;
 pub mod ledger;
+pub mod live_ledger;
 pub mod metrics;
 pub mod recipes;
 pub mod reprocess;

@@ -9,6 +9,7 @@
 //!
 //! Steps 2 to 4 are the data plane: one thread each, bounded queues, nothing allocated, no lock waited for.
 
+use crate::acknowledgements;
 use crate::active_run::{ActiveRun, LatencyUs, LiveCounts, RunState, Summary};
 use crate::afterwards::Left;
 use crate::books::{Books, Seen};
@@ -19,10 +20,11 @@ use crate::emit::EmitHandle;
 use crate::feedback::events::EventLog;
 use crate::feedback::hub::FeedbackHub;
 use crate::frame_metadata::FrameMetadata;
+use crate::late::{Late, LateFrom};
 use crate::ledger::{Analysis, Ledger};
 use crate::metrics::Metrics;
 use crate::recipes::Prepared;
-use crate::storage::{CurveAxis, RunInfo, RunWriter};
+use crate::storage::{CurveAxis, DiskWatch, RunInfo, RunWriter};
 use crate::worker::{Work, Worker, WorkerParts};
 use crate::writer::{ToWriter, Writer};
 use crossbeam_channel::{Sender, bounded};
@@ -36,7 +38,7 @@ use hdrhistogram::Histogram;
 use kernels::Accelerator;
 use serde_json::json;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -112,6 +114,9 @@ pub struct Run {
     writer: JoinHandle<Writer>,
     feedback: JoinHandle<()>,
     books: Books,
+    disk: DiskWatch,
+    /// until the last frame has come
+    late: Option<Late>,
     device: String,
     metadata_wait: Duration,
     /// what is left to do when the run is closed
@@ -151,6 +156,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         axes,
         operations,
         host,
+        again,
         device_refused,
         snapshot,
         mask,
@@ -178,6 +184,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
     let (to_hub, for_hub) = bounded::<Arc<FrameResult>>(hub_capacity);
 
     let metadata = Arc::new(FrameMetadata::new(stream.frames_expected));
+    let disk = parts.files.disk();
     let active = Arc::new(ActiveRun {
         ledger: Ledger::new(stream.frames_expected, monotonic_ns()),
         metadata: metadata.clone(),
@@ -228,6 +235,14 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
     if let Some(reason) = &device_refused {
         active.device_refused(reason);
     }
+    let late = Late {
+        run: active.clone(),
+        from: (0..worker_count).map(|_| LateFrom::default()).collect(),
+        waiting: to_work.clone(),
+        work: work.clone(),
+        to_writer: to_writer.clone(),
+        ring: ring.clone(),
+    };
     for (index, operations) in operations.into_iter().enumerate() {
         let host = host.next().flatten();
         let mut worker = Worker::new(WorkerParts {
@@ -236,11 +251,14 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
             ring: &ring,
             operations,
             host,
+            again: again.clone(),
+            index,
             layout: &layout,
             results: results_per_worker,
             batch_limit: parts.batch_limit,
             device_retry: parts.device_retry,
             ordered,
+            late_from: late.from[index].clone(),
             work: to_work.clone(),
             to_hub: to_hub.clone(),
             to_writer: to_writer.clone(),
@@ -313,11 +331,13 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         .add("armed", json!({ "run": active.info.id, "datasets": active.datasets }));
     Ok(Run {
         active: active.clone(),
+        disk,
         go,
         receiver,
         workers,
         writer,
         feedback,
+        late: Some(late),
         device: accelerator.info().name.clone(),
         metadata_wait: parts.metadata_wait,
         left: Left {
@@ -431,7 +451,7 @@ fn take(
     settle_lost(run, tracker, outlets);
     if state == FrameState::Corrupt {
         run.ledger.analysed(number, Analysis::Failed, 0);
-        skip(number, outlets);
+        skip(outlets);
         let _ = outlets.to_writer.send(ToWriter::Corrupt(lease));
         return;
     }
@@ -445,17 +465,19 @@ fn take(
     let overloaded = when_full == WhenFull::Drop && ring.free() < ring.slots() / 4;
     if overloaded && outlets.work.len() > ring.slots() / 4 {
         run.ledger.analysed(number, Analysis::Shed, 0);
-        skip(number, outlets);
+        skip(outlets);
         let _ = outlets.to_writer.send(ToWriter::Undecided(number));
     } else {
         let _ = outlets.work.send(Work::Frame(lease));
     }
 }
 
-/// A worker that needs frames in order must not wait for this one.
-fn skip(frame: u64, outlets: &Outlets) {
+/// A worker that needs frames in order must not wait for one that the ledger says is gone. Where the queue is full it looks
+/// there anyway, before it has come through: then it need not be told, and nobody waits for a device that hangs.
+fn skip(outlets: &Outlets) {
     if outlets.ordered {
-        let _ = outlets.work.send(Work::Skip(frame));
+        fence(SeqCst);
+        let _ = outlets.work.try_send(Work::Skip);
     }
 }
 
@@ -463,7 +485,7 @@ fn skip(frame: u64, outlets: &Outlets) {
 fn settle_lost(run: &ActiveRun, tracker: &mut Tracker, outlets: &Outlets) {
     while let Some(frame) = tracker.next_lost() {
         run.ledger.receipt(frame, FrameState::Lost, 0);
-        skip(frame, outlets);
+        skip(outlets);
     }
 }
 
@@ -477,7 +499,13 @@ impl Run {
         let mut next_progress = started + Duration::from_secs(1);
         while !(self.receiver.is_finished() && self.workers.iter().all(JoinHandle::is_finished)) {
             self.books.carry_over();
+            // Its ends of the queues would keep the workers waiting.
+            if self.receiver.is_finished() {
+                self.late = None;
+            }
+            self.late.iter().for_each(Late::look);
             active.metadata.drain();
+            self.disk.look().into_iter().for_each(|text| active.degraded(text));
             if !said_first && active.state() == RunState::Recording {
                 said_first = true;
                 active.events.add("first_frame", json!({}));
@@ -504,8 +532,9 @@ impl Run {
     /// those were the last ones, or wants the run to end.
     fn wait_for_metadata(&self) {
         let until = Instant::now() + self.metadata_wait;
-        let asked = self.active.stopping();
-        while Instant::now() < until && !self.active.metadata.last() && self.active.stopping() == asked {
+        let ask = || (self.active.stopping(), self.active.abort.load(SeqCst));
+        let asked = ask();
+        while Instant::now() < until && !self.active.metadata.last() && ask() == asked {
             self.active.metadata.drain();
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -571,6 +600,7 @@ fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
     if let Some(answer) = active.tell_grid().filter(|answer| !answer.complete) {
         active.degraded(answer.gaps());
     }
+    let (decisions, decisions_not_kept) = active.decisions.list();
     let mut summary = Summary {
         run: active.info.id.clone(),
         state: state.name(),
@@ -588,7 +618,8 @@ fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
         dectris: books.metrics.dectris.since(&books.dectris_before),
         udp: books.metrics.udp.since(&books.udp_before),
         emitted,
-        decisions: active.decisions.list().0,
+        decisions,
+        decisions_not_kept,
         metadata: active.metadata.summary(),
         assembly: active
             .source_counts
@@ -627,6 +658,16 @@ fn finish(run: Run, started: Instant, ended: Ended) -> Summary {
     } else {
         state
     });
+    // Noted since the record was made: from here on whoever notes one keeps it there, too.
+    let noted = active.decisions.list().0.into_iter().zip(&summary.decisions);
+    for (late, _) in noted.filter(|(now, then)| then.acknowledged.is_none() && now.acknowledged.is_some()) {
+        if let Err(error) = acknowledgements::keep(&active.folder, &late) {
+            active.degraded(format!(
+                "who took note of decision {} is not kept: {error}",
+                late.sequence
+            ));
+        }
+    }
     summary
 }
 

@@ -4,87 +4,70 @@
 
 use crate::active_run::{ActiveRun, Way};
 use crate::data_plane;
+use crate::in_order::InOrder;
+use crate::late::LateFrom;
 use crate::ledger::Analysis;
 use crate::metrics::Metrics;
-use crate::recipes::{Batch, HostOperation, Leased, Operation};
+use crate::recipes::{Again, Batch, HostOperation, Leased, Operation};
 use crate::run::REORDER_WINDOW;
 use crate::writer::ToWriter;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use driver::clock::monotonic_ns;
 use driver::memory::{FrameLease, FrameRing};
-use frame::{Compression, FrameKind, FrameResult, ResultLayout, codec};
+use frame::{Compression, FrameKind, FrameResult, HostRegion, ResultLayout, StreamDescription, codec};
 use hdrhistogram::Histogram;
-use kernels::{Accelerator, AddError, Queue, Stager};
+use kernels::{Accelerator, AcceleratorError, AddError, Queue, Stager};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::fence;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// Least time between two snapshots for the page.
 const SNAPSHOT_NS: u64 = 100_000_000;
-/// What the device may take for any batch, where the host can take its place, and where it cannot.
+/// What the device may take for any batch, where another way takes its place, and where none does.
 const LIMIT_NS: u64 = 1_000_000_000;
 const LIMIT_ALONE_NS: u64 = 30_000_000_000;
+/// What it may take for what is left at the end of the run: nobody waits for frames then.
+const LIMIT_END: Duration = Duration::from_secs(300);
 
 /// What a worker is given.
 pub enum Work {
     /// a frame to analyse
     Frame(FrameLease),
-    /// a frame that will not come: whoever needs them in order goes on without it
-    Skip(u64),
+    /// some frame will not come, as the ledger says: whoever needs them in order looks there and goes on without it
+    Skip,
     /// no more will come
     End,
 }
 
-/// Puts frames that overtook each other back in order. Holds leases, not copies.
-struct InOrder {
-    next: u64,
-    /// by frame number modulo the window; a skipped number holds `Held::Skip`
-    held: Vec<Held>,
+/// A device's share of a worker.
+struct Executor {
+    queue: Queue,
+    stager: Stager,
+    operations: Vec<Box<dyn Operation>>,
+    /// whether the operations' states on the device are those behind the last batch
+    in_step: bool,
+    /// copies of frames that have been counted
+    copies_seen: u64,
 }
 
-enum Held {
-    Nothing,
-    Skip,
-    Frame(FrameLease),
-}
-
-impl InOrder {
-    fn new() -> Self {
-        // The tracker lets a frame be overtaken by REORDER_WINDOW others before it is lost.
-        Self {
-            next: 0,
-            held: (0..2 * REORDER_WINDOW).map(|_| Held::Nothing).collect(),
-        }
-    }
-
-    fn slot(&mut self, frame: u64) -> &mut Held {
-        let window = self.held.len() as u64;
-        &mut self.held[(frame % window) as usize]
-    }
-
-    fn put(&mut self, frame: u64, held: Held) {
-        if frame >= self.next {
-            debug_assert!(
-                frame - self.next < self.held.len() as u64,
-                "frame {frame} comes too early"
-            );
-            *self.slot(frame) = held;
-        }
-    }
-
-    fn take(&mut self) -> Option<FrameLease> {
-        loop {
-            let next = self.next;
-            match std::mem::replace(self.slot(next), Held::Nothing) {
-                Held::Nothing => return None,
-                Held::Skip => self.next += 1,
-                Held::Frame(lease) => {
-                    self.next += 1;
-                    return Some(lease);
-                }
-            }
-        }
+impl Executor {
+    fn new(
+        accelerator: &Accelerator,
+        operations: Vec<Box<dyn Operation>>,
+        region: &Arc<dyn HostRegion>,
+        stream: &StreamDescription,
+        batch_limit: usize,
+    ) -> Result<Self, AcceleratorError> {
+        let decoded = stream.compression != Compression::None;
+        Ok(Self {
+            queue: accelerator.queue()?,
+            stager: Stager::new(accelerator, region.clone(), stream.frame_bytes(), batch_limit, decoded)?,
+            operations,
+            in_step: true,
+            copies_seen: 0,
+        })
     }
 }
 
@@ -100,6 +83,10 @@ pub struct WorkerParts<'a> {
     pub operations: Vec<Box<dyn Operation>>,
     /// the recipe without the device
     pub host: Option<Box<dyn HostOperation>>,
+    /// makes the recipe once more, on the host's own processor, when the device has failed
+    pub again: Option<Arc<dyn Again>>,
+    /// which of the workers it is
+    pub index: usize,
     /// layout of results
     pub layout: &'a ResultLayout,
     /// results in this worker's pool
@@ -110,6 +97,8 @@ pub struct WorkerParts<'a> {
     pub device_retry: Duration,
     /// whether the recipe needs frames in order
     pub ordered: bool,
+    /// when its batch is late, for whoever looks after the frames behind it
+    pub late_from: LateFrom,
     /// frames
     pub work: Receiver<Work>,
     /// results for consumers; full means that they lose some
@@ -123,8 +112,19 @@ pub struct WorkerParts<'a> {
 /// A worker's state; everything is made before the first frame.
 pub struct Worker {
     run: Arc<ActiveRun>,
-    operations: Vec<Box<dyn Operation>>,
+    accelerator: Accelerator,
+    region: Arc<dyn HostRegion>,
+    index: usize,
+    /// who runs the recipe now; none where that needs no device
+    executor: Option<Executor>,
+    /// the host's own processor, as soon as it was needed, while the device works; the device meanwhile
+    aside: Option<Executor>,
+    /// whether the host's own processor has the device's place
+    standing_in: bool,
+    /// the operations' states behind the last batch, whoever ran it
+    states: Vec<Vec<f32>>,
     host: Option<Box<dyn HostOperation>>,
+    again: Option<Arc<dyn Again>>,
     /// whether the device takes none of the operations
     refused: bool,
     /// the batch, as the host's threads share it
@@ -133,9 +133,10 @@ pub struct Worker {
     broken: Vec<(usize, String)>,
     /// when the device is tried again, after it has failed
     device_again_ns: Option<u64>,
-    queue: Queue,
-    stager: Stager,
+    /// how often it has failed since it last worked
+    failures: u32,
     in_order: Option<InOrder>,
+    late_from: LateFrom,
     work: Receiver<Work>,
     to_hub: Sender<Arc<FrameResult>>,
     to_writer: Sender<ToWriter>,
@@ -151,7 +152,6 @@ pub struct Worker {
     latency: Histogram<u64>,
     /// how long the device took for batches
     batch_ns: Histogram<u64>,
-    copies_seen: u64,
     next_snapshot_ns: u64,
     /// of the scalar that says whether a frame is a hit
     hit: Option<usize>,
@@ -162,32 +162,34 @@ impl Worker {
     /// A worker with its own queue on the device.
     pub fn new(parts: WorkerParts<'_>) -> Result<Worker, String> {
         let stream = &parts.run.stream;
-        // Who reduces while decoding needs no place for decoded frames.
-        let decoded = stream.compression != Compression::None && !parts.operations.is_empty();
         let refused = parts.run.way() == Way::Host;
         if parts.operations.is_empty() && parts.host.is_some() && !refused {
             parts.run.way.store(Way::Fused as u8, SeqCst);
         }
         let region = parts.ring.region();
-        let stager = Stager::new(
-            parts.accelerator,
-            region,
-            stream.frame_bytes(),
-            parts.batch_limit,
-            decoded,
-        )
-        .map_err(|e| e.to_string())?;
+        let states = parts.operations.iter().map(|operation| operation.state()).collect();
+        let made = match parts.operations.is_empty() {
+            true => Ok(None),
+            false => Executor::new(parts.accelerator, parts.operations, &region, stream, parts.batch_limit).map(Some),
+        };
         Ok(Worker {
             run: parts.run.clone(),
-            operations: parts.operations,
+            accelerator: parts.accelerator.clone(),
+            region,
+            index: parts.index,
+            executor: made.map_err(|e| e.to_string())?,
+            aside: None,
+            standing_in: false,
+            states,
             host: parts.host,
+            again: parts.again,
             refused,
             leased: Vec::with_capacity(parts.batch_limit),
             broken: Vec::with_capacity(parts.batch_limit),
             device_again_ns: None,
-            queue: parts.accelerator.queue().map_err(|e| e.to_string())?,
-            stager,
+            failures: 0,
             in_order: parts.ordered.then(InOrder::new),
+            late_from: parts.late_from,
             work: parts.work,
             to_hub: parts.to_hub,
             to_writer: parts.to_writer,
@@ -205,7 +207,6 @@ impl Worker {
             // 1 µs to 100 s with three digits.
             latency: Histogram::new_with_bounds(1_000, 100_000_000_000, 3).map_err(|e| e.to_string())?,
             batch_ns: Histogram::new_with_bounds(1_000, 100_000_000_000, 2).map_err(|e| e.to_string())?,
-            copies_seen: 0,
             next_snapshot_ns: 0,
             hit: parts.layout.scalars.iter().position(|scalar| scalar.name == "hit"),
             ended: false,
@@ -224,14 +225,21 @@ impl Worker {
     pub fn work(mut self) -> Histogram<u64> {
         let guard = data_plane::enter();
         while self.gather() {
-            let limit = self.time_limit();
+            let usual_ns = self.usual_ns();
+            let alone = self.standing_in || (self.host.is_none() && self.again.is_none());
+            let limit_ns = if alone { LIMIT_ALONE_NS } else { LIMIT_NS };
+            let limit = Duration::from_nanos(usual_ns - LIMIT_NS + limit_ns);
+            self.late_from.begin(monotonic_ns() + usual_ns);
             kernels::within(limit, || self.one_batch());
             kernels::within(limit, || self.snapshot_if_due());
+            self.late_from.end();
         }
-        let finished = self
-            .operations
-            .iter_mut()
-            .try_for_each(|operation| operation.finish(&self.queue));
+        let executor = &mut self.executor;
+        let finished = kernels::within(LIMIT_END, || {
+            executor.iter_mut().try_for_each(|Executor { queue, operations, .. }| {
+                operations.iter_mut().try_for_each(|operation| operation.finish(queue))
+            })
+        });
         if let Err(error) = finished {
             drop(guard);
             self.run.degraded(error.to_string());
@@ -239,18 +247,16 @@ impl Worker {
             return self.latency;
         }
         drop(guard);
-        self.snapshot(true);
+        kernels::within(LIMIT_END, || self.snapshot(true));
         let _ = self.to_writer.send(ToWriter::End);
         self.latency
     }
 
-    /// How long the device may take for this batch: a second, and time for its pixels however busy the machine is, and not
-    /// less than five times what batches have taken. Longer where giving it up loses the batch.
-    fn time_limit(&self) -> Duration {
+    /// How long the device may take for this batch, if it works: a second, and time for its pixels however busy the machine
+    /// is, and not less than five times what batches have taken. It is given up then, later where that loses the batch.
+    fn usual_ns(&self) -> u64 {
         let pixels = (self.run.stream.shape.pixels() * self.batch.len()) as u64;
-        let usual = 5 * self.batch_ns.value_at_quantile(0.99);
-        let least = if self.host.is_some() { LIMIT_NS } else { LIMIT_ALONE_NS };
-        Duration::from_nanos((least + 20 * pixels).max(usual))
+        (LIMIT_NS + 20 * pixels).max(5 * self.batch_ns.value_at_quantile(0.99))
     }
 
     /// Fills the batch with frames of one kind: waits for the first, takes what else is there. False at the end.
@@ -280,42 +286,42 @@ impl Worker {
     }
 
     fn accept(&mut self, work: Work) {
-        match (&mut self.in_order, work) {
-            (_, Work::End) => self.ended = true,
-            (None, Work::Frame(lease)) => self.waiting.push_back(lease),
-            (None, Work::Skip(_)) => {}
-            (Some(order), Work::Frame(lease)) => {
-                order.put(lease.header().frame_number.get(), Held::Frame(lease));
-                self.waiting.extend(std::iter::from_fn(|| order.take()));
+        let Some(order) = &mut self.in_order else {
+            match work {
+                Work::Frame(lease) => self.waiting.push_back(lease),
+                Work::Skip => {}
+                Work::End => self.ended = true,
             }
-            (Some(order), Work::Skip(frame)) => {
-                order.put(frame, Held::Skip);
-                self.waiting.extend(std::iter::from_fn(|| order.take()));
-            }
+            return;
+        };
+        // Whoever found the queue too full to tell that a frame is gone has said so in the ledger before.
+        fence(SeqCst);
+        let gone = |frame| self.run.ledger.gone(frame);
+        self.waiting.extend(std::iter::from_fn(|| order.take(gone)));
+        match work {
+            Work::Frame(lease) => order.put(lease),
+            Work::Skip => {}
+            Work::End => self.ended = true,
         }
+        self.waiting.extend(std::iter::from_fn(|| order.take(gone)));
     }
 
     fn one_batch(&mut self) {
         let started = monotonic_ns();
-        // Without operations frames are recorded as they come: nobody needs their pixels.
-        let on_device = !self.operations.is_empty() && self.device_again_ns.is_none_or(|again| started >= again);
-        let staged = match on_device {
-            false => Ok(()),
-            true => self
-                .stager
-                .begin()
-                .map_err(|e| e.to_string())
-                .and_then(|()| self.stage()),
-        };
-        if self.batch.is_empty() {
-            return;
+        let device_due = self.device_again_ns.is_none_or(|again| started >= again);
+        if device_due && self.standing_in {
+            self.change_places();
         }
-        self.take_results();
-        self.broken.clear();
-        let mut analysed = staged.and_then(|()| self.analyse(on_device));
+        // Without operations frames are recorded as they come: nobody needs their pixels.
+        let on_device = self.executor.is_some() && device_due;
+        let mut analysed = self.analyse(on_device || self.standing_in);
         let by_device = on_device && analysed.is_ok();
         if on_device {
             analysed = self.after_device(analysed);
+        }
+        if self.standing_in && analysed.is_err() {
+            // Neither way: the next batch begins with the device.
+            self.device_again_ns = Some(0);
         }
         // Back to the pool, to be taken again when everybody has let go.
         self.pool.extend(self.results.iter().cloned());
@@ -355,9 +361,11 @@ impl Worker {
         if by_device {
             self.batch_ns.saturating_record(now - started);
         }
-        let copies = self.stager.copies();
-        self.run.copies.fetch_add(copies - self.copies_seen, Relaxed);
-        self.copies_seen = copies;
+        for executor in [&mut self.executor, &mut self.aside].into_iter().flatten() {
+            let copies = executor.stager.copies();
+            self.run.copies.fetch_add(copies - executor.copies_seen, Relaxed);
+            executor.copies_seen = copies;
+        }
         self.metrics.batch_seconds.observe((now - started) as f64 / 1e9);
     }
 
@@ -365,18 +373,61 @@ impl Worker {
     /// and so do those that follow, until the device is tried again.
     fn after_device(&mut self, analysed: Result<(), String>) -> Result<(), String> {
         let Err(reason) = analysed else {
-            if self.device_again_ns.take().is_some() {
+            self.failures = 0;
+            // Where the whole run is the processor's, that has come back, and not the device.
+            if self.device_again_ns.take().is_some() && !self.refused {
                 self.run.device_back();
             }
             return Ok(());
         };
-        if self.host.is_none() {
-            // Nobody else analyses: the next batch is tried again at once.
-            return Err(reason);
+        kernels::within(Duration::from_nanos(LIMIT_ALONE_NS), || {
+            if self.host.is_none() && !self.has_stand_in() {
+                // Nobody else analyses: the next batch is tried again at once.
+                return Err(reason);
+            }
+            self.device_again_ns = Some(monotonic_ns() + self.device_retry.as_nanos() as u64);
+            self.run.device_failed(&reason, self.device_retry);
+            self.failures += 1;
+            if self.host.is_none() {
+                self.change_places();
+            }
+            self.analyse(self.standing_in)
+        })
+    }
+
+    /// Makes the recipe on the host's own processor, where that was not needed before. That takes memory and time: it is made
+    /// only when a device has failed.
+    fn has_stand_in(&mut self) -> bool {
+        if self.aside.is_some() || self.again.is_none() {
+            return self.aside.is_some();
         }
-        self.device_again_ns = Some(monotonic_ns() + self.device_retry.as_nanos() as u64);
-        self.run.device_failed(&reason, self.device_retry);
-        self.analyse(false)
+        match self.made_on(self.accelerator.stand_in()) {
+            Ok(executor) => self.aside = Some(executor),
+            Err(reason) => {
+                self.again = None;
+                self.run.degraded(format!(
+                    "the host's processor cannot take the device's place ({reason}): what the device fails on is not analysed"
+                ));
+            }
+        }
+        self.aside.is_some()
+    }
+
+    /// The recipe made once more.
+    fn made_on(&self, device: Result<Accelerator, AcceleratorError>) -> Result<Executor, String> {
+        let (device, again) = (device.map_err(|e| e.to_string())?, self.again.as_ref());
+        let again = again.ok_or_else(|| "the recipe cannot be made again".to_string())?;
+        let operations = again.operations(&device, self.index).map_err(|e| e.to_string())?;
+        let (stream, limit) = (&self.run.stream, self.batch_limit);
+        let made = Executor::new(&device, operations, &self.region, stream, limit).map_err(|e| e.to_string())?;
+        Ok(Executor { in_step: false, ..made })
+    }
+
+    /// The host's own processor takes the device's place, or gives it back. Whoever takes over goes on from where the other was.
+    fn change_places(&mut self) {
+        std::mem::swap(&mut self.executor, &mut self.aside);
+        self.standing_in = !self.standing_in;
+        self.executor.iter_mut().for_each(|executor| executor.in_step = false);
     }
 
     /// Runs the recipe on the host.
@@ -385,11 +436,6 @@ impl Worker {
             // Nothing to compute.
             return Ok(());
         };
-        if self.refused || !self.operations.is_empty() {
-            for lease in &self.batch {
-                self.run.ledger.device_failed(lease.header().frame_number.get());
-            }
-        }
         self.leased.extend(self.batch.iter().cloned().map(Leased));
         let done = host.push(&self.leased, &mut self.results, &mut self.broken);
         self.leased.clear();
@@ -398,8 +444,16 @@ impl Worker {
 
     /// Shows the batch's pixels to the device; a frame that cannot be decoded leaves the batch.
     fn stage(&mut self) -> Result<(), String> {
+        // One that has failed again may be lost to those who opened it before.
+        if self.failures > 1 && !self.standing_in && self.again.is_some() {
+            self.executor = Some(self.made_on(self.accelerator.opened_anew())?);
+        }
+        let Some(executor) = &mut self.executor else {
+            return Ok(());
+        };
+        executor.stager.begin().map_err(|e| e.to_string())?;
         let mut failed = Ok(());
-        let (run, stager, scratch, to_writer) = (&self.run, &mut self.stager, &mut self.scratch, &self.to_writer);
+        let (run, stager, scratch, to_writer) = (&self.run, &mut executor.stager, &mut self.scratch, &self.to_writer);
         self.batch.retain(|lease| {
             let header = lease.header();
             let beneath = Compression::from_code(header.compression).and_then(codec::Beneath::of);
@@ -458,9 +512,23 @@ impl Worker {
         }
     }
 
-    /// Runs the recipe.
-    fn analyse(&mut self, on_device: bool) -> Result<(), String> {
-        let outcome = if on_device { self.operate() } else { self.on_host() };
+    /// Runs the recipe: by its operations, or by what the host has instead.
+    fn analyse(&mut self, by_operations: bool) -> Result<(), String> {
+        // Of an attempt that failed.
+        self.pool.extend(self.results.drain(..));
+        self.broken.clear();
+        let staged = if by_operations { self.stage() } else { Ok(()) };
+        self.take_results();
+        if self.refused || self.standing_in || (self.executor.is_some() && !by_operations) {
+            for lease in &self.batch {
+                self.run.ledger.device_failed(lease.header().frame_number.get());
+            }
+        }
+        let outcome = match by_operations {
+            _ if self.batch.is_empty() => staged,
+            true => staged.and_then(|()| self.operate()),
+            false => self.on_host(),
+        };
         let now = monotonic_ns();
         for result in &mut self.results {
             if let Some(result) = Arc::get_mut(result) {
@@ -471,26 +539,46 @@ impl Worker {
     }
 
     fn operate(&mut self) -> Result<(), String> {
-        let frames = self.stager.finish(&self.queue).map_err(|e| e.to_string());
-        frames.and_then(|frames| {
-            let kind = self
-                .batch
-                .first()
-                .map_or(FrameKind::Invalid, |lease| lease.header().frame_kind());
-            let (queue, angles_deg) = (&self.queue, &self.angles[..]);
-            let mut batch = Batch {
-                queue,
-                frames,
-                kind,
-                angles_deg,
-                results: &mut self.results,
-                corrected: None,
-            };
-            self.operations
-                .iter_mut()
-                .try_for_each(|operation| operation.push(&mut batch))
-                .map_err(|e| e.to_string())
-        })
+        let Some(executor) = &mut self.executor else {
+            return Ok(());
+        };
+        let Executor {
+            queue,
+            stager,
+            operations,
+            in_step,
+            ..
+        } = executor;
+        let frames = stager.finish(queue).map_err(|e| e.to_string())?;
+        let resumed = std::mem::replace(in_step, false);
+        let kind = self
+            .batch
+            .first()
+            .map_or(FrameKind::Invalid, |lease| lease.header().frame_kind());
+        let mut batch = Batch {
+            queue,
+            frames,
+            kind,
+            angles_deg: &self.angles,
+            results: &mut self.results,
+            corrected: None,
+        };
+        if !resumed {
+            let mut states = operations.iter_mut().zip(&self.states);
+            let resumed = states.try_for_each(|(operation, state)| operation.resume(queue, state));
+            resumed.map_err(|e| e.to_string())?;
+        }
+        let mut run = operations.iter_mut();
+        run.try_for_each(|operation| operation.push(&mut batch))
+            .map_err(|e| e.to_string())?;
+        let mut kept = operations.iter_mut().zip(&mut self.states);
+        kept.try_for_each(|(operation, state)| operation.keep(queue, state))
+            .map_err(|e| e.to_string())?;
+        *in_step = true;
+        for operation in operations {
+            operation.settle(&mut self.results);
+        }
+        Ok(())
     }
 
     fn snapshot_if_due(&mut self) {
@@ -512,54 +600,16 @@ impl Worker {
             run.snapshot.try_lock().ok()
         };
         let Some(mut snapshot) = locked else { return };
-        if let (true, Some(host)) = (self.operations.is_empty(), &mut self.host) {
+        if let (true, Some(host)) = (self.executor.is_none(), &mut self.host) {
             host.snapshot(&mut snapshot);
         }
-        for operation in &mut self.operations {
-            if let Err(error) = operation.snapshot(&self.queue, &mut snapshot) {
-                run.degraded(error.to_string());
+        if let Some(Executor { queue, operations, .. }) = &mut self.executor {
+            for operation in operations {
+                if let Err(error) = operation.snapshot(queue, &mut snapshot) {
+                    run.degraded(error.to_string());
+                }
             }
         }
         snapshot.version += 1;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use driver::memory::{HugePages, PageSize, PagesConfig};
-    use frame::{FrameHeader, PixelType, Shape};
-
-    fn leases(numbers: &[u64]) -> Vec<FrameLease> {
-        let bytes = FrameRing::bytes_needed(numbers.len(), 64);
-        let config = PagesConfig {
-            bytes,
-            page_size: PageSize::Transparent,
-            numa_node: None,
-            lock: false,
-            allow_transparent: true,
-        };
-        let ring = FrameRing::new(HugePages::reserve(&config).unwrap(), numbers.len(), 64).unwrap();
-        let lease = |number: &u64| {
-            let mut slot = ring.try_slot().unwrap();
-            *slot.header_mut() = FrameHeader::new(Shape::new(8, 8), PixelType::U8, Compression::None);
-            slot.header_mut().frame_number.set(*number);
-            slot.publish()
-        };
-        numbers.iter().map(lease).collect()
-    }
-
-    #[test]
-    fn frames_come_out_in_order_and_lost_ones_are_stepped_over() {
-        let mut order = InOrder::new();
-        let mut out = Vec::new();
-        for lease in leases(&[2, 0, 1, 5, 4]) {
-            order.put(lease.header().frame_number.get(), Held::Frame(lease));
-            out.extend(std::iter::from_fn(|| order.take()).map(|l| l.header().frame_number.get()));
-        }
-        assert_eq!(out, [0, 1, 2]);
-        order.put(3, Held::Skip);
-        out.extend(std::iter::from_fn(|| order.take()).map(|l| l.header().frame_number.get()));
-        assert_eq!(out, [0, 1, 2, 4, 5]);
     }
 }

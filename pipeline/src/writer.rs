@@ -4,6 +4,7 @@
 use crate::active_run::{ActiveRun, Summary};
 use crate::data_plane;
 use crate::ledger::Storage;
+use crate::live_ledger::LiveLedger;
 use crate::metrics::Metrics;
 use crate::storage::{Outcomes, RunEnd, RunWriter, StoreError, results_not_kept};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -73,6 +74,8 @@ impl Outcomes for Told {
 pub struct Writer {
     run: Arc<ActiveRun>,
     files: RunWriter,
+    live_ledger: LiveLedger,
+    live_ledger_failed: bool,
     /// what it is given
     pub queue: Receiver<ToWriter>,
     suppliers: usize,
@@ -100,6 +103,8 @@ impl Writer {
         Ok(Self {
             run: run.clone(),
             files,
+            live_ledger: LiveLedger::new(run.ledger.expected()),
+            live_ledger_failed: false,
             queue,
             suppliers,
             quarantined: 0,
@@ -113,11 +118,7 @@ impl Writer {
         let guard = data_plane::enter();
         while self.suppliers > 0 {
             self.store_overdue();
-            let hidden = self.files.show().unwrap_or_else(|error| {
-                self.complain(&error);
-                false
-            });
-            let next = if hidden || self.held.as_ref().is_some_and(|held| !held.is_empty()) {
+            let next = if self.show() || self.held.as_ref().is_some_and(|held| !held.is_empty()) {
                 self.queue.recv_timeout(LOOK)
             } else {
                 self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
@@ -145,6 +146,30 @@ impl Writer {
         if let Err(error) = self.files.drain() {
             self.complain(&error);
         }
+    }
+
+    /// Lets readers of the master file see results and ledger; whether there is more to show, or will be without more frames.
+    fn show(&mut self) -> bool {
+        let Self {
+            run,
+            files,
+            live_ledger,
+            ..
+        } = self;
+        if files.show_is_due() && live_ledger.behind(&run.ledger) {
+            let shown = live_ledger.show(&run.ledger, |first, rows| files.write_ledger(first, rows));
+            if let Err(error) = shown
+                && !self.live_ledger_failed
+            {
+                self.live_ledger_failed = true; // said once; the whole ledger is written at the end
+                self.complain(&error);
+            }
+        }
+        let hidden = self.files.show().unwrap_or_else(|error| {
+            self.complain(&error);
+            false
+        });
+        hidden || self.live_ledger.behind(&self.run.ledger) || self.run.ledger.waits()
     }
 
     /// Stores a result, and keeps it safe from a crash.

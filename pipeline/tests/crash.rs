@@ -87,6 +87,83 @@ fn an_interrupted_run_is_finished_from_its_journal() {
     }
 }
 
+/// The disk refused a file twice, and later the journal's record of the first change rots: the frames are found in the files
+/// that have them all the same.
+#[test]
+fn a_damaged_record_of_a_change_of_files_costs_no_frame() {
+    use pipeline::storage::journal::{RECORD_BYTES, Record, replay};
+    let folder = Folder::new("replaced");
+    let store = Store::open(&folder.0).unwrap();
+    let stream = stream(Shape::new(20, 30), PixelType::U16, 10);
+    let (layout, axes) = layout();
+    let about = info("cut", "NXmx");
+    let mut writer = RunWriter::create(&store, &about, &stream, &layout, &axes, &config(false, 1000)).unwrap();
+    for frame in 0..9 {
+        let pixels = pixels(stream.shape, stream.pixel_type, frame);
+        writer.write_frame(&header(&stream, frame), &pixels).unwrap();
+    }
+    let run = writer.folder().to_path_buf();
+    writer.drain().unwrap();
+    drop(writer);
+    let start: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join(".start.json")).unwrap()).unwrap();
+    let record: RunRecord = serde_json::from_value(start["record"].clone()).unwrap();
+    let text = format!("{}/{}/{:.3}", record.proposal, record.id, record.start_time);
+    let tag = u64::from_le_bytes(blake3::hash(text.as_bytes()).as_bytes()[..8].try_into().unwrap());
+    let journal = run.join("cut_journal_0001.bin");
+    let known = replay(&std::fs::read(&journal).unwrap(), tag).records;
+    // As if the disk had refused the file after frames 0 to 2, and the next one after frames 3 to 5.
+    let (first, mut written) = (run.join("cut_data_000001.h5"), Vec::new());
+    let bytes = std::fs::read(&first).unwrap();
+    for (file, name) in ["cut_data_000001.h5", "cut_data_000001_2.h5", "cut_data_000001_3.h5"]
+        .iter()
+        .enumerate()
+    {
+        let mut bytes = bytes.clone();
+        if file > 0 {
+            let generation = file as u32 + 1;
+            written.push(Record::Replaced {
+                file: file as u32,
+                slot: 0,
+                generation,
+            });
+        }
+        for (_, record) in &known {
+            let Record::Chunk(chunk) = record else { continue };
+            if chunk.frame / 3 == file as u64 {
+                written.push(Record::Chunk(pipeline::storage::journal::Chunk {
+                    file: file as u32,
+                    ..*chunk
+                }));
+            } else {
+                bytes[chunk.offset as usize..][..chunk.bytes as usize].fill(0xee);
+            }
+        }
+        std::fs::write(run.join(name), bytes).unwrap();
+    }
+    let mut bytes: Vec<u8> = Vec::new();
+    for (record, sequence) in written.iter().zip(1..) {
+        bytes.extend(record.encode(sequence, tag));
+    }
+    assert_eq!(bytes.len(), 11 * RECORD_BYTES);
+    let rotten = written
+        .iter()
+        .position(|record| matches!(record, Record::Replaced { .. }))
+        .unwrap();
+    bytes[rotten * RECORD_BYTES + 20] ^= 1;
+    std::fs::write(&journal, bytes).unwrap();
+    let recovered = store.recover().unwrap().pop().unwrap().unwrap();
+    assert_eq!(recovered.frames, (9, 10), "{:?}", recovered.warnings);
+    let master = run.join("cut_master.h5");
+    for frame in 0..9 {
+        assert!(
+            read_frame(&master, frame).unwrap().0 == pixels(stream.shape, stream.pixel_type, frame),
+            "{frame}"
+        );
+    }
+    let record = recovered.publish().unwrap();
+    assert_eq!(record.files.len(), 4, "{:?}", record.files);
+}
+
 /// Numbers that look random, the same for the same seed.
 fn coin(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -201,6 +278,12 @@ fn a_power_cut_costs_no_frame_that_was_synced() {
         let mut master = std::fs::read(run.join("cut_master.h5")).unwrap();
         tear(&mut master, &[], &mut seed);
         std::fs::write(run.join("cut_master.h5"), &master).unwrap();
+        // And a line of its states, which a disk that was full had cut off.
+        let states = run.join("state.jsonl");
+        let mut lines = std::fs::read(&states).unwrap();
+        let cut_off = b"{\"time\":\"2026-11-28T10:00:00.000Z\",\"state\":\"closed\"";
+        lines.extend(&cut_off[..coin(&mut seed) as usize % cut_off.len()]);
+        std::fs::write(&states, &lines).unwrap();
         // The first start after it is cut off, too, as late as can be.
         drop(store.recover().unwrap());
         let recovered = store.recover().unwrap().pop().unwrap().unwrap();
@@ -236,6 +319,8 @@ fn a_power_cut_costs_no_frame_that_was_synced() {
             }
         }
         recovered.publish().unwrap();
+        let life = pipeline::keep::Life::read(&run).unwrap();
+        assert_eq!(life.state, pipeline::keep::State::Closed, "cut {cut}");
         masters.push(master.display().to_string());
     }
     println!("{cuts} power cuts, {frames} frames and {results} results that were synced, 0 lost");

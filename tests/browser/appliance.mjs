@@ -18,6 +18,18 @@ seed = 7
 [recipe.crystals]
 technique = "diffraction"
 operations = ["correct", "statistics", "spots", "hits", "azimuthal"]
+[[recipe.crystals.statistics.regions]]
+name = "corner"
+row = 20
+column = 30
+rows = 60
+columns = 100
+[[recipe.crystals.statistics.regions]]
+name = "beam"
+row = 240
+column = 240
+rows = 30
+columns = 30
 [recipe.crystals.hits]
 min_spots = 141
 [recipe.crystals.azimuthal]

@@ -62,6 +62,34 @@ await check('the beam is marked where the scattering angle is 0', async () => {
   const text = await readOut(x / box.width, y / box.height);
   expect(numberAfter(text, '2θ') < 0.1, text);
 });
+await check('regions of interest are boxes on the frame, and their sums, means and largest counts are trends', async () => {
+  await page.waitForSelector('[data-testid=region-box-corner] rect', { state: 'attached' });
+  const canvas = await page.locator('.picture canvas').first().boundingBox();
+  const rect = page.locator('[data-testid=region-box-corner] rect');
+  const side = async (name) => Number(await rect.getAttribute(name));
+  const [x, y, width, height] = [await side('x'), await side('y'), await side('width'), await side('height')];
+  expect(Math.abs(width / height - 100 / 60) < 0.02, `${width} x ${height}`);
+  // Just within the box is the region's first pixel; x and y are counted as the read-out counts them.
+  const within = await readOut((x + 2) / canvas.width, (y + height - 2) / canvas.height);
+  const outside = await readOut((x - 4) / canvas.width, (y + height - 2) / canvas.height);
+  expect(numberAfter(within, 'x') >= 30 && numberAfter(outside, 'x') < 30, `${within} / ${outside}`);
+  const edges = [numberAfter(within, 'y'), numberAfter(await readOut((x + 2) / canvas.width, (y + 2) / canvas.height), 'y')];
+  expect(Math.min(...edges) >= 19.5 && Math.min(...edges) < 23 && Math.max(...edges) <= 80 && Math.max(...edges) > 77, `rows: ${edges}`);
+  await becomes(() => Number(document.querySelector('[data-testid=region-trends]')?.dataset.frames ?? 0) > 5);
+  const shown = () => Number(document.querySelector('[data-testid=region-corner]')?.dataset.value || Number.NaN);
+  const sum = await page.evaluate(shown);
+  await page.selectOption('select[aria-label="Value of the regions"]', 'mean');
+  await becomes(() => Number(document.querySelector('[data-testid=region-corner]')?.dataset.value || Number.NaN) > 0);
+  const mean = await page.evaluate(shown);
+  // Another frame by now, of the same scene: a mean is a few thousandths of its sum.
+  expect(mean > 0 && sum / mean > 1000, `sum ${sum}, mean ${mean}`);
+  await picture('regions.png');
+  await page.selectOption('select[aria-label="Value of the regions"]', 'counts');
+  await page.click('.mark-controls label:has-text("Regions")');
+  await becomes(() => document.querySelectorAll('.frame-marks .region').length === 0);
+  await page.click('.mark-controls label:has-text("Regions")');
+  await becomes(() => document.querySelectorAll('.frame-marks .region').length === 2);
+});
 await check('spots are drawn on the latest hit, as many as the interface has', async () => {
   await page.click('[role=radio]:has-text("Latest hit")');
   await becomes(() => document.querySelector('[data-testid=live-frame]').dataset.which === 'hit');

@@ -16,9 +16,9 @@ const GROWTH_BYTES_MAX = 4e6;
 
 const SOURCE = `scene = "diffraction"
 detector = "custom"
-rows = 128
-columns = 128
-frames = ${Math.ceil((seconds + 600) * RATE_HZ)}
+rows = 96
+columns = 96
+frames = ${Math.ceil((seconds + 120) * RATE_HZ)}
 rate_hz = ${RATE_HZ}.0
 distinct = 8
 [recipe.powder]

@@ -2,7 +2,7 @@
 
 use fluxline_tests::{Server, binary, folder, workspace};
 use serde_json::{Value, json as object};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
@@ -26,6 +26,8 @@ pub struct Place {
     pub central: PathBuf,
     retention: String,
     seconds: Cell<u64>,
+    wrong_by: Cell<u64>,
+    boot: RefCell<String>,
 }
 
 impl Place {
@@ -39,6 +41,8 @@ impl Place {
             central,
             retention: retention.into(),
             seconds: Cell::new(0),
+            wrong_by: Cell::new(0),
+            boot: RefCell::default(),
         };
         place.pass(0);
         place
@@ -47,9 +51,22 @@ impl Place {
     /// Lets so many seconds pass.
     pub fn pass(&self, seconds: u64) {
         self.seconds.set(self.seconds.get() + seconds);
+        let (passed, boot) = (self.seconds.get(), self.boot.borrow());
         let draft = self.folder.join("clock.part");
-        fs::write(&draft, format!("{0} {0}", self.seconds.get())).expect("a clock");
+        fs::write(&draft, format!("{} {passed} {boot}", passed + self.wrong_by.get())).expect("a clock");
         fs::rename(draft, self.clock()).expect("a clock");
+    }
+
+    /// The time of day jumps forward, and no time passes.
+    pub fn jump(&self, seconds: u64) {
+        self.wrong_by.set(self.wrong_by.get() + seconds);
+        self.pass(0);
+    }
+
+    /// The machine was started anew.
+    pub fn reboot(&self, name: &str) {
+        *self.boot.borrow_mut() = name.into();
+        self.pass(0);
     }
 
     fn clock(&self) -> PathBuf {
@@ -89,7 +106,11 @@ impl Place {
 
     /// The appliance.
     pub fn serve(&self) -> Server {
-        let mut program = Command::new(binary());
+        self.serve_by(Command::new(binary()))
+    }
+
+    /// The appliance by `program`, which is the binary or starts it.
+    pub fn serve_by(&self, mut program: Command) -> Server {
         program.env("FLUXLINE_TEST_CLOCK", self.clock());
         Server::start_by(program, &self.config())
     }

@@ -7,6 +7,8 @@ Usage: calibrations.py make FOLDER
        calibrations.py rate MASTER FILE
        calibrations.py frames FOLDER
        calibrations.py odd MASTER
+       calibrations.py absurd FOLDER
+       calibrations.py beside FOLDER MASTER
        calibrations.py wide MASTER MASTER
        calibrations.py drifting FOLDER
        calibrations.py followed FOLDER MASTER
@@ -209,6 +211,47 @@ def odd(master):
     print("ok")
 
 
+ABSURD = [3, 700, 1200, 1300]
+
+
+def absurd(folder):
+    """Counts, a flat and a dark that hold a few numbers which are finite and cannot be."""
+    rng = np.random.default_rng(6)
+    counts = rng.poisson(200, (3, 32, 48)).astype("<u2")
+    with h5py.File(f"{folder}/counts.h5", "w") as file:
+        file["data"] = counts
+    flat = rng.uniform(0.8, 1.2, 32 * 48).astype("<f4")
+    dark = rng.uniform(1, 5, 32 * 48).astype("<f4")
+    flat[ABSURD[:2]], dark[ABSURD[2:]] = [1e20, 1e-12], [1e14, -1e14]
+    np.save(f"{folder}/flat.npy", flat.reshape(32, 48))
+    np.save(f"{folder}/dark.npy", dark.reshape(32, 48))
+
+
+def beside(folder, master):
+    """The curves are those of pyFAI, to which the absurd pixels are masked by hand."""
+    import pyFAI
+
+    bad = np.zeros(32 * 48, bool)
+    bad[ABSURD] = True
+    bad = bad.reshape(32, 48)
+    flat, dark = [np.where(bad, 1, np.load(f"{folder}/{name}.npy")) for name in ("flat", "dark")]
+    with h5py.File(f"{folder}/counts.h5") as file, h5py.File(master) as stored:
+        mask = stored["entry/instrument/detector/pixel_mask"][:]
+        np.testing.assert_array_equal(mask & 0xFFFF != 0, bad)
+        found = stored["entry/results/intensity/intensity"][:]
+        errors = stored["entry/results/intensity/intensity_errors"][:]
+        worst = 0
+        for frame, intensity, error in zip(file["data"][:], found, errors):
+            result = pyFAI.load(f"{folder}/d.poni").integrate1d_ng(
+                frame.astype("f4"), 20, unit="r_mm", method=("no", "csr", "cython"), mask=bad, flat=flat, dark=dark,
+                error_model="poisson")
+            there = result.count > 0
+            assert there.all()
+            worst = max(worst, np.abs(intensity / result.intensity - 1).max(), np.abs(error / result.sigma - 1).max())
+    print(json.dumps({"worst relative difference": float(worst)}))
+    assert worst <= 1e-5, worst
+
+
 def wide(compact, shared):
     """Sharing large pixels changes no sum, and nothing of what is stored as it was measured."""
     with h5py.File(compact) as one, h5py.File(shared) as other:
@@ -292,5 +335,6 @@ def apart(folder, follows, still):
 
 
 if __name__ == "__main__":
-    {"make": make, "check": check, "curve": curve, "rates": rates, "rate": rate, "frames": frames, "odd": odd, "wide": wide,
+    {"make": make, "check": check, "curve": curve, "rates": rates, "rate": rate, "frames": frames, "odd": odd,
+     "absurd": absurd, "beside": beside, "wide": wide,
      "drifting": drifting, "followed": followed, "apart": apart}[sys.argv[1]](*sys.argv[2:])

@@ -1,4 +1,4 @@
-"""The clients against a running appliance: `clients.py package|bluesky|epics|tango URL`. Prints what it saw."""
+"""The clients against a running appliance: `clients.py package|bluesky|epics|tango|kafka URL`. Prints what it saw."""
 
 import asyncio
 import sys
@@ -149,5 +149,61 @@ def tango(url):
     print(f"tango: {run} armed, read and stopped")
 
 
+def kafka(url):
+    """librdkafka's brokers of its own, and the ESS's reader of its own schema."""
+    import json
+    import threading
+
+    from confluent_kafka import Consumer, Producer
+    from fluxline import Fluxline
+    from fluxline.kafka import SideCar
+    from streaming_data_types import deserialise_da00
+
+    cluster = Producer({"bootstrap.servers": "none", "test.mock.num.brokers": 2})
+    brokers = ",".join(f"{broker.host}:{broker.port}" for broker in cluster.list_topics(timeout=30).brokers.values())
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "test", "auto.offset.reset": "earliest"})
+    for topic in ("flx", "flx_decisions"):
+        cluster.list_topics(topic, timeout=30)
+    consumer.subscribe(["flx", "flx_decisions"])
+
+    with Fluxline(url) as fluxline:
+        side_cars = [SideCar(fluxline, where, "flx", "BL7") for where in (brokers, "127.0.0.1:9")]
+        threads = [threading.Thread(target=side_car.follow, daemon=True) for side_car in side_cars]
+        for thread in threads:
+            thread.start()
+        run = fluxline.arm()
+        results, decisions, until = [], [], time.monotonic() + 120
+        while (len(results) < FRAMES or not decisions) and time.monotonic() < until:
+            message = consumer.poll(0.5)
+            if message is None or message.error():
+                continue
+            assert message.key() == run.id.encode()
+            (results if message.topic() == "flx" else decisions).append(message.value())
+        detail = run.wait(60)
+        # The second one has no broker: the run knows nothing of it.
+        assert detail.state == "complete" and detail.frames["complete"] == FRAMES, detail
+        for side_car, thread in zip(side_cars, threads):
+            side_car.end()
+            thread.join(30)
+            assert not thread.is_alive()
+        consumer.close()
+
+        arrays = [deserialise_da00(value) for value in results]
+        values = [{variable.name: variable for variable in array.data} for array in arrays]
+        assert [value["sequence"].data for value in values] == list(range(FRAMES)), "every result, in order, once"
+        assert {value["run"].data for value in values} == {run.id} and {array.source_name for array in arrays} == {"BL7"}
+        assert all(abs(array.timestamp_ns * 1e-9 - time.time()) < 300 for array in arrays)
+        curve = run.profile(7)
+        seventh = next(value for value in values if value["frame_number"].data == 7)
+        assert seventh["intensity"].axes == [curve.axis_name] == seventh[curve.axis_name].axes
+        assert np.array_equal(seventh["intensity"].data, curve.values, equal_nan=True)
+        assert np.array_equal(seventh[curve.axis_name].data, curve.axis) and seventh[curve.axis_name].unit == curve.axis_unit
+        counted = run.mask() == 0
+        assert seventh["sum"].data == run.frame(7)[counted].sum(dtype=np.float64)
+        (decision,) = map(json.loads, decisions)
+        assert (decision["rule"], decision["frame_number"], decision["run"]) == ("bright", 40, run.id), decision
+    print(f"kafka: {len(results)} results and a decision by the brokers; a side-car without a broker disturbs nobody")
+
+
 if __name__ == "__main__":
-    {"package": package, "bluesky": bluesky, "epics": epics, "tango": tango}[sys.argv[1]](sys.argv[2])
+    {"package": package, "bluesky": bluesky, "epics": epics, "tango": tango, "kafka": kafka}[sys.argv[1]](sys.argv[2])

@@ -58,7 +58,9 @@ def numbers(master, file):
     inside[30:60, 20:150] = True
     want = {"sum": np.where(valid, frames, 0).sum((1, 2)), "max": np.where(valid, frames, -(1 << 40)).max((1, 2)),
             "saturated_pixels": saturated.sum((1, 2)), "valid_pixels": valid.sum((1, 2)),
-            "invalid_pixels": invalid.sum((1, 2)), "middle_counts": np.where(valid & inside, frames, 0).sum((1, 2))}
+            "invalid_pixels": invalid.sum((1, 2)), "middle_counts": np.where(valid & inside, frames, 0).sum((1, 2)),
+            "middle_max": np.where(valid & inside, frames, -(1 << 40)).max((1, 2))}
+    want["middle_mean"] = want["middle_counts"] / (valid & inside).sum((1, 2))
     with h5py.File(master) as stored:
         scalars = stored["entry/results/scalars"]
         for name, values in want.items():

@@ -7,6 +7,8 @@
     lie                    puts and parts are answered as if they had been kept, and are not
     flip                   one bit of every put and part is another one
     cut N                  after N more parts every request is answered 503
+    apart                  whoever wants parts put together is answered 503
+    noparts                parts are answered 503
 """
 
 import io
@@ -44,6 +46,11 @@ def door(environ, start_response):
         parts += upload
     else:
         parts = 0
+    query = environ.get("QUERY_STRING", "")
+    if mode == "apart" and environ["REQUEST_METHOD"] == "POST" and "uploadId=" in query:
+        return refuse(start_response)
+    if mode == "noparts" and upload and "partNumber=" in query:
+        return refuse(start_response)
     if upload and mode in ("lie", "flip"):
         body = bytearray(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
         if mode == "lie":

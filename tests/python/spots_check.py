@@ -103,6 +103,90 @@ def hits_make(out, frames):
         h.create_dataset("entry/data/data", data=stack, chunks=(1, 200, 240))
 
 
+def lit_make(out, frames):
+    """Poisson frames whose light grows from frame to frame, with masked pixels, pixels without a count, and saturated ones."""
+    random = np.random.default_rng(8)
+    frames = int(frames)
+    light = np.linspace(0.1, 2.5, frames)[:, None, None]
+    stack = random.poisson(light, (frames, 96, 117)).astype(np.uint16)
+    stack[:, 30, :9] = 65535
+    stack[:, 31, :5] = 65534
+    mask = random.random((96, 117)) < 0.05
+    mask[58:65, 68:75] = mask[0, 0] = False
+    stack[:, mask] = 500
+    stack[::3, 60:63, 70:73] += random.poisson(60, (len(stack[::3]), 3, 3)).astype(np.uint16)
+    stack[:, 0, 0] = 1
+    np.save(os.path.join(out, "mask.npy"), mask.astype(np.uint8))
+    with h5py.File(os.path.join(out, "lit.h5"), "w") as h:
+        h.create_dataset("entry/data/data", data=stack, chunks=(1, 96, 117))
+
+
+def lit(folder, above, least, most, rule, mask=None):
+    """Scores as NumPy counts them, and hits as the rule says."""
+    with open_master(folder) as h:
+        scalars = h["entry/results/scalars"]
+        masked = h["entry/instrument/detector/pixel_mask"][()] & 0xFFFF != 0
+        if mask:
+            assert np.array_equal(masked, np.load(mask) != 0)
+        data = h["entry/data/data"][()]
+        counted = ~masked & (data > float(above))
+        if data.dtype.kind == "u":
+            counted &= data != np.iinfo(data.dtype).max
+        score = counted.sum((1, 2))
+        assert np.array_equal(scalars["lit_pixels"][()], score)
+        by_light = (score >= float(least)) & (score <= float(most))
+        hit = scalars["hit"][()]
+        if rule == "lit_pixels":
+            expected = by_light
+        else:
+            by_spots = scalars["spots"][()] >= 1
+            expected = {"spots": by_spots, "both": by_spots & by_light, "either": by_spots | by_light}[rule]
+        assert np.array_equal(hit == 1, expected) and np.isfinite(hit).all()
+    told = {"hits": int(expected.sum()), "misses": int((~expected).sum()), "undecided": 0}
+    print(json.dumps({**told, "scores": [int(score.min()), int(score.max())]}))
+
+
+BLANK, BLANKS, RATE = (64, 64), 20000, 1e-3
+
+
+def blank_make(out):
+    """Frames without a sample, and the score that so many of them reach by chance, by the binomial distribution."""
+    from scipy import stats
+
+    # The published example: a million pixels of 0.01 photons, lit by two or more, one false hit in 10 000.
+    assert stats.binom.isf(1e-4, 10**6, stats.poisson.sf(1, 0.01)) == 78
+    chance = stats.poisson.sf(1, 0.2)
+    pixels = BLANK[0] * BLANK[1]
+    least = int(stats.binom.isf(RATE, pixels, chance)) + 1
+    random = np.random.default_rng(9)
+    with h5py.File(os.path.join(out, "blank.h5"), "w") as h:
+        frames = h.create_dataset("entry/data/data", (BLANKS, *BLANK), np.uint8, chunks=(1, *BLANK))
+        for first in range(0, BLANKS, 1000):
+            frames[first : first + 1000] = random.poisson(0.2, (1000, *BLANK))
+    print(json.dumps({"at least": least, "rate": float(stats.binom.sf(least - 1, pixels, chance))}))
+
+
+def blank(folder, rate):
+    """The share of false hits is within a factor of two of what was calibrated for."""
+    with open_master(folder) as h:
+        hit = h["entry/results/scalars/hit"][()]
+        score = h["entry/results/scalars/lit_pixels"][()]
+    share = float((hit == 1).mean())
+    print(json.dumps({"frames": len(hit), "calibrated": float(rate), "found": share, "mean score": float(score.mean())}))
+    assert float(rate) / 2 <= share <= float(rate) * 2
+
+
+def kinds_make(out):
+    """The frames of `hits_make` with darks and flats, as DXchange has them."""
+    hits_make(out, 60)
+    with h5py.File(os.path.join(out, "hits.h5")) as h, h5py.File(os.path.join(out, "kinds.h5"), "w") as to:
+        stack = h["entry/data/data"][()]
+        to["exchange/data"] = stack
+        to["exchange/data_dark"] = np.ones((4, *stack.shape[1:]), stack.dtype)
+        to["exchange/data_white"] = np.full((3, *stack.shape[1:]), 9, stack.dtype)
+        to["exchange/theta"] = np.linspace(0, 180, len(stack))
+
+
 def jungfrau_make(out, data):
     """The module's frames in photons."""
     import gzip

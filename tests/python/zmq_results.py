@@ -1,4 +1,4 @@
-"""Results by ZeroMQ PUB, as pyzmq gets them: `zmq_results.py URL ADDRESS`. Arms a run and prints what came."""
+"""Results by ZeroMQ PUB, as pyzmq gets them: `zmq_results.py URL ADDRESS POLICY`. Arms a run and prints what came."""
 
 import io
 import json
@@ -10,7 +10,10 @@ import numpy as np
 import zmq
 
 
-def main(url, address):
+RATE_HZ = 10.0
+
+
+def main(url, address, policy):
     context = zmq.Context()
     reads, stuck, others = (context.socket(zmq.SUB) for _ in range(3))
     # One that never reads, and one that wants something else.
@@ -41,6 +44,16 @@ def main(url, address):
     stored = urllib.request.urlopen(f"{url}/api/v1/runs/live/h5/data?file=live_master.h5&path=/entry/results/scalars/sum&format=npy")
     sums = np.load(io.BytesIO(stored.read()))
     assert all(result["scalars"]["sum"] == sums[result["frame_number"]] for result in results)
+    # When each was sent, by the appliance's own clock: however busy the machine is, a sample never comes sooner than its rate allows.
+    ledger = json.load(urllib.request.urlopen(f"{url}/api/v1/runs/live/ledger?limit=10000"))["entries"]
+    arrived_us = {entry["frame_number"]: entry["arrival_us"] for entry in ledger}
+    sent_us = np.array([arrived_us[result["frame_number"]] + result["sent_age_us"] for result in results])
+    apart_s = np.diff(sent_us) / 1e6
+    if policy == "sampled":
+        assert apart_s.min() > 0.8 / RATE_HZ, apart_s
+    else:
+        assert results[-1]["frame_number"] == len(sums) - 1, "the newest is not left out"
+        assert apart_s.min() < 0.8 / RATE_HZ, "as results come"
     print(f"{len(results)} of {len(sums)} results, the last of frame {results[-1]['frame_number']}")
 
 

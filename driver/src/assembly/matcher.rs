@@ -37,6 +37,17 @@ pub enum Placed {
     Full,
 }
 
+/// Whether modules find places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// those that found none can wait for what the others bring
+    Enough,
+    /// none of the parts has found one for its next module: nothing more can join
+    Wanted,
+    /// one part has found none, and loses what comes meanwhile
+    Needed,
+}
+
 /// A frame that waits for its modules.
 #[derive(Clone, Copy, Debug)]
 pub struct Open {
@@ -50,6 +61,16 @@ pub struct Open {
     since_ns: u64,
     /// the module that came first
     first: First,
+}
+
+impl Open {
+    /// Whether it was taken earlier: by the clock, where both are known by it.
+    fn is_before(&self, other: &Open) -> bool {
+        match (self.time_ns, other.time_ns) {
+            (Some(this), Some(other)) => this < other,
+            _ => self.frame < other.frame,
+        }
+    }
 }
 
 /// A module as its part knows it.
@@ -78,12 +99,14 @@ pub struct Matcher {
     wait_ns: u64,
     all: u32,
     living: u32,
-    /// by place
+    /// by place; the last one is for a module that is older than all of them
     open: Vec<Option<Open>>,
     closed: Vec<u64>,
     expected: u64,
     past: [Option<i64>; PAST],
     oldest: usize,
+    /// the latest frame that each part has sent something of, as it was then
+    newest: [Option<Open>; PARTS_MAX],
     /// of each part's clock from the first part's
     offset_ns: [Option<i64>; PARTS_MAX],
     /// of the run's numbers from each part's
@@ -91,7 +114,7 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// For `parts` parts, at most [`PARTS_MAX`]; `open_max` frames are open at a time.
+    /// For `parts` parts, at most [`PARTS_MAX`]; `open_max` frames are open at a time, and one that is older than all of them.
     pub fn new(parts: usize, expected: u64, align: Align, wait_ns: u64, open_max: usize) -> Self {
         let all = (1u32 << parts.min(PARTS_MAX)) - 1;
         let mut offset_ns = [None; PARTS_MAX];
@@ -101,11 +124,12 @@ impl Matcher {
             wait_ns,
             all,
             living: all,
-            open: vec![None; open_max.max(1)],
+            open: vec![None; open_max.max(1) + 1],
             closed: vec![0; expected.div_ceil(64) as usize],
             expected,
             past: [None; PAST],
             oldest: 0,
+            newest: [None; PARTS_MAX],
             offset_ns,
             shift: [0; PARTS_MAX],
         }
@@ -126,6 +150,11 @@ impl Matcher {
         self.open.get(place)?.as_ref()
     }
 
+    /// Places that frames may be open at.
+    pub fn places(&self) -> usize {
+        self.open.len()
+    }
+
     /// Whether no frame is open.
     pub fn idle(&self) -> bool {
         self.open.iter().all(Option::is_none)
@@ -143,6 +172,17 @@ impl Matcher {
 
     /// A module has come: its part, its number and its time there (0: none).
     pub fn place(&mut self, part: usize, number: u64, time_ns: u64, now_ns: u64) -> Placed {
+        let placed = self.find_place(part, number, time_ns, now_ns);
+        if let Placed::New(place) | Placed::Joins(place) = placed
+            && let Some(open) = self.open[place]
+            && self.newest[part].is_none_or(|newest| newest.is_before(&open))
+        {
+            self.newest[part] = Some(open);
+        }
+        placed
+    }
+
+    fn find_place(&mut self, part: usize, number: u64, time_ns: u64, now_ns: u64) -> Placed {
         let own_ns = i64::try_from(time_ns).ok().filter(|ns| *ns > 0);
         match (self.align, own_ns, self.offset_ns[part]) {
             (Align::Time { tolerance_ns }, Some(own_ns), Some(offset_ns)) => {
@@ -279,17 +319,22 @@ impl Matcher {
     }
 
     fn begin(&mut self, first: First, frame: u64, known: bool, time_ns: Option<i64>, now_ns: u64) -> Placed {
-        let Some(place) = self.open.iter().position(Option::is_none) else {
-            return Placed::Full;
-        };
-        self.open[place] = Some(Open {
+        let begun = Open {
             frame,
             present: 1 << first.part,
             known,
             time_ns,
             since_ns: now_ns,
             first,
-        });
+        };
+        let last = self.open.len() - 1;
+        // What the others of its part wait behind must not wait for them.
+        let oldest = || self.open.iter().flatten().all(|open| begun.is_before(open));
+        let free = self.open[..last].iter().position(Option::is_none);
+        let Some(place) = free.or_else(|| (self.open[last].is_none() && oldest()).then_some(last)) else {
+            return Placed::Full;
+        };
+        self.open[place] = Some(begun);
         Placed::New(place)
     }
 
@@ -305,11 +350,21 @@ impl Matcher {
         }
     }
 
-    /// A frame that is whole, or of which nothing more can come; the lowest where `make_room` and no place is free.
-    pub fn whole(&self, make_room: bool) -> Option<usize> {
-        let full = make_room && self.open.iter().all(Option::is_some);
+    /// A frame that is whole, or of which nothing more can come. Where places are wanted, also one that all parts have passed by
+    /// that it lacks; where they are needed, the lowest.
+    pub fn whole(&self, room: Room) -> Option<usize> {
+        let (_, usual) = self.open.split_last().unwrap_or((&None, &[]));
+        let full = room != Room::Enough && usual.iter().all(Option::is_some);
         self.lowest(|open| (open.present | !self.living) & self.all == self.all)
-            .or_else(|| self.lowest(|_| full))
+            .or_else(|| self.lowest(|open| full && self.is_passed(open)))
+            .or_else(|| self.lowest(|_| full && room == Room::Needed))
+    }
+
+    /// Whether every part that a frame lacks has sent something of a later one.
+    fn is_passed(&self, open: &Open) -> bool {
+        let lacks = |part: usize| (open.present | !self.living) & (1 << part) == 0;
+        let mut parts = self.newest.iter().enumerate().take(self.all.count_ones() as usize);
+        parts.all(|(part, newest)| !lacks(part) || newest.as_ref().is_some_and(|newest| open.is_before(newest)))
     }
 
     /// A frame that has waited long enough. Its modules may have come and not been looked at yet: ask when they have been.
@@ -361,10 +416,10 @@ mod tests {
         let mut matcher = Matcher::new(2, 10, Align::Number, WAIT, 4);
         assert_eq!(matcher.place(0, 3, 0, 0), Placed::New(0));
         assert_eq!(matcher.place(0, 3, 0, 0), Placed::Duplicate);
-        assert_eq!(matcher.whole(false), None);
+        assert_eq!(matcher.whole(Room::Enough), None);
         assert_eq!((matcher.overdue(WAIT - 1), matcher.overdue(WAIT)), (None, Some(0)));
         assert_eq!(matcher.place(1, 3, 0, 5), Placed::Joins(0));
-        assert_eq!(matcher.whole(false), Some(0));
+        assert_eq!(matcher.whole(Room::Enough), Some(0));
         assert_eq!(
             matcher.close(0).map(|closed| (closed.frame, closed.missing)),
             Some((Some(3), 0))
@@ -375,7 +430,7 @@ mod tests {
         );
         assert_eq!(matcher.place(0, 4, 0, 10), Placed::New(0));
         matcher.ended(1);
-        assert_eq!(matcher.whole(false), Some(0));
+        assert_eq!(matcher.whole(Room::Enough), Some(0));
         assert_eq!(matcher.close(0).map(|closed| closed.missing), Some(2));
     }
 
@@ -441,6 +496,71 @@ mod tests {
         assert_eq!(whole, Some((Some(2), 0)));
     }
 
+    #[test]
+    fn a_part_that_is_ahead_keeps_no_place_from_the_frames_that_it_missed() {
+        // The second part is four frames ahead, missed triggers 3 and 4 and counts on.
+        let mut matcher = Matcher::new(2, 100, Align::Time { tolerance_ns: 50 }, WAIT, 4);
+        let second = |matcher: &mut Matcher, number: u64| {
+            let frame = if number < 3 { number } else { number + 2 };
+            matcher.place(1, number, 1_000_000 + 1000 * (frame + 1), 0)
+        };
+        for number in 0..4 {
+            assert_eq!(second(&mut matcher, number), Placed::New(number as usize));
+        }
+        assert_eq!(second(&mut matcher, 4), Placed::Full);
+        for frame in 0..3 {
+            assert_eq!(
+                matcher.place(0, frame, 1000 * (frame + 1), 0),
+                Placed::Joins(frame as usize)
+            );
+            assert_eq!(matcher.whole(Room::Wanted), Some(frame as usize));
+            let closed = matcher
+                .close(frame as usize)
+                .map(|closed| (closed.frame, closed.missing));
+            assert_eq!(closed, Some((Some(frame), 0)));
+            assert_eq!(second(&mut matcher, frame + 4), Placed::New(frame as usize));
+        }
+        assert_eq!(second(&mut matcher, 7), Placed::Full);
+        for frame in 3..5 {
+            assert_eq!(
+                matcher.place(0, frame, 1000 * (frame + 1), 0),
+                Placed::New(4),
+                "older than all"
+            );
+            assert_eq!(matcher.whole(Room::Enough), None, "it may still come");
+            assert_eq!(matcher.whole(Room::Wanted), Some(4), "the second part has passed it by");
+            let closed = matcher.close(4).map(|closed| (closed.frame, closed.missing));
+            assert_eq!(closed, Some((Some(frame), 2)));
+        }
+        assert_eq!(matcher.place(0, 5, 6000, 0), Placed::Joins(3));
+        let closed = matcher.close(3).map(|closed| (closed.frame, closed.missing));
+        assert_eq!(closed, Some((Some(5), 0)));
+    }
+
+    #[test]
+    fn a_part_that_is_behind_is_waited_for() {
+        let mut matcher = Matcher::new(2, 100, Align::Number, WAIT, 4);
+        for frame in 0..4 {
+            assert_eq!(matcher.place(0, frame, 0, 0), Placed::New(frame as usize));
+        }
+        assert_eq!(matcher.place(0, 4, 0, 0), Placed::Full);
+        assert_eq!(matcher.whole(Room::Wanted), None);
+        assert_eq!(matcher.place(1, 0, 0, 0), Placed::Joins(0));
+        assert_eq!(matcher.whole(Room::Wanted), Some(0), "whole");
+        matcher.close(0);
+        assert_eq!(matcher.place(0, 4, 0, 0), Placed::New(0));
+        assert_eq!(matcher.whole(Room::Wanted), None, "it has sent the one before");
+        assert_eq!(matcher.whole(Room::Needed), Some(1));
+        assert_eq!(matcher.place(1, 2, 0, 0), Placed::Joins(2));
+        matcher.close(2);
+        assert_eq!(matcher.place(0, 5, 0, 0), Placed::New(2));
+        assert_eq!(
+            (matcher.whole(Room::Enough), matcher.whole(Room::Wanted)),
+            (None, Some(1)),
+            "passed by"
+        );
+    }
+
     proptest! {
         /// Two parts in any order, with duplicates: every module has one answer, every frame is closed once.
         #[test]
@@ -454,7 +574,7 @@ mod tests {
             let (mut now, mut placed, mut closed) = (0, std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
             for (part, number, pass) in arrivals {
                 now += pass;
-                while let Some(place) = matcher.whole(true).or_else(|| matcher.overdue(now)) {
+                while let Some(place) = matcher.whole(Room::Needed).or_else(|| matcher.overdue(now)) {
                     let done = matcher.close(place).unwrap();
                     let frame = done.frame.unwrap();
                     prop_assert!(closed.insert(frame), "frame {} twice", frame);

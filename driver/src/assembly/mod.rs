@@ -24,7 +24,7 @@ use crate::memory::{FrameLease, FrameRing, FrameSlot};
 use crate::source::{Arrival, FrameSource, SourceError, WhenFull};
 use frame::header::FLAG_PARTIAL;
 use frame::{Compression, FrameHeader, PixelType, Shape, StreamDescription, codec};
-use matcher::{Closed, Matcher, Placed};
+use matcher::{Closed, Matcher, Placed, Room};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use thread::{FromPart, PartThread, Wake};
@@ -376,7 +376,7 @@ impl FrameSource for Assembly {
         let open_max = (ring.slots() / 4).clamp(1, 64);
         let (frames, wait_ns) = (self.stream.frames_expected, self.config.wait.as_nanos() as u64);
         self.matcher = Matcher::new(self.parts.len(), frames, self.config.align, wait_ns, open_max);
-        self.slots = (0..open_max).map(|_| None).collect();
+        self.slots = (0..self.matcher.places()).map(|_| None).collect();
         for (index, part) in self.parts.drain(..).enumerate() {
             if let Some(offset_ns) = part.clock_offset_ns {
                 self.matcher.set_offset(index, offset_ns);
@@ -389,8 +389,13 @@ impl FrameSource for Assembly {
 
     fn next(&mut self, ring: &FrameRing, when_full: WhenFull) -> Result<Arrival, SourceError> {
         loop {
-            let make_room = when_full == WhenFull::Drop && self.held.iter().any(Option::is_some);
-            let mut due = self.matcher.whole(make_room);
+            let mut waiting = self.held.iter().zip(&self.ended);
+            let room = match when_full {
+                WhenFull::Drop if waiting.any(|(held, _)| held.is_some()) => Room::Needed,
+                WhenFull::Wait if waiting.all(|(held, ended)| held.is_some() || *ended) => Room::Wanted,
+                _ => Room::Enough,
+            };
+            let mut due = self.matcher.whole(room);
             if due.is_none() {
                 match self.gather(ring, when_full)? {
                     Gathered::Something => continue,

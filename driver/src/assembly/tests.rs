@@ -324,16 +324,22 @@ fn clocks_tell_which_modules_belong_together_where_numbers_do_not() {
             })
             .collect()
     };
-    let parts = vec![left(steps(0, &[])), right(steps(1, &[3, 4]))];
-    let (seen, counts, _) = assemble(parts, Align::Time { tolerance_ns: 1000 }, 30_000);
-    assert_eq!((seen.len(), counts.missing, counts.unmatched), (20, 2, 0), "{counts:?}");
-    for (frame, _, pixels) in &seen {
-        let there = if [3, 4].contains(frame) {
-            vec![LEFT]
-        } else {
-            vec![LEFT, RIGHT]
-        };
-        assert_eq!(pixels, &expected(*frame, &there), "frame {frame}");
+    // Whichever of them is ahead.
+    for (first, late_ms) in [(0, 0), (0, 100), (1, 100)] {
+        let mut both = [steps(0, &[]), steps(1, &[3, 4])];
+        both[first][0].after_ms = late_ms;
+        let [one, other] = both;
+        let parts = vec![left(one), right(other)];
+        let (seen, counts, _) = assemble(parts, Align::Time { tolerance_ns: 1000 }, 30_000);
+        assert_eq!((seen.len(), counts.missing, counts.unmatched), (20, 2, 0), "{counts:?}");
+        for (frame, _, pixels) in &seen {
+            let there = if [3, 4].contains(frame) {
+                vec![LEFT]
+            } else {
+                vec![LEFT, RIGHT]
+            };
+            assert_eq!(pixels, &expected(*frame, &there), "frame {frame}");
+        }
     }
 }
 

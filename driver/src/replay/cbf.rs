@@ -163,6 +163,7 @@ pub(super) fn open(path: &Path) -> Result<Content, SourceError> {
             index: 0,
             kind: FrameKind::Sample,
             angle_deg,
+            partial: false,
         });
     }
     Ok(content)

@@ -6,6 +6,7 @@ use super::tiff::too_large;
 use super::words::{angles, collect, number, text, text_attribute};
 use super::{Content, Planned};
 use crate::source::SourceError;
+use crate::tracker::FrameState;
 use frame::codec::Beneath;
 use frame::{Compression, FrameKind, PixelMask, PixelType, Shape, StreamDescription, codec};
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor};
@@ -136,6 +137,7 @@ impl Reader<'_> {
                     index,
                     kind,
                     angle_deg: f64::NAN,
+                    partial: false,
                 }));
                 stacks.push(stack);
             }
@@ -239,6 +241,7 @@ impl Reader<'_> {
                 (vec![stack], places)
             }
         };
+        let in_part = self.entry().map_or_else(Vec::new, |entry| partial(&entry));
         let mut plan = Vec::new();
         for (key, kind) in [(2, FrameKind::Dark), (1, FrameKind::Flat), (0, FrameKind::Sample)] {
             for (frame, _) in tomo.image_key.iter().enumerate().filter(|(_, k)| **k == key) {
@@ -255,6 +258,7 @@ impl Reader<'_> {
                     index,
                     kind,
                     angle_deg,
+                    partial: in_part.get(frame).copied().unwrap_or(false),
                 });
             }
         }
@@ -303,9 +307,15 @@ impl Reader<'_> {
                 let found = format!("{}/{name} is missing, or the file that it links to is", data.name());
                 self.wrong(found, "every data file beside its master")
             })?;
-            let stack = self.stack(&dataset)?;
+            let stack = match super::parts::sparse(self, &dataset)? {
+                Some(stack) => stack,
+                None => self.stack(&dataset)?,
+            };
             plan.extend(sample(stacks.len(), stack.frames(), &[]));
             stacks.push(stack);
+        }
+        for (planned, partial) in plan.iter_mut().zip(partial(entry)) {
+            planned.partial = partial;
         }
         let mut stream = blank(format!("{} (NXmx)", self.path.display()));
         self.detector_facts(entry, &mut stream);
@@ -609,6 +619,15 @@ fn spread(count: usize, range_deg: f64) -> Vec<f64> {
     (0..count).map(|i| range_deg * i as f64 / count as f64).collect()
 }
 
+/// Which frames came in part, by their number, where the file has a ledger that says it: runs of ours.
+fn partial(entry: &Group) -> Vec<bool> {
+    let states = entry
+        .dataset("ledger/frame_state")
+        .and_then(|states| states.read_raw::<u8>());
+    let states = states.unwrap_or_default();
+    states.iter().map(|state| *state == FrameState::Partial as u8).collect()
+}
+
 /// Frames of the sample, in order.
 fn sample(stack: usize, count: usize, angles: &[f64]) -> Vec<Planned> {
     let planned = |index: usize| Planned {
@@ -616,6 +635,7 @@ fn sample(stack: usize, count: usize, angles: &[f64]) -> Vec<Planned> {
         index,
         kind: FrameKind::Sample,
         angle_deg: angles.get(index).copied().unwrap_or(f64::NAN),
+        partial: false,
     };
     (0..count).map(planned).collect()
 }

@@ -12,6 +12,7 @@ mod words;
 use crate::clock::monotonic_ns;
 use crate::memory::FrameRing;
 use crate::source::{Arrival, FrameSource, Pace, SourceError, WhenFull};
+use frame::header::FLAG_PARTIAL;
 use frame::{FrameHeader, FrameKind, StreamDescription};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,8 @@ struct Planned {
     index: usize,
     kind: FrameKind,
     angle_deg: f64,
+    /// whether it lacked parts when it was recorded
+    partial: bool,
 }
 
 /// What a file holds.
@@ -265,11 +268,19 @@ impl FrameSource for Replay {
         if !self.pace.due() {
             return Ok(Arrival::Idle);
         }
+        let frame_number = self.next as u64;
+        let stack = &self.content.stacks[planned.stack];
+        let bytes = stack.bytes(planned.index);
+        if bytes == 0 {
+            // It was never stored: its number stays its own.
+            self.next += 1;
+            self.pace.done();
+            return Ok(Arrival::Dropped { frame_number });
+        }
         let slot = match when_full {
             WhenFull::Wait => ring.slot_within(Duration::from_millis(20)),
             WhenFull::Drop => ring.try_slot(),
         };
-        let frame_number = self.next as u64;
         let Some(mut slot) = slot else {
             if when_full == WhenFull::Wait {
                 return Ok(Arrival::Idle);
@@ -278,8 +289,6 @@ impl FrameSource for Replay {
             self.pace.done();
             return Ok(Arrival::Dropped { frame_number });
         };
-        let stack = &self.content.stacks[planned.stack];
-        let bytes = stack.bytes(planned.index);
         let slot_bytes = slot.payload_mut().len();
         let room = slot.payload_mut().get_mut(..bytes).ok_or(SourceError::SlotTooSmall {
             frame_bytes: bytes,
@@ -296,6 +305,9 @@ impl FrameSource for Replay {
         header.payload_bytes.set(bytes as u64);
         header.kind = planned.kind as u8;
         header.angle_deg.set(planned.angle_deg);
+        if planned.partial {
+            header.flags |= FLAG_PARTIAL;
+        }
         header.arrival_time_ns.set(monotonic_ns());
         *slot.header_mut() = header;
         self.next += 1;

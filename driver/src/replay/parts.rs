@@ -16,14 +16,13 @@ pub(super) struct Parts {
 
 /// The data files of `dataset`; `None` where it has none of its own or they are not one chunk a frame.
 pub(super) fn open(reader: &Reader<'_>, dataset: &Dataset) -> Result<Option<Parts>, SourceError> {
-    let name = dataset.name();
-    let Some((group, _)) = name
-        .rsplit_once('/')
-        .filter(|_| dataset.chunk().is_none() && dataset.offset().is_none())
-    else {
+    if dataset.chunk().is_some() || dataset.offset().is_some() {
         return Ok(None);
-    };
-    let Ok(group) = reader.file.group(group) else {
+    }
+    // It may have been found by another of its names than the one beside its files, or be said to have been.
+    let name = dataset.name();
+    let entry = name.split('/').nth(1).unwrap_or_default();
+    let Ok(group) = reader.file.group(&format!("/{entry}/data")) else {
         return Ok(None);
     };
     let mut names: Vec<String> = group.member_names().unwrap_or_default();
@@ -54,7 +53,7 @@ pub(super) fn open(reader: &Reader<'_>, dataset: &Dataset) -> Result<Option<Part
 }
 
 /// The frames of a data file as they are, one chunk each; those that were never written have no bytes.
-fn sparse(reader: &Reader<'_>, dataset: &Dataset) -> Result<Option<Stack>, SourceError> {
+pub(super) fn sparse(reader: &Reader<'_>, dataset: &Dataset) -> Result<Option<Stack>, SourceError> {
     let (&[frames, rows, columns], (pixel_type, true)) = (&dataset.shape()[..], reader.pixel_type(dataset)?) else {
         return Ok(None);
     };

@@ -150,6 +150,7 @@ pub(super) fn open(path: &Path) -> Result<Content, SourceError> {
                 index: 0,
                 kind: FrameKind::Sample,
                 angle_deg: f64::NAN,
+                partial: false,
             });
         }
     }

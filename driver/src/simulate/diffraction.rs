@@ -103,8 +103,8 @@ pub(super) fn make(config: &SimulateConfig) -> Result<Scenery, SourceError> {
     stream.detector.sensor_thickness_m = Some(450e-6);
     stream.detector.distance_m = Some(geometry.dist_m);
     stream.detector.wavelength_m = Some(WAVELENGTH_M);
-    stream.detector.beam_center_x_px = Some(center_column);
-    stream.detector.beam_center_y_px = Some(center_row);
+    stream.detector.beam_center_x_px = Some(center_column + 0.5);
+    stream.detector.beam_center_y_px = Some(center_row + 0.5);
     let frame_time_s = if config.rate_hz > 0.0 {
         1.0 / config.rate_hz
     } else {

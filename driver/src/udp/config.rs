@@ -113,9 +113,9 @@ pub struct UdpConfig {
     pub wavelength_m: Option<f64>,
     /// Sample to detector in metres, if known.
     pub distance_m: Option<f64>,
-    /// Beam centre along the fast axis in pixels, if known.
+    /// Beam centre along the fast axis in pixels from the outer edge of column 0, if known.
     pub beam_center_x_px: Option<f64>,
-    /// Beam centre along the slow axis in pixels, if known.
+    /// Beam centre along the slow axis in pixels from the outer edge of row 0, if known.
     pub beam_center_y_px: Option<f64>,
 }
 

@@ -28,7 +28,6 @@
  * normalisation times norm_scale, dark times dark_scale, both powers of two.
  */
 
-#define LANES 16
 #define EXCLUDING (HAS_SATURATION || HAS_DUMMY || FLOATING)
 #define PARTS (FLOATING ? 2 : 1)
 /* Values of SUM per bin of a single frame. */
@@ -62,43 +61,6 @@
         const float norm_scale, const float dark_scale, __global SUM *sums, __global VARIANCE *variances,            \
         __global uint *out_count, __global ulong *out_norm, __global long *out_dark, __global uint *touched
 
-#if HAS_SATURATION
-#define ABOVE(v, TYPE) | ((v) >= (TYPE)((PIXEL)saturation))
-#else
-#define ABOVE(v, TYPE)
-#endif
-#if HAS_DUMMY
-#define INSIDE(v, TYPE) | (((v) >= (TYPE)((PIXEL)dummy_low)) & ((v) <= (TYPE)((PIXEL)dummy_high)))
-#else
-#define INSIDE(v, TYPE)
-#endif
-#if FLOATING
-#define BROKEN(v) (fabs(v) >= INFINITY) | isnan(v)
-#else
-#define BROKEN(v) ((v) != (v))
-#endif
-/* Whether pixels are left out: scalar, and vector comparison. */
-#define LEFT_OUT(v, TYPE) (BROKEN(v) ABOVE(v, TYPE) INSIDE(v, TYPE))
-
-/* The built-in any() goes element by element on CPUs. */
-inline bool any_char(const char16 m)
-{
-    const ulong2 w = as_ulong2(m);
-    return (w.x | w.y) != 0;
-}
-
-inline bool any_short(const short16 m)
-{
-    const ulong4 w = as_ulong4(m);
-    const ulong2 pair = w.lo | w.hi;
-    return (pair.x | pair.y) != 0;
-}
-
-inline bool any_int(const int16 m)
-{
-    return any_short(convert_short16(m));
-}
-
 /* Adds `value` to the pair (high, low): Knuth's two-sum, whose error goes to the low part. */
 #define TWO_SUM(TYPE, high, low, value)                 \
     {                                                   \
@@ -114,7 +76,6 @@ inline bool any_int(const int16 m)
 #else
 #define ADD(TYPE, sums, at, lanes, value) sums[at] += value;
 #endif
-#define AT_LEAST_ONE(v, TYPE) max(v, (TYPE)(1))
 #define SUM_AND_VARIANCE(v, WIDE, TYPE) (convert_##WIDE(v) | convert_##WIDE(AT_LEAST_ONE(v, TYPE)) << 32)
 
 /* Pixels begin..end of one frame, one by one, left-out pixels included. */
@@ -220,34 +181,6 @@ __kernel void histogram_single(SHARED_ARGUMENTS)
     CAREFULLY(raw, whole, end, 0, 1);
 }
 
-/* The interleaving of two vectors' lower and upper halves; four rounds of it transpose 16 by 16. */
-inline PIXEL16 zip_low(const PIXEL16 a, const PIXEL16 b)
-{
-    PIXEL16 result;
-    result.even = a.lo;
-    result.odd = b.lo;
-    return result;
-}
-
-inline PIXEL16 zip_high(const PIXEL16 a, const PIXEL16 b)
-{
-    PIXEL16 result;
-    result.even = a.hi;
-    result.odd = b.hi;
-    return result;
-}
-
-#define EACH_LANE(DO)                                                                                              \
-    DO(0, 0) DO(1, 1) DO(2, 2) DO(3, 3) DO(4, 4) DO(5, 5) DO(6, 6) DO(7, 7) DO(8, 8) DO(9, 9) DO(10, a) DO(11, b) \
-        DO(12, c) DO(13, d) DO(14, e) DO(15, f)
-#define DECLARE(v) PIXEL16 v##0, v##1, v##2, v##3, v##4, v##5, v##6, v##7, v##8, v##9, v##a, v##b, v##c, v##d, v##e, v##f
-#define ZIP(from, into, low, high, to, next)    \
-    into##to = zip_low(from##low, from##high);  \
-    into##next = zip_high(from##low, from##high);
-#define ZIP_ALL(from, into)                                                                                    \
-    ZIP(from, into, 0, 8, 0, 1) ZIP(from, into, 1, 9, 2, 3) ZIP(from, into, 2, a, 4, 5) ZIP(from, into, 3, b, 6, 7) \
-    ZIP(from, into, 4, c, 8, 9) ZIP(from, into, 5, d, a, b) ZIP(from, into, 6, e, c, d) ZIP(from, into, 7, f, e, f)
-#define LOAD_LANE(k, name) v##name = vload16(0, raw[k] + i);
 #define CHECK_LANE(k, name) out |= LEFT_OUT(v##name, PIXEL16);
 #define ADD_LANE(k, name)                                                                        \
     {                                                                                            \
@@ -292,10 +225,7 @@ __kernel void histogram_lanes(SHARED_ARGUMENTS, const uint lanes_used)
         }
 #endif
         DECLARE(w);
-        ZIP_ALL(v, w)
-        ZIP_ALL(w, v)
-        ZIP_ALL(v, w)
-        ZIP_ALL(w, v)
+        TRANSPOSE
         EACH_LANE(ADD_LANE)
     }
     for (uint k = 0; k < LANES; k++)

@@ -1,6 +1,9 @@
 //! Azimuthal integration in every mode: picks the kernels that do a configuration best.
 
-use super::rows::{Axes, Rows};
+use super::lookup::{self, Fields, usable};
+use super::matrix::Matrix;
+use super::rows::Rows;
+use super::spread::Spread;
 use super::{AzimuthalConfig, AzimuthalIntegrator};
 use crate::accelerator::{Accelerator, AcceleratorError};
 use crate::host_memory::Queue;
@@ -10,6 +13,8 @@ use frame::{PixelMask, PixelType, Shape};
 enum Kind {
     /// 1-D without splitting
     Histogram(Box<AzimuthalIntegrator>),
+    /// what is faster in the pixels' own order
+    Spread(Box<Spread>),
     /// everything else
     Rows(Box<Rows>),
 }
@@ -47,12 +52,26 @@ impl AzimuthalEngine {
                 outputs,
             });
         }
-        let (rows, Axes { radial, azimuthal }) = Rows::new(accelerator, config, shape, pixel_type, mask, batch_limit)?;
+        lookup::check(config, shape, mask)?;
+        let fields = Fields::new(config, shape.pixels());
+        let matrix = Matrix::new(config, mask, |pixel| usable(fields.norm[pixel], fields.dark[pixel]))?;
+        let spread = Spread::new(accelerator, config, &fields, &matrix, shape, pixel_type, batch_limit)?;
+        let kind = match spread {
+            Some(spread) => Kind::Spread(Box::new(spread)),
+            None => Kind::Rows(Box::new(Rows::new(
+                accelerator,
+                config,
+                &fields,
+                &matrix,
+                pixel_type,
+                batch_limit,
+            )?)),
+        };
         Ok(Self {
-            radial: radial.centers(),
-            edges: radial.edges(),
-            azimuthal: azimuthal.map(|bins| bins.centers()),
-            kind: Kind::Rows(Box::new(rows)),
+            radial: matrix.radial.centers(),
+            edges: matrix.radial.edges(),
+            azimuthal: matrix.azimuthal.map(|bins| bins.centers()),
+            kind,
             unit,
             outputs,
         })
@@ -93,6 +112,7 @@ impl AzimuthalEngine {
     ) -> Result<(), AcceleratorError> {
         match &mut self.kind {
             Kind::Histogram(integrator) => integrator.integrate_with(queue, batch, put),
+            Kind::Spread(spread) => spread.integrate_with(queue, batch, put),
             Kind::Rows(rows) => rows.integrate_with(queue, batch, put),
         }
     }

@@ -109,7 +109,7 @@ impl Lookup {
     ) -> Result<Self, AcceleratorError> {
         let pixels = shape.pixels();
         check(config, shape, mask)?;
-        let (norm, dark) = fields(config, pixels);
+        let Fields { norm, dark } = Fields::new(config, pixels);
         let range = config
             .azimuthal_range_deg
             .map(|(low, high)| (low.to_radians(), high.to_radians()));
@@ -187,13 +187,22 @@ impl Lookup {
     }
 }
 
-/// Normalisation and dark of each pixel.
-pub(super) fn fields(config: &AzimuthalConfig, pixels: usize) -> (Vec<f32>, Vec<f32>) {
-    let dark = |index: usize| config.dark.as_ref().map_or(0.0, |dark| dark[index]);
-    (
-        (0..pixels).map(|index| config.norm(index) as f32).collect(),
-        (0..pixels).map(dark).collect(),
-    )
+/// What pixels see.
+pub(super) struct Fields {
+    /// normalisation of each pixel
+    pub(super) norm: Vec<f32>,
+    /// dark of each pixel
+    pub(super) dark: Vec<f32>,
+}
+
+impl Fields {
+    pub(super) fn new(config: &AzimuthalConfig, pixels: usize) -> Self {
+        let dark = |index: usize| config.dark.as_ref().map_or(0.0, |dark| dark[index]);
+        Self {
+            norm: (0..pixels).map(|index| config.norm(index) as f32).collect(),
+            dark: (0..pixels).map(dark).collect(),
+        }
+    }
 }
 
 /// Whether a pixel of this normalisation and dark can take part.

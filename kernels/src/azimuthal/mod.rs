@@ -17,6 +17,7 @@ mod lookup;
 mod matrix;
 pub mod reference;
 mod rows;
+mod spread;
 
 use crate::accelerator::{Accelerator, AcceleratorError, DeviceKind};
 use crate::host_memory::{Arg, Buffer, Kernel, Queue};
@@ -29,7 +30,7 @@ pub use lookup::{AzimuthalGeometry, Bins};
 pub(crate) use rows::SOURCE as ROWS_SOURCE;
 use serde::{Deserialize, Serialize};
 
-pub(crate) const SOURCE: &str = include_str!("azimuthal.cl");
+pub(crate) const SOURCE: &str = concat!(include_str!("lanes.cl"), include_str!("azimuthal.cl"));
 /// Frames that `histogram_lanes` takes at once.
 const LANES: usize = 16;
 /// Bins that one group of `finish` takes.
@@ -365,7 +366,7 @@ impl AzimuthalIntegrator {
         &mut self,
         queue: &Queue,
         batch: &DeviceBatch,
-        mut put: impl FnMut(usize, &[f32], &[f32], &[f32]),
+        put: impl FnMut(usize, &[f32], &[f32], &[f32]),
     ) -> Result<(), AcceleratorError> {
         batch.check(self.pixels * self.pixel_type.bytes(), self.batch_limit)?;
         for (frames, group) in batch.groups() {
@@ -381,11 +382,7 @@ impl AzimuthalIntegrator {
         }
         let values = &mut self.curves_host[..batch.frames() * 3 * self.bins];
         queue.read(&self.curves, 0, values)?;
-        for (frame, curves) in values.chunks_exact(3 * self.bins).enumerate() {
-            let (intensity, rest) = curves.split_at(self.bins);
-            let (sigma, count) = rest.split_at(self.bins);
-            put(frame, intensity, sigma, count);
-        }
+        rows::hand_out(values, self.bins, put);
         Ok(())
     }
 

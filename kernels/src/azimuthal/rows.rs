@@ -1,14 +1,15 @@
 //! Everything that [`AzimuthalIntegrator`](super::AzimuthalIntegrator) does not do, by rows of a sparse matrix: pixel
-//! splitting, 2-D integration, azimuthal and hybrid errors, sigma clipping; see `rows.cl`.
+//! splitting, 2-D integration, azimuthal and hybrid errors, sigma clipping; see `rows.cl`. Some of it is faster by
+//! [`Spread`](super::spread::Spread).
 
-use super::lookup::{self, fields, usable};
+use super::lookup::Fields;
 use super::matrix::Matrix;
-use super::{AzimuthalConfig, Bins, ErrorModel, Limits, Splitting};
+use super::{AzimuthalConfig, ErrorModel, Limits, Splitting};
 use crate::accelerator::{Accelerator, AcceleratorError};
 use crate::host_memory::{Arg, Buffer, Kernel, Queue};
 use crate::limits;
 use crate::stager::DeviceBatch;
-use frame::{PixelMask, PixelType, Shape};
+use frame::PixelType;
 
 pub(crate) const SOURCE: &str = include_str!("rows.cl");
 
@@ -34,26 +35,18 @@ pub(super) struct Rows {
     curves_host: Vec<f32>,
 }
 
-/// The kernels' tables and the axes: radial bins, and azimuthal ones of a 2-D integration.
-pub(super) struct Axes {
-    pub(super) radial: Bins,
-    pub(super) azimuthal: Option<Bins>,
-}
-
 impl Rows {
     /// Prepares for batches of up to `batch_limit` frames; everything is allocated here.
     pub(super) fn new(
         accelerator: &Accelerator,
         config: &AzimuthalConfig,
-        shape: Shape,
+        fields: &Fields,
+        matrix: &Matrix,
         pixel_type: PixelType,
-        mask: &PixelMask,
         batch_limit: usize,
-    ) -> Result<(Self, Axes), AcceleratorError> {
-        lookup::check(config, shape, mask)?;
-        let pixels = shape.pixels();
-        let (norm, dark) = fields(config, pixels);
-        let matrix = Matrix::new(config, mask, |pixel| usable(norm[pixel], dark[pixel]))?;
+    ) -> Result<Self, AcceleratorError> {
+        let Fields { norm, dark } = fields;
+        let pixels = norm.len();
         let bins = config.outputs();
         let limits = Limits::new(config, pixel_type);
         let options = options(config, pixel_type, limits);
@@ -76,16 +69,12 @@ impl Rows {
             pixel: accelerator.buffer_from(&matrix.pixel)?,
             weight: accelerator.buffer_from(if split { &matrix.weight } else { &[] })?,
             norm: accelerator.buffer_from(&of_entry)?,
-            dark: accelerator.buffer_from(if config.dark.is_some() { &dark } else { &[] })?,
+            dark: accelerator.buffer_from(if config.dark.is_some() { dark } else { &[] })?,
             curves: accelerator.buffer(batch_limit * 3 * bins)?,
             curves_host: vec![0.0; batch_limit * 3 * bins],
         };
         rows.warm_up(accelerator)?;
-        let axes = Axes {
-            radial: matrix.radial,
-            azimuthal: matrix.azimuthal,
-        };
-        Ok((rows, axes))
+        Ok(rows)
     }
 
     /// Runs the kernel over no bin: some drivers finish compiling at the first launch.

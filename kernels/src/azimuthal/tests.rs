@@ -298,3 +298,112 @@ fn wrong_configurations_are_refused_by_name() {
         "the mask's shape is 3x4, the operation was prepared for 211x173"
     );
 }
+
+/// What splitting pixels gives, in f64: intensity, sigma and count of each bin.
+fn split(config: &AzimuthalConfig, matrix: &matrix::Matrix, pixel_type: PixelType, raw: &[f64]) -> Vec<[f64; 3]> {
+    let bin = |bounds: &[u32]| {
+        let (mut signal, mut variance, mut norm, mut count) = (0.0, 0.0, 0.0, 0.0);
+        for entry in bounds[0] as usize..bounds[1] as usize {
+            let (pixel, share) = (matrix.pixel[entry] as usize, f64::from(matrix.weight[entry]));
+            if reference::left_out(config, pixel_type, raw[pixel]) {
+                continue;
+            }
+            let dark = config.dark.as_ref().map_or(0.0, |dark| f64::from(dark[pixel]));
+            signal += share * (raw[pixel] - dark);
+            variance += share * share * raw[pixel].max(1.0);
+            norm += share * config.norm(pixel);
+            count += share;
+        }
+        let norm = norm * config.normalization_factor;
+        if count == 0.0 {
+            return [f64::from(config.empty), f64::from(config.empty), 0.0];
+        }
+        [signal / norm, f64::sqrt(variance) / norm, count]
+    };
+    matrix.starts.windows(2).map(bin).collect()
+}
+
+#[test]
+fn shares_in_the_order_of_pixels_agree_with_double_precision_for_every_pixel_type() {
+    let (accelerator, queue) = testing::cpu();
+    let pixels = SHAPE.pixels();
+    let mut random = testing::random(5);
+    let dark: Vec<f32> = (0..pixels).map(|_| random.random_range(0.0..2.0)).collect();
+    let flat: Vec<f32> = (0..pixels).map(|_| random.random_range(0.8..1.2)).collect();
+    let (mask, vertex) = (mask(), |row: usize, column: usize| {
+        let (y, x) = (row as f64 - 90.8, column as f64 - 71.3);
+        [y.hypot(x) * 0.02, y.atan2(x)]
+    });
+    let corners = frame::geometry::Corners {
+        points: (0..=SHAPE.rows)
+            .flat_map(|row| (0..=SHAPE.columns).map(move |column| vertex(row, column)))
+            .collect(),
+        grid_columns: Some(SHAPE.columns),
+        mirrored: false,
+    };
+    let chi = |index: usize| {
+        let (row, column) = (index / SHAPE.columns, index % SHAPE.columns);
+        f64::atan2(row as f64 - 90.3, column as f64 - 70.8)
+    };
+    let geometry = AzimuthalGeometry {
+        chi: Some((0..pixels).map(chi).collect()),
+        corners: Some(corners),
+        ..geometry()
+    };
+    for pixel_type in PixelType::ALL.into_iter().filter(|it| *it != PixelType::F32) {
+        for (splitting, around, excluding, fields) in [
+            (Splitting::Bbox, None, false, false),
+            (Splitting::Full, None, true, false),
+            (Splitting::Bbox, Some(7), true, true),
+        ] {
+            let mut config = AzimuthalConfig::new(geometry.clone(), BINS);
+            (config.splitting, config.azimuthal_bins, config.normalization_factor) = (splitting, around, 3.0);
+            if excluding {
+                leave_out(&mut config, pixel_type);
+            }
+            if fields {
+                (config.dark, config.flat) = (Some(dark.clone()), Some(flat.clone()));
+            }
+            let seen = lookup::Fields::new(&config, pixels);
+            let matrix = matrix::Matrix::new(&config, &mask, |pixel| {
+                lookup::usable(seen.norm[pixel], seen.dark[pixel])
+            });
+            let matrix = matrix.unwrap();
+            // 17 frames: sixteen at once, and one.
+            let frames: Vec<Vec<f64>> = (0..17).map(|seed| testing::frame(pixel_type, pixels, seed)).collect();
+            let mut stager = testing::staged(&accelerator, pixel_type, &frames);
+            let batch = stager.finish(&queue).unwrap();
+            let made = spread::Spread::new(&accelerator, &config, &seen, &matrix, SHAPE, pixel_type, 17);
+            let mut spread = made.unwrap().expect("a CPU goes by the order of pixels");
+            let bins = matrix.starts.len() - 1;
+            let put = |frame: usize, intensity: &[f32], sigma: &[f32], count: &[f32]| {
+                let expected = split(&config, &matrix, pixel_type, &frames[frame]);
+                assert_eq!(expected.len(), bins);
+                for (bin, [expected_i, expected_s, expected_n]) in expected.into_iter().enumerate() {
+                    let what = format!("{pixel_type:?} {splitting:?} {around:?} {excluding} frame {frame} bin {bin}");
+                    let off = |found: f32, expected: f64| (f64::from(found) - expected).abs();
+                    assert!(
+                        off(count[bin], expected_n) <= 1e-6 * expected_n + 1e-6,
+                        "{what}: {} {expected_n}",
+                        count[bin]
+                    );
+                    if expected_n > 1.0 {
+                        // A share is rounded to 2^-31, which a pixel of 2^32 makes 2 counts.
+                        let bar = if pixel_type.bytes() == 4 { 1e-5 } else { 1e-6 } * (expected_i.abs() + expected_s);
+                        assert!(
+                            off(intensity[bin], expected_i) <= bar,
+                            "{what}: {} {expected_i}",
+                            intensity[bin]
+                        );
+                        assert!(
+                            off(sigma[bin], expected_s) <= 1e-6 * expected_s,
+                            "{what}: {} {expected_s}",
+                            sigma[bin]
+                        );
+                    }
+                }
+            };
+            spread.integrate_with(&queue, batch, put).unwrap();
+        }
+    }
+}

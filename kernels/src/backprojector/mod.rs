@@ -13,18 +13,17 @@ mod arrangement;
 pub mod filter;
 pub mod reference;
 mod slabs;
-mod weights;
 mod window;
 
 pub use arrangement::{Arrangement, STRIPE_COLUMNS_MAX};
 pub use filter::Filter;
 pub use slabs::{SlabConfig, SlabReconstructor};
-pub use weights::angular_weights;
 pub use window::SlidingWindow;
 
 use crate::accelerator::{Accelerator, AcceleratorError, DeviceKind};
 use crate::correction::CorrectedBatch;
 use crate::host_memory::{Arg, Buffer, Kernel, Queue};
+use crate::parallel::share;
 use filter::RowFilter;
 
 const SOURCE: &str = include_str!("backprojector.cl");
@@ -35,6 +34,8 @@ pub const BLOCK_ROWS: usize = 16;
 pub const BATCH_ANGLES: usize = 16;
 /// Columns of zeros around a filtered row: one before, two behind.
 const GUARD_COLUMNS: usize = 3;
+/// Points whose sums are parted at once: as much as a core's own cache holds.
+const PART_POINTS: usize = 1024;
 
 /// A plane of the volume.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -124,6 +125,8 @@ pub struct Backprojector {
     waiting_used: (i64, f64),
     used: (i64, f64),
     grids: Vec<Grid>,
+    /// whether the device has failed while it changed the sums
+    damaged: bool,
     tile: usize,
     local: [usize; 3],
 }
@@ -169,6 +172,7 @@ impl Backprojector {
             used: (0, 0.0),
             blocks,
             grids,
+            damaged: false,
             tile,
             local,
             config: config.clone(),
@@ -219,12 +223,45 @@ impl Backprojector {
         angle_deg: f64,
         weight: f32,
     ) -> Result<(), AcceleratorError> {
+        let count = i64::from(weight > 0.0) - i64::from(weight < 0.0);
+        self.push_counted(queue, projection, angle_deg, weight, count)
+    }
+
+    /// Changes the weight of a projection that was taken before by so much: it does not count once more.
+    pub fn push_again(
+        &mut self,
+        queue: &Queue,
+        projection: &[f32],
+        angle_deg: f64,
+        weight: f32,
+    ) -> Result<(), AcceleratorError> {
+        self.push_counted(queue, projection, angle_deg, weight, 0)
+    }
+
+    fn push_counted(
+        &mut self,
+        queue: &Queue,
+        projection: &[f32],
+        angle_deg: f64,
+        weight: f32,
+        count: i64,
+    ) -> Result<(), AcceleratorError> {
+        let pixels = self.config.rows * self.config.columns;
+        AcceleratorError::expect_len("a projection's number of pixels", projection.len(), pixels)?;
+        let taken = self.filter(queue, projection, weight).and_then(|()| {
+            self.waits(angle_deg, weight, count);
+            match self.waiting == BATCH_ANGLES {
+                true => self.accumulate(queue),
+                false => Ok(()),
+            }
+        });
+        self.damaged |= taken.is_err();
+        taken
+    }
+
+    /// Filters a projection into the next place of the batch.
+    fn filter(&mut self, queue: &Queue, projection: &[f32], weight: f32) -> Result<(), AcceleratorError> {
         let columns = self.config.columns;
-        AcceleratorError::expect_len(
-            "a projection's number of pixels",
-            projection.len(),
-            self.config.rows * columns,
-        )?;
         let values = self.blocks * block_values(columns);
         let mut filtered = queue.map(&mut self.filtered, self.waiting * values, values)?;
         for (row, pixels) in projection.chunks_exact(columns).enumerate() {
@@ -234,22 +271,15 @@ impl Backprojector {
                 *place = weight * *value;
             }
         }
-        filtered.unmap()?;
-        self.waits(angle_deg, weight);
-        if self.waiting == BATCH_ANGLES {
-            self.accumulate(queue)
-        } else {
-            Ok(())
-        }
+        filtered.unmap()
     }
 
     /// Notes a filtered projection that waits for a full batch.
-    fn waits(&mut self, angle_deg: f64, weight: f32) {
+    fn waits(&mut self, angle_deg: f64, weight: f32, count: i64) {
         let (sin, cos) = angle_deg.to_radians().sin_cos();
         self.trigonometry[0][self.waiting] = cos as f32;
         self.trigonometry[1][self.waiting] = sin as f32;
         self.waiting += 1;
-        let count = i64::from(weight > 0.0) - i64::from(weight < 0.0);
         self.waiting_used = (self.waiting_used.0 + count, self.waiting_used.1 + f64::from(weight));
     }
 
@@ -263,11 +293,31 @@ impl Backprojector {
         let mut filtered = queue.map(&mut self.filtered, self.waiting * values, rest * values)?;
         filtered.fill(0.0);
         filtered.unmap()?;
-        self.accumulate(queue)
+        let taken = self.accumulate(queue);
+        self.damaged |= taken.is_err();
+        taken
+    }
+
+    /// Takes the waiting projections into every plane. Where that fails they are lost, and the planes are no more what they were.
+    fn accumulate(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
+        let smeared = self.smear(queue);
+        let (count, weight) = std::mem::take(&mut self.waiting_used);
+        self.waiting = 0;
+        smeared?;
+        self.used = (self.used.0 + count, self.used.1 + weight);
+        for grid in &mut self.grids {
+            grid.used = (grid.used.0 + count, grid.used.1 + weight);
+        }
+        Ok(())
+    }
+
+    /// Whether the device has failed while it changed the planes: they are to be [`reset`](Self::reset).
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
     }
 
     /// Smears the waiting projections back over every plane.
-    fn accumulate(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
+    fn smear(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
         queue.write(&self.cosines, 0, &self.trigonometry[0])?;
         queue.write(&self.sines, 0, &self.trigonometry[1])?;
         let global = |points: usize, local: usize| points.div_ceil(self.tile).next_multiple_of(local);
@@ -302,19 +352,22 @@ impl Backprojector {
             };
             queue.launch(kernel, &arguments, size, self.local)?;
         }
-        queue.finish()?;
-        let (count, weight) = self.waiting_used;
-        self.used = (self.used.0 + count, self.used.1 + weight);
-        for grid in &mut self.grids {
-            grid.used = (grid.used.0 + count, grid.used.1 + weight);
-        }
-        self.waiting = 0;
-        self.waiting_used = (0, 0.0);
-        Ok(())
+        queue.finish()
     }
 
     /// Copies a plane as it is after the batches so far; `out` has the plane's number of points.
     pub fn snapshot(&mut self, queue: &Queue, plane: usize, out: &mut [f32]) -> Result<(), AcceleratorError> {
+        self.snapshot_by(queue, plane, out, 1)
+    }
+
+    /// The same; so many threads copy a slab.
+    fn snapshot_by(
+        &mut self,
+        queue: &Queue,
+        plane: usize,
+        out: &mut [f32],
+        threads: usize,
+    ) -> Result<(), AcceleratorError> {
         let (rows, columns, planes) = (self.config.rows, self.config.columns, self.grids.len());
         let outside = AcceleratorError::OutOfRange {
             what: "list of planes",
@@ -342,10 +395,7 @@ impl Backprojector {
             }
             Plane::Slab { .. } => {
                 AcceleratorError::expect_len("the output's number of points", out.len(), count)?;
-                for (lane, out) in out.chunks_exact_mut(columns * columns).enumerate() {
-                    let lane = sums[lane..].iter().step_by(BLOCK_ROWS);
-                    out.iter_mut().zip(lane).for_each(|(out, sum)| *out = sum * scale);
-                }
+                part(&sums, out, scale, threads);
             }
             Plane::VerticalXz { .. } | Plane::VerticalYz { .. } => {
                 AcceleratorError::expect_len("the output's number of points", out.len(), rows * columns)?;
@@ -364,7 +414,9 @@ impl Backprojector {
         self.waiting = 0;
         self.waiting_used = (0, 0.0);
         self.used = (0, 0.0);
-        self.clear(queue)
+        self.clear(queue)?;
+        self.damaged = false;
+        Ok(())
     }
 
     /// Projections that plane `plane` rests on so far: fewer than the others after it has moved.
@@ -419,6 +471,25 @@ impl Backprojector {
         }
         queue.finish()
     }
+}
+
+/// Writes sums whose 16 rows lie side by side as 16 planes, one after the other, each value multiplied: some points at a time,
+/// so that their sums are read from memory once.
+fn part(sums: &[f32], out: &mut [f32], scale: f32, threads: usize) {
+    let points = sums.len() / BLOCK_ROWS;
+    let lanes = BLOCK_ROWS.div_ceil(threads.max(1));
+    let mut groups: Vec<&mut [f32]> = out.chunks_mut((lanes * points).max(1)).collect();
+    share(&mut vec![(); groups.len()], &mut groups, |(), group, planes| {
+        for first in (0..points).step_by(PART_POINTS) {
+            let count = PART_POINTS.min(points - first);
+            let sums = &sums[first * BLOCK_ROWS..][..count * BLOCK_ROWS];
+            for (lane, plane) in planes.chunks_exact_mut(points).enumerate() {
+                let lane = sums[group * lanes + lane..].iter().step_by(BLOCK_ROWS);
+                let places = plane[first..first + count].iter_mut();
+                places.zip(lane).for_each(|(out, sum)| *out = sum * scale);
+            }
+        }
+    });
 }
 
 /// Values of one block of 16 rows at one angle.

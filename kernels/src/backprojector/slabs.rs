@@ -116,7 +116,7 @@ impl SlabReconstructor {
                 .push_interleaved(queue, &mut self.filters, batch, angles_deg, weights)?;
         }
         self.backprojector.flush(queue)?;
-        self.backprojector.snapshot(queue, 0, slices)
+        self.backprojector.snapshot_by(queue, 0, slices, self.filters.len())
     }
 }
 
@@ -152,7 +152,7 @@ impl Backprojector {
         });
         filtered.unmap()?;
         for (number, angle_deg) in angles_deg.iter().enumerate() {
-            self.waits(*angle_deg, weight(number));
+            self.waits(*angle_deg, weight(number), 1);
         }
         if self.waiting == BATCH_ANGLES {
             self.accumulate(queue)

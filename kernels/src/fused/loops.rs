@@ -3,8 +3,9 @@
 use super::part::{Counted, Row};
 use frame::codec::{LANES, Vectorised};
 
+/// Up to eight bytes as a word.
 #[inline(always)]
-fn last_word(rest: &[u8]) -> u64 {
+pub(super) fn last_word(rest: &[u8]) -> u64 {
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
     u64::from_le_bytes(last)
@@ -36,12 +37,80 @@ impl Vectorised for Any<'_> {
     }
 }
 
-/// Sum (where asked for) and maximum of the pixels in `bits`, whose planes these are.
+/// Finds the pixels of a block that are at least `from`, or have a bit beyond the `plain` lowest; whether there are any.
+pub(super) struct Odd<'a> {
+    pub(super) planes: &'a [u8],
+    pub(super) used: &'a [u8],
+    pub(super) plain: usize,
+    pub(super) from: u64,
+    pub(super) candidates: &'a mut [u64],
+    /// result: a bit per pixel
+    pub(super) odd: &'a mut [u8],
+}
+
+impl Vectorised for Odd<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run(self) -> bool {
+        let groups = self.used.len();
+        let (whole, rest) = self.odd.as_chunks_mut::<8>();
+        let candidates = &mut self.candidates[..groups.div_ceil(8)];
+        let comparing = self.from >> self.plain == 0;
+        candidates.fill(if comparing { u64::MAX } else { 0 });
+        whole.fill([0; 8]);
+        let mut last = 0;
+        // From the highest plane down. Candidates are equal so far: a bit where `from` has none makes them larger, none where it
+        // has one makes them smaller.
+        for (bit, plane) in self.planes.chunks_exact(groups).enumerate().rev() {
+            let (plane, plane_rest) = plane.as_chunks::<8>();
+            let end = last_word(plane_rest);
+            let (equal, equal_end) = candidates.split_at_mut(plane.len());
+            if bit >= self.plain {
+                for (odd, plane) in whole.iter_mut().zip(plane) {
+                    *odd = (u64::from_le_bytes(*odd) | u64::from_le_bytes(*plane)).to_le_bytes();
+                }
+                last |= end;
+            } else if !comparing {
+                break;
+            } else if self.from >> bit & 1 == 1 {
+                for (equal, plane) in equal.iter_mut().zip(plane) {
+                    *equal &= u64::from_le_bytes(*plane);
+                }
+                equal_end.iter_mut().for_each(|equal| *equal &= end);
+            } else {
+                for ((equal, odd), plane) in equal.iter_mut().zip(whole.iter_mut()).zip(plane) {
+                    let plane = u64::from_le_bytes(*plane);
+                    *odd = (u64::from_le_bytes(*odd) | *equal & plane).to_le_bytes();
+                    *equal &= !plane;
+                }
+                for equal in equal_end {
+                    last |= *equal & end;
+                    *equal &= !end;
+                }
+            }
+        }
+        let (used, used_rest) = self.used.as_chunks::<8>();
+        let mut any = 0;
+        for ((odd, equal), used) in whole.iter_mut().zip(candidates.iter()).zip(used) {
+            let found = (u64::from_le_bytes(*odd) | equal) & u64::from_le_bytes(*used);
+            *odd = found.to_le_bytes();
+            any |= found;
+        }
+        if let (false, Some(equal)) = (rest.is_empty(), candidates.last()) {
+            let found = (last | equal) & last_word(used_rest);
+            rest.copy_from_slice(&found.to_le_bytes()[..rest.len()]);
+            any |= found;
+        }
+        any != 0
+    }
+}
+
+/// Sum and maximum of the pixels in `bits`, whose planes these are.
 pub(super) struct Count<'a> {
     pub(super) planes: &'a [u8],
     pub(super) bits: &'a [u8],
     pub(super) candidates: &'a mut [u64],
-    pub(super) sum: bool,
     pub(super) counted: &'a mut Counted,
 }
 
@@ -69,13 +138,11 @@ impl Vectorised for Count<'_> {
         for (bit, plane) in self.planes.chunks_exact(self.bits.len()).enumerate().rev() {
             let (plane, rest) = plane.as_chunks::<8>();
             let last = last_word(rest);
-            if self.sum {
-                let mut ones = u64::from((last & last_word(bits_rest)).count_ones());
-                for (plane, bits) in plane.iter().zip(bits) {
-                    ones += u64::from((u64::from_le_bytes(*plane) & u64::from_le_bytes(*bits)).count_ones());
-                }
-                self.counted.sum += (ones << bit) as i64;
+            let mut ones = u64::from((last & last_word(bits_rest)).count_ones());
+            for (plane, bits) in plane.iter().zip(bits) {
+                ones += u64::from((u64::from_le_bytes(*plane) & u64::from_le_bytes(*bits)).count_ones());
             }
+            self.counted.sum += (ones << bit) as i64;
             let (whole, end) = candidates.split_at_mut(plane.len());
             let mut common = end.first().map_or(0, |candidate| candidate & last);
             for (candidate, plane) in whole.iter().zip(plane) {

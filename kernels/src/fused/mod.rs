@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Counts are small nearly everywhere: where no pixel of a block that takes part is above 255, its upper bytes are not
-//! even transposed. Blocks with pixels that are saturated, negative, dummies or above 65535 go pixel by pixel.
+//! even transposed. Pixels that are saturated, negative, dummies or above 65535 are found by their bit planes and go one
+//! by one, the others of their block do not: where nobody masked the gaps, every block has such pixels.
 //!
 //! A frame is shared out by blocks among threads that live as long as the reducer. Nothing is allocated after `new`,
 //! but where a chunk has blocks larger than bitshuffle's own.

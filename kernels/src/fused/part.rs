@@ -1,7 +1,7 @@
 //! One thread's share: a range of blocks of up to sixteen frames.
 
 use super::Payload;
-use super::loops::{AddNarrow, AddWide, Any, Count};
+use super::loops::{AddNarrow, AddWide, Any, Count, Odd, last_word};
 use super::tables::{BinSums, Tables};
 use frame::codec::{Block, CodecError, Cursor, LANES, Scratch, byte_of_elements, interleave, vectorised};
 use frame::{Compression, PixelType};
@@ -60,6 +60,10 @@ struct Buffers {
     /// all bytes of one block's pixels, for those that go one by one
     bytes: [Vec<u8>; 4],
     candidates: Vec<u64>,
+    /// a bit per pixel of a block: those that go one by one, those that do not, and of these a rectangle's
+    odd: Vec<u8>,
+    even: Vec<u8>,
+    counted: Vec<u8>,
 }
 
 impl Buffers {
@@ -71,6 +75,9 @@ impl Buffers {
             high_lanes: Vec::new(),
             bytes: Default::default(),
             candidates: Vec::new(),
+            odd: Vec::new(),
+            even: Vec::new(),
+            counted: Vec::new(),
         };
         buffers.grow(pixels);
         buffers
@@ -85,19 +92,20 @@ impl Buffers {
             self.high_lanes.resize(pixels, [0; LANES]);
             self.bytes.iter_mut().for_each(|bytes| bytes.resize(pixels, 0));
             self.candidates.resize(pixels.div_ceil(64), 0);
+            for bits in [&mut self.odd, &mut self.even, &mut self.counted] {
+                bits.resize(pixels.div_ceil(8), 0);
+            }
         }
     }
 }
 
-/// How a block of a frame is added.
+/// How a block of a frame is added: but for the odd ones,
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Width {
-    /// the lowest byte is all there is
+    /// the lowest byte is all that pixels have
     One,
     /// the lower two are
     Two,
-    /// pixel by pixel
-    Odd,
 }
 
 impl<P: Payload> Part<P> {
@@ -234,95 +242,102 @@ impl<P: Payload> Part<P> {
     /// One block of one frame: its numbers, and its pixels into the sums or beside those of the other frames.
     fn block(&mut self, tables: &Tables, lane: usize, side_by_side: bool, start: usize, planes: &[u8]) -> Width {
         let (size, pixels) = (tables.pixel_bytes, planes.len() / tables.pixel_bytes);
-        let width = self.width(tables, start, planes);
+        let (width, has_odd) = self.width(tables, start, planes);
         let stride = self.buffers.low_lanes.len();
-        let low = &mut self.buffers.low[lane * stride..][..pixels];
-        let high = &mut self.buffers.high[lane * stride..][..pixels];
-        if width == Width::Odd {
-            for (k, bytes) in self.buffers.bytes.iter_mut().enumerate().take(size) {
-                byte_of_elements(planes, k, &mut bytes[..pixels]);
-            }
-            // Every pixel adds 1 below, in the place of what it really adds.
-            low.fill(1);
-            high.fill(0);
-            let filled = i64::from(side_by_side);
-            let bytes = std::mem::take(&mut self.buffers.bytes);
-            let value = |pixel: usize| {
-                let of = |k: usize| if k < size { bytes[k][pixel] } else { 0 };
-                widen(tables.pixel_type, [of(0), of(1), of(2), of(3)])
-            };
-            self.each(tables, lane, start, pixels, filled, value);
-            self.buffers.bytes = bytes;
-            return width;
-        }
         let bytes = if width == Width::One { 1 } else { 2 };
         let groups = pixels / 8;
+        let odd = &self.buffers.odd[..groups];
         for (span, counted) in tables.spans.iter().zip(&mut self.counted[lane]) {
             let place = start / 8..start / 8 + groups;
             if place.start < span.bytes.end && span.bytes.start < place.end {
-                let (bits, candidates) = (&span.bits[place], &mut self.buffers.candidates);
+                let (mut bits, candidates) = (&span.bits[place], &mut self.buffers.candidates);
+                if has_odd {
+                    let left = &mut self.buffers.counted[..groups];
+                    without(bits, odd, left);
+                    bits = left;
+                }
                 let planes = &planes[..8 * bytes * groups];
                 vectorised(Count {
                     planes,
                     bits,
                     candidates,
-                    sum: true,
                     counted,
                 });
             }
         }
-        if tables.lookup.is_none() {
-            return width;
+        let low = &mut self.buffers.low[lane * stride..][..pixels];
+        let high = &mut self.buffers.high[lane * stride..][..pixels];
+        if tables.lookup.is_some() {
+            byte_of_elements(planes, 0, low);
+            if width == Width::Two {
+                byte_of_elements(planes, 1, high);
+            } else if side_by_side {
+                high.fill(0);
+            }
         }
-        byte_of_elements(planes, 0, low);
-        if width == Width::Two {
-            byte_of_elements(planes, 1, high);
-        } else if side_by_side {
-            high.fill(0);
+        if has_odd {
+            for (k, bytes) in self.buffers.bytes.iter_mut().enumerate().take(size) {
+                byte_of_elements(planes, k, &mut bytes[..pixels]);
+            }
+            // An odd pixel adds 1 below, in the place of what it really adds.
+            for pixel in ones(odd) {
+                (low[pixel], high[pixel]) = (1, 0);
+            }
+            let (odd, bytes) = (
+                std::mem::take(&mut self.buffers.odd),
+                std::mem::take(&mut self.buffers.bytes),
+            );
+            let value = |pixel: usize| {
+                let of = |k: usize| if k < size { bytes[k][pixel] } else { 0 };
+                widen(tables.pixel_type, [of(0), of(1), of(2), of(3)])
+            };
+            self.each(tables, lane, start, ones(&odd[..groups]), 1, value);
+            (self.buffers.odd, self.buffers.bytes) = (odd, bytes);
         }
+        let low = &self.buffers.low[lane * stride..][..pixels];
+        let high = &self.buffers.high[lane * stride..][..pixels];
         if let (false, Some(lookup)) = (side_by_side, &tables.lookup) {
             let index = &lookup.index[start..start + pixels];
-            let high = (width == Width::Two).then_some(&*high);
+            let high = (width == Width::Two).then_some(high);
             add_single(index, low, high, &mut self.packed);
         }
         width
     }
 
-    /// What the pixels of a block that take part need.
-    fn width(&mut self, tables: &Tables, start: usize, planes: &[u8]) -> Width {
+    /// What the pixels of a block that take part need, and whether some are odd: negative, beyond 16 bits, saturated, or a
+    /// dummy perhaps. Gaps that nobody masked put such pixels into every block.
+    fn width(&mut self, tables: &Tables, start: usize, planes: &[u8]) -> (Width, bool) {
         let groups = planes.len() / tables.pixel_bytes / 8;
         let used = &tables.used[start / 8..start / 8 + groups];
-        let holds = |planes: &[u8]| vectorised(Any { planes, used });
-        let byte = |k: usize| &planes[8 * k * groups..8 * (k + 1) * groups];
-        let width = match tables.pixel_type {
-            PixelType::U8 => Width::One,
-            PixelType::U16 | PixelType::I16 if !holds(byte(1)) => Width::One,
-            PixelType::U16 => Width::Two,
-            PixelType::I16 if holds(&planes[15 * groups..]) => Width::Odd,
-            PixelType::I16 => Width::Two,
-            _ if holds(&planes[16 * groups..]) => Width::Odd,
-            _ if holds(byte(1)) => Width::Two,
-            _ => Width::One,
-        };
-        let most = match width {
-            Width::One => 255,
-            Width::Two => 65535,
-            Width::Odd => return width,
-        };
-        if tables.odd_from > most {
-            return width;
+        let narrow = |used: &[u8], planes: &[u8]| planes.is_empty() || !vectorised(Any { planes, used });
+        if tables.odd_from > 255 && narrow(used, &planes[8 * groups..]) {
+            return (Width::One, false);
         }
-        let bytes = if width == Width::One { 1 } else { 2 };
-        let mut all = Counted::NOTHING;
-        let candidates = &mut self.buffers.candidates;
-        vectorised(Count {
-            planes: &planes[..8 * bytes * groups],
-            bits: used,
+        let plain = match tables.pixel_type {
+            PixelType::U8 => 8,
+            PixelType::I16 => 15,
+            _ => 16,
+        };
+        let second = &planes[8 * groups..planes.len().min(16 * groups)];
+        let Buffers {
+            candidates, odd, even, ..
+        } = &mut self.buffers;
+        let has_odd = vectorised(Odd {
+            planes,
+            used,
+            plain,
+            from: u64::try_from(tables.odd_from).unwrap_or(0),
             candidates,
-            sum: false,
-            counted: &mut all,
+            odd: &mut odd[..groups],
         });
-        if all.max >= tables.odd_from { Width::Odd } else { width }
+        let mut rest = used;
+        if has_odd {
+            let even = &mut even[..groups];
+            without(used, &odd[..groups], even);
+            rest = even;
+        }
+        let width = if narrow(rest, second) { Width::One } else { Width::Two };
+        (width, has_odd)
     }
 
     /// Adds a block of all frames at once.
@@ -373,21 +388,22 @@ impl<P: Payload> Part<P> {
             bytes[..size].copy_from_slice(&raw[pixel * size..][..size]);
             widen(tables.pixel_type, bytes)
         };
-        self.each(tables, lane, start, raw.len() / size, 0, value);
+        self.each(tables, lane, start, 0..raw.len() / size, 0, value);
     }
 
-    /// Pixel by pixel, with everything that a pixel can be. `filled`: what each has already been added as.
+    /// These pixels of a block one by one, with everything that a pixel can be. `filled`: what each has already been
+    /// added as.
     fn each(
         &mut self,
         tables: &Tables,
         lane: usize,
         start: usize,
-        pixels: usize,
+        pixels: impl Iterator<Item = usize> + Clone,
         filled: i64,
         value: impl Fn(usize) -> i64,
     ) {
         for (span, counted) in tables.spans.iter().zip(&mut self.counted[lane]) {
-            for pixel in 0..pixels {
+            for pixel in pixels.clone() {
                 let at = start + pixel;
                 if span.bits[at / 8] >> (at % 8) & 1 == 0 {
                     continue;
@@ -405,7 +421,7 @@ impl<P: Payload> Part<P> {
         }
         let Some(lookup) = &tables.lookup else { return };
         self.extra_touched = true;
-        for pixel in 0..pixels {
+        for pixel in pixels {
             let bin = usize::from(lookup.index[start + pixel]);
             if bin == tables.bins {
                 continue;
@@ -427,6 +443,28 @@ impl<P: Payload> Part<P> {
             }
         }
     }
+}
+
+/// Where `bits` has ones and `odd` has none.
+fn without(bits: &[u8], odd: &[u8], left: &mut [u8]) {
+    for ((left, bits), odd) in left.iter_mut().zip(bits).zip(odd) {
+        *left = bits & !odd;
+    }
+}
+
+/// Places of the ones.
+fn ones(bits: &[u8]) -> impl Iterator<Item = usize> + Clone {
+    let words = bits.chunks(8).enumerate();
+    words.flat_map(|(number, bytes)| {
+        let mut word = last_word(bytes);
+        std::iter::from_fn(move || {
+            let bit = word.trailing_zeros();
+            (word != 0).then(|| {
+                word &= word - 1;
+                number * 64 + bit as usize
+            })
+        })
+    })
 }
 
 /// Blocks of one of `threads`.

@@ -256,8 +256,7 @@ impl AdaptiveGain {
     /// How far the pedestals of G0 have moved, ADU, pixel by pixel, and what that says; `None` where they do not follow.
     pub fn drift(&self, queue: &Queue, adu: &mut [f32]) -> Result<Option<Drift>, AcceleratorError> {
         let Some(moved) = &self.moved else { return Ok(None) };
-        AcceleratorError::expect_len("the drift's number of pixels", adu.len(), moved.factors.len())?;
-        queue.read(&moved.drift, 0, adu)?;
+        self.moved(queue, adu)?;
         let (mut drift, mut sum) = (Drift::default(), 0f64);
         for (adu, factor) in adu.iter().zip(&moved.factors).filter(|(_, factor)| **factor != 0.0) {
             drift.pixels += 1;
@@ -273,6 +272,20 @@ impl AdaptiveGain {
             0.0
         };
         Ok(Some(drift))
+    }
+
+    /// Copies how far the pedestals of G0 have moved, ADU, pixel by pixel: with that another device goes on from here.
+    pub fn moved(&self, queue: &Queue, adu: &mut [f32]) -> Result<(), AcceleratorError> {
+        let Some(moved) = &self.moved else { return Ok(()) };
+        AcceleratorError::expect_len("the drift's number of pixels", adu.len(), moved.factors.len())?;
+        queue.read(&moved.drift, 0, adu)
+    }
+
+    /// Goes on with pedestals of G0 that have moved so far already, as [`AdaptiveGain::moved`] tells it.
+    pub fn move_to(&mut self, queue: &Queue, adu: &[f32]) -> Result<(), AcceleratorError> {
+        let Some(moved) = &self.moved else { return Ok(()) };
+        AcceleratorError::expect_len("the drift's number of pixels", adu.len(), moved.factors.len())?;
+        queue.write(&moved.drift, 0, adu)
     }
 
     fn launch(

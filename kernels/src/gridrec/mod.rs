@@ -22,10 +22,24 @@ use std::sync::Arc;
 const BLOCK_ROWS: usize = 16;
 /// Grid points that a value is spread over, each way.
 const WIDTH: usize = 6;
+/// Of these, how many lie before the point just below the value's place.
+const BEFORE: usize = WIDTH / 2 - 1;
 /// Kernel values per grid point in the table.
 const TABLE_STEPS: usize = 512;
 /// Columns of the grid that are gathered and transformed together.
 const STRIP: usize = 8;
+
+/// Gridrec's time is that of a transform of the grid, as much as back-projecting so many projections, and that of spreading
+/// projections, as much as back-projecting them to a slice of so many columns: measured on CPUs, see
+/// `docs/reconstruction.md`.
+const TRANSFORM_PROJECTIONS: f64 = 75.0;
+const SPREADING_COLUMNS: f64 = 360.0;
+
+/// Whether this is faster than back-projection on a CPU for slices of so many columns. The same for every CPU, that the same
+/// scan has the same bits everywhere.
+pub fn is_faster(columns: usize, projections: usize) -> bool {
+    projections as f64 * (1.0 - SPREADING_COLUMNS / columns as f64) > TRANSFORM_PROJECTIONS
+}
 
 /// What all slabs of a volume have in common.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,7 +86,8 @@ pub struct Gridrec {
     inverse: Arc<dyn Fft<f32>>,
     /// by frequency from 0, scaled so that the sum over all angles is the slice
     response: Vec<f32>,
-    kernel: Vec<f32>,
+    /// by how far a place lies behind a grid point: the kernel at the points about it
+    kernel: Vec<[f32; WIDTH]>,
     /// one over the kernel's shape, by column of the slice
     shape: Vec<f32>,
     threads: Vec<Thread>,
@@ -109,13 +124,17 @@ impl Gridrec {
         let scale = PI / (2.0 * sum) / size as f64;
         let beta = PI * ((WIDTH as f64 / 2.0).powi(2) * 2.25 - 0.8).sqrt();
         let half = WIDTH as f64 / 2.0;
-        let kernel = |step: usize| {
-            let t = step as f64 / TABLE_STEPS as f64 / half;
+        let kernel = |away: f64| {
+            let t = away.abs() / half;
             if t < 1.0 {
                 bessel_i0(beta * (1.0 - t * t).sqrt()) / bessel_i0(beta)
             } else {
                 0.0
             }
+        };
+        let kernels = |step: usize| {
+            let behind = step as f64 / TABLE_STEPS as f64;
+            std::array::from_fn(|point| kernel(point as f64 - BEFORE as f64 - behind) as f32)
         };
         let shape = |column: usize| {
             let x = column as f64 - (columns / 2) as f64;
@@ -131,9 +150,8 @@ impl Gridrec {
         let response = ramp(config.filter, columns, size);
         Ok(Self {
             response: response.iter().map(|value| (value * scale) as f32).collect(),
-            kernel: (0..=WIDTH / 2 * TABLE_STEPS + 1)
-                .map(|step| kernel(step) as f32)
-                .collect(),
+            // One more than there are steps of a grid point: there are always two to interpolate between.
+            kernel: (0..TABLE_STEPS + 2).map(kernels).collect(),
             shape: (0..columns).map(|column| shape(column) as f32).collect(),
             threads: (0..config.threads.clamp(1, BLOCK_ROWS / 2)).map(thread).collect(),
             config: config.clone(),
@@ -199,42 +217,55 @@ impl Gridrec {
         let offset = (columns / 2) as f64 - (columns as f64 - 1.0) / 2.0;
         let shift = self.config.rotation_axis_px + offset * (cos + sin);
         let turn = TAU * shift / size as f64;
+        let at = |k: f64| {
+            let (s, c) = (turn * k).sin_cos();
+            Complex::new(c, s)
+        };
         let reach = size as i64 / 2;
+        // Turned on from frequency to frequency: double precision loses nothing that single precision would show.
+        let (mut turned, step) = (at((1 - reach) as f64), at(1.0));
+        let Thread { grid, line, .. } = thread;
         for k in 1 - reach..reach {
-            let value = thread.line[k.rem_euclid(size as i64) as usize] * self.response[k.unsigned_abs() as usize];
-            let (s, c) = (turn * k as f64).sin_cos();
-            let value = value * Complex::new(c as f32, s as f32);
+            let place = if k < 0 { k + size as i64 } else { k } as usize;
+            let phase = Complex::new(turned.re as f32, turned.im as f32);
+            let value = line[place] * self.response[k.unsigned_abs() as usize] * phase;
+            turned *= step;
             let (x_first, x_weights) = self.weights(k as f64 * cos);
-            let (y_first, y_weights) = self.weights(k as f64 * sin);
-            for (row, y_weight) in (y_first..).zip(y_weights) {
-                let line = &mut thread.grid[row.rem_euclid(size as i64) as usize * size..][..size];
-                let first = x_first.rem_euclid(size as i64) as usize;
+            let (mut row, y_weights) = self.weights(k as f64 * sin);
+            for y_weight in y_weights {
                 let part = value * y_weight;
-                if let Some(places) = line.get_mut(first..first + WIDTH) {
+                let line = &mut grid[row * size..][..size];
+                if let Some(places) = line.get_mut(x_first..x_first + WIDTH) {
                     places
                         .iter_mut()
                         .zip(x_weights)
                         .for_each(|(place, w)| *place += part * w);
                 } else {
-                    for (k, w) in x_weights.into_iter().enumerate() {
-                        line[(first + k) % size] += part * w;
+                    for (point, w) in x_weights.into_iter().enumerate() {
+                        line[(x_first + point) % size] += part * w;
                     }
                 }
+                row = if row + 1 == size { 0 } else { row + 1 };
             }
         }
     }
 
-    /// The first grid point about a place, and the kernel at it and those that follow.
-    fn weights(&self, place: f64) -> (i64, [f32; WIDTH]) {
-        let first = place.floor() as i64 - (WIDTH as i64 / 2 - 1);
-        let mut weights = [0.0; WIDTH];
-        for (k, weight) in weights.iter_mut().enumerate() {
-            let away = ((first + k as i64) as f64 - place).abs() as f32 * TABLE_STEPS as f32;
-            let step = away as usize;
-            let share = away - step as f32;
-            *weight = self.kernel[step] + share * (self.kernel[step + 1] - self.kernel[step]);
-        }
-        (first, weights)
+    /// The first grid point about a place within half a grid from 0, and the kernel at it and those that follow, which go on
+    /// at the grid's other end. No division: this is called for every value of every line.
+    fn weights(&self, place: f64) -> (usize, [f32; WIDTH]) {
+        // Above 0, where cutting is rounding down.
+        let place = place + self.size as f64;
+        let below = place as usize;
+        let steps = (place - below as f64) as f32 * TABLE_STEPS as f32;
+        let step = (steps as usize).min(TABLE_STEPS);
+        let share = steps - step as f32;
+        let (here, next) = (&self.kernel[step], &self.kernel[step + 1]);
+        let first = below - BEFORE;
+        let first = if first >= self.size { first - self.size } else { first };
+        (
+            first,
+            std::array::from_fn(|point| here[point] + share * (next[point] - here[point])),
+        )
     }
 
     /// Transforms the grid back and takes the slices from its middle.

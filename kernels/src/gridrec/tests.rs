@@ -99,6 +99,30 @@ fn the_grid_is_exact_to_a_ten_thousandth() {
 }
 
 #[test]
+fn it_is_for_many_projections_of_wide_detectors() {
+    for (columns, projections) in [
+        (2048, 1500),
+        (2048, 180),
+        (1024, 180),
+        (768, 180),
+        (640, 181),
+        (512, 360),
+    ] {
+        assert!(is_faster(columns, projections), "{columns} {projections}");
+    }
+    for (columns, projections) in [
+        (2048, 60),
+        (1024, 90),
+        (512, 90),
+        (360, 10_000),
+        (256, 1440),
+        (64, 10_000),
+    ] {
+        assert!(!is_faster(columns, projections), "{columns} {projections}");
+    }
+}
+
+#[test]
 fn wrong_values_are_named() {
     let config = GridrecConfig {
         columns: 64,

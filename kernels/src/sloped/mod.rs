@@ -129,6 +129,16 @@ impl Sloped {
     /// [`equally_sloped_angles_deg`]; rows of lost ones are not looked at. Answers the error after every iteration, of the
     /// measured lines' norm: it never grows.
     pub fn run(&mut self, sinogram: &[f32], slice: &mut [f32]) -> Result<Vec<f64>, Invalid> {
+        self.run_while(sinogram, slice, || true)
+    }
+
+    /// The same; `go_on` is asked before every iteration, and where it says no the slice is what there is by then.
+    pub fn run_while(
+        &mut self,
+        sinogram: &[f32],
+        slice: &mut [f32],
+        go_on: impl Fn() -> bool,
+    ) -> Result<Vec<f64>, Invalid> {
         let (columns, angles) = (self.config.columns, self.config.angles);
         Invalid::expect_len("the sinogram's number of values", sinogram.len(), angles * columns)?;
         Invalid::expect_len("the slice's number of points", slice.len(), columns * columns)?;
@@ -144,7 +154,7 @@ impl Sloped {
         let (mut next_seen, mut residual) = (zero.clone(), zero);
         let mut gradient = image.clone();
         let (mut errors, mut momentum) = (vec![1.0], 1.0);
-        while errors.len() <= self.config.iterations {
+        while errors.len() <= self.config.iterations && go_on() {
             for (index, place) in residual.iter_mut().enumerate() {
                 *place = (ahead_seen[index] - measured[index]) * self.weights[index];
             }

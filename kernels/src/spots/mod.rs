@@ -1,9 +1,9 @@
 //! Bragg spots: strong pixels by DIALS's dispersion and dispersion-extended thresholds, put together to spots; or
 //! peakfinder8's peaks.
 //!
-//! The device marks strong pixels, bit for bit as DIALS 3.12 does (`spots.cl`, `real.cl`), counts them exactly and lists
+//! The device marks strong pixels, bit for bit as DIALS 3.12 does (`spots.cl`, `bitmaps.cl`, `real.cl`), counts them exactly and lists
 //! the first [`SpotConfig::pixels_max`] of them; the host joins neighbours (`labels.rs`). Coordinates are those of pixel
-//! centres: the first pixel's centre is (0, 0), as for NXmx's beam centre; DIALS and pyFAI say 0.5 more.
+//! centres: the first pixel's centre is (0, 0); NXmx's beam centre, DIALS and pyFAI say 0.5 more.
 //!
 //! Masked pixels, saturated ones, negative ones and numbers that are none take no part. Pixels of 2^24 counts or more
 //! may be strong and take no part in their neighbours' statistics. Floats are rounded to whole numbers first.
@@ -25,12 +25,15 @@ use std::sync::Arc;
 const SOURCE: &str = concat!(
     include_str!("real.cl"),
     include_str!("spots.cl"),
+    include_str!("bitmaps.cl"),
     include_str!("rings.cl")
 );
 /// Rows of a work item on a CPU and elsewhere.
 const ROWS: [usize; 2] = [64, 32];
 /// Columns of a work item on a CPU and elsewhere.
-const TILE: [usize; 2] = [256, 16];
+const TILE: [usize; 2] = [512, 16];
+/// Words of a bitmap's row, and rows, that a work item goes through, on a CPU and elsewhere.
+const SPAN: [(usize, usize); 2] = [(4096, 64), (1, 1)];
 /// Half width of the box at most: sums of squares of 24-bit pixels must fit into 64 bits.
 pub const RADIUS_MAX: usize = 5;
 
@@ -162,6 +165,8 @@ pub struct SpotFinder {
     batch_limit: usize,
     tile: usize,
     rows: usize,
+    /// words of a bitmap's row, and rows, that a work item goes through
+    span: (usize, usize),
     /// work items side by side in a group, where the device wants groups
     group: usize,
     good: Buffer<i8>,
@@ -240,6 +245,7 @@ impl SpotFinder {
             batch_limit,
             tile,
             rows,
+            span: SPAN[other],
             group: [1, 64][other],
             good: accelerator.buffer_from(&good)?,
             settings: accelerator.buffer_from(&settings(config, saturation))?,
@@ -422,8 +428,8 @@ impl SpotFinder {
         let arguments = arguments!(&self.roots, found);
         queue.launch(&mut kernels.threshold, &arguments, [tiles, strips, count], local)?;
         if let Some((foreground, core)) = &maps.foreground {
-            let (across, local) = group(words);
-            let global = [across, rows, count];
+            let (across, local) = group(words.div_ceil(self.span.0));
+            let global = [across, rows.div_ceil(self.span.1), count];
             queue.launch(&mut kernels.erode, &arguments!(foreground, core), global, local)?;
             queue.launch(&mut kernels.extended, &arguments!(core, &maps.strong), global, local)?;
         }
@@ -433,7 +439,7 @@ impl SpotFinder {
 
 fn check(config: &SpotConfig) -> Result<(), AcceleratorError> {
     let wrong = |name, value: String, allowed| Err(AcceleratorError::Value { name, value, allowed });
-    let box_pixels = (2 * config.radius + 1).pow(2);
+    let box_pixels = box_pixels(config);
     if !(1..=RADIUS_MAX).contains(&config.radius) {
         return wrong("radius", config.radius.to_string(), "1 to 5");
     }
@@ -512,13 +518,38 @@ fn settings(config: &SpotConfig, saturation: Option<f64>) -> Vec<u8> {
     bytes.extend(whole.iter().flat_map(|value| value.to_ne_bytes()));
     let floats = [config.background_sigmas, config.strong_sigmas, config.gain];
     bytes.extend(floats.iter().flat_map(|value| (*value as f32).to_ne_bytes()));
-    bytes.resize(64, 0);
+    bytes.extend(lit(config).to_ne_bytes());
+    bytes.extend(least_spread(config).to_ne_bytes());
+    bytes.resize(72, 0);
     bytes
+}
+
+fn box_pixels(config: &SpotConfig) -> usize {
+    (2 * config.radius + 1).pow(2)
+}
+
+/// A box whose largest pixel is below this cannot vary more than counting explains. With m pixels, the sum x and the largest
+/// pixel b, squares add up to b x at most and x is at least b, so that m y - x^2 > g x (m - 1 + n_b sqrt(2 (m - 1))) asks for
+/// b > g (1 + n_b sqrt(2 / (m - 1))).
+fn lit(config: &SpotConfig) -> u32 {
+    let bound = 1.0 + config.background_sigmas * (2.0 / (box_pixels(config) as f64 - 1.0)).sqrt();
+    (config.gain * bound * (1.0 - 1e-6)) as u32 + 1
+}
+
+/// What y / x must exceed x / m by, in units of the gain, whatever the number m of pixels in the box.
+fn least_spread(config: &SpotConfig) -> f32 {
+    let spread = |m: usize| {
+        let m = m as f64;
+        (m - 1.0 + config.background_sigmas * (2.0 * (m - 1.0)).sqrt()) / m
+    };
+    (config.min_count..=box_pixels(config))
+        .map(spread)
+        .fold(f64::INFINITY, f64::min) as f32
 }
 
 /// What the number of photons times the first factor is multiplied with, for each number of pixels in a box.
 fn roots(config: &SpotConfig) -> Vec<u64> {
-    (0..=(2 * config.radius + 1).pow(2))
+    (0..=box_pixels(config))
         .flat_map(|pixels| {
             let (m, e) = parts(reference::box_factor(config, pixels as f64));
             [m, i64::from(e) as u64]
@@ -541,11 +572,12 @@ fn options(accelerator: &Accelerator, config: &SpotConfig, pixel_type: PixelType
     let pixel = pixel_type.opencl_name();
     let wide = matches!(pixel_type, PixelType::U32 | PixelType::I32 | PixelType::F32);
     let signed = matches!(pixel_type, PixelType::I16 | PixelType::I32);
-    let (sum, shift) = if wide { ("ulong", 32) } else { ("uint", 24) };
+    // A CPU's vectors hold twice as many sums of 16 bits; and its cache holds the rows of a box.
+    let (lane, keep, (words, span_rows)) = (["ushort", "uint"][other], 1 - other, SPAN[other]);
     format!(
-        "-cl-std=CL1.2 -DPIXEL={pixel} -DPIXEL16={pixel}16 -DSUM={sum} -DSUM16={sum}16 -DTO_SUM16=convert_{sum}16 \
-         -DCOUNT_SHIFT={shift} -DRADIUS={} -DTILE={tile} -DROWS={rows} -DSIGNED={} -DFLOATING={} -DWIDE={} \
-         -DHAS_SATURATION={} -DHAS_GAIN={}",
+        "-cl-std=CL1.2 -DPIXEL={pixel} -DPIXEL16={pixel}16 -DLANE={lane} -DLANE2={lane}2 -DLANE4={lane}4 -DLANE8={lane}8 \
+         -DLANE16={lane}16 -DTO_LANE16=convert_{lane}16 -DKEEP_ROWS={keep} -DSPAN_WORDS={words} -DSPAN_ROWS={span_rows} \
+         -DRADIUS={} -DTILE={tile} -DROWS={rows} -DSIGNED={} -DFLOATING={} -DWIDE={} -DHAS_SATURATION={} -DHAS_GAIN={}",
         config.radius,
         u8::from(signed),
         u8::from(pixel_type == PixelType::F32),

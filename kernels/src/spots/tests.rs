@@ -172,6 +172,69 @@ fn agrees_with_the_reference_for_every_pixel_type() {
     }
 }
 
+/// Even backgrounds about the largest pixel whose square the first look adds, with pixels that barely stand out and some
+/// beyond 16 bits: it may lose none of them, whatever the box.
+#[test]
+fn the_first_look_loses_no_pixel() {
+    let (mut bench, shape) = (Bench::new(), Shape::new(70, 530));
+    let mut random = testing::random(11);
+    let mask = PixelMask::from_nonzero(shape, (0..shape.pixels()).map(|pixel| pixel % 190 > 183)).unwrap();
+    let (valid, mut marked) = (
+        (0..shape.pixels())
+            .map(|pixel| !mask.rejects(pixel))
+            .collect::<Vec<_>>(),
+        0,
+    );
+    for radius in [1, 2, 3, RADIUS_MAX] {
+        for (level, gain) in [
+            (0.1, 1.0),
+            (2.0, 1.0),
+            (20.0, 0.5),
+            (30.0, 1.0),
+            (500.0, 2.5),
+            (66_000.0, 1.0),
+        ] {
+            for pixel_type in [PixelType::U16, PixelType::I32] {
+                let top = if pixel_type == PixelType::U16 { 65_535.0 } else { 2e7 };
+                let mut draw = || {
+                    let spread = f64::sqrt(level * gain) * random.random_range(-1.7..1.7);
+                    let lifted = if random.random_bool(0.01) {
+                        2.0 + 6.0 * f64::sqrt(level * gain)
+                    } else {
+                        0.0
+                    };
+                    let far = if random.random_bool(0.0003) { top } else { 0.0 };
+                    (level + spread + lifted + far).round().clamp(0.0, top)
+                };
+                let frame: Vec<f64> = (0..shape.pixels()).map(|_| draw()).collect();
+                for method in METHODS {
+                    let config = SpotConfig {
+                        algorithm: method,
+                        radius,
+                        gain,
+                        background_sigmas: 1.0,
+                        ..SpotConfig::default()
+                    };
+                    let strong = bench.strong(&config, shape, pixel_type, std::slice::from_ref(&frame), &mask);
+                    let picture = Picture {
+                        shape,
+                        values: &frame,
+                        valid: &valid,
+                    };
+                    let expected = reference::strong(&config, &picture);
+                    let wrong = strong[0].iter().zip(&expected).filter(|(a, b)| a != b).count();
+                    assert_eq!(
+                        wrong, 0,
+                        "{pixel_type:?} {method:?} radius {radius}, level {level}, gain {gain}"
+                    );
+                    marked += expected.iter().filter(|strong| **strong).count();
+                }
+            }
+        }
+    }
+    assert!(marked > 10_000, "{marked}");
+}
+
 #[test]
 fn spots_are_joined_measured_and_limited() {
     let shape = Shape::new(60, 70);

@@ -4,7 +4,13 @@
 use super::record::CalibrationKind;
 use super::{Content, Proposed};
 use frame::mask::ANALYSIS_REJECT;
-use frame::{Shape, StreamDescription};
+use frame::{PixelType, Shape, StreamDescription};
+use std::ops::RangeInclusive;
+
+/// A flat further than this factor from its median, up or down, is no response of a pixel.
+const FLAT_FACTOR: f64 = 1e3;
+/// A dark of float frames, whose type has no end, is at most what the largest counter holds.
+const DARK_MAX: f64 = u32::MAX as f64;
 
 /// What is known of the detector.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +19,8 @@ pub struct Detector {
     pub shape: Shape,
     /// pixel size along the slow and the fast axis, metres
     pub pixel_m: Option<[f64; 2]>,
+    /// type of the pixels of its frames
+    pub pixel_type: Option<PixelType>,
 }
 
 impl Detector {
@@ -30,7 +38,35 @@ impl Detector {
                 .pixel_size_slow_m
                 .zip(facts.pixel_size_fast_m)
                 .map(|(slow, fast)| [slow, fast]),
+            pixel_type: Some(stream.pixel_type),
         }
+    }
+}
+
+/// Which values of a calibration are of use, for the check of a new version and for the runs that use it alike. One absurd
+/// number must not reach the sums of the others: a flat is of use within a factor of 1000 of the median of `values`, a dark up
+/// to what a pixel can hold, where its type is known.
+pub fn usable_range(
+    kind: CalibrationKind,
+    pixel_type: Option<PixelType>,
+    values: impl Iterator<Item = f64>,
+) -> RangeInclusive<f64> {
+    match kind {
+        CalibrationKind::Flat => {
+            let mut positive: Vec<f64> = values.filter(|value| value.is_finite() && *value > 0.0).collect();
+            if positive.is_empty() {
+                return f64::MIN_POSITIVE..=f64::MAX;
+            }
+            let middle = positive.len() / 2;
+            let median = *positive.select_nth_unstable_by(middle, f64::total_cmp).1;
+            median / FLAT_FACTOR..=median * FLAT_FACTOR
+        }
+        CalibrationKind::Dark => {
+            let most = pixel_type.map_or(DARK_MAX, |pixel_type| pixel_type.max_value().min(DARK_MAX));
+            -most..=most
+        }
+        CalibrationKind::Pedestal => 0.0..=16383.0,
+        _ => f64::MIN..=f64::MAX,
     }
 }
 
@@ -160,20 +196,17 @@ fn array(proposed: &Proposed, sizes: &[usize], values: &[f64], detector: Option<
     let pixels = shape.pixels();
     // Of gains, G0 decides whether a pixel can be used at all.
     let first = &values[..pixels];
-    let usable = |value: &f64| match kind {
-        CalibrationKind::Flat => value.is_finite() && *value > 0.0,
-        CalibrationKind::Pedestal => (0.0..=16383.0).contains(value),
-        CalibrationKind::Gain => value.is_finite() && *value != 0.0,
-        _ => value.is_finite(),
-    };
+    let pixel_type = detector.and_then(|detector| detector.pixel_type);
+    let range = usable_range(kind, pixel_type, first.iter().copied());
+    let usable = |value: &f64| range.contains(value) && (kind != CalibrationKind::Gain || *value != 0.0);
     let unusable = first.iter().filter(|value| !usable(value)).count();
     if unusable * 2 > pixels {
         let index = first.iter().position(|value| !usable(value)).unwrap_or(0);
         let expected = match kind {
-            CalibrationKind::Flat => "a response above 0",
-            CalibrationKind::Pedestal => "0 to 16383 ADU",
-            CalibrationKind::Gain => "ADU/keV other than 0",
-            _ => "a finite number",
+            CalibrationKind::Flat => "a response above 0, within a factor of 1000 of the median".into(),
+            CalibrationKind::Pedestal => "0 to 16383 ADU".into(),
+            CalibrationKind::Gain => "ADU/keV other than 0".into(),
+            _ => format!("{} to {}", range.start(), range.end()),
         };
         return Err(format!(
             "the {name} is of no use for {unusable} of {pixels} pixels; the first is row {}, column {} with {}: expected \

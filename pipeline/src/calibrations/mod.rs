@@ -321,7 +321,7 @@ pub fn time(key: &str, text: Option<&str>) -> Result<Option<Timestamp>, Calibrat
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    crate::appliance::hex(&Sha256::digest(bytes))
+    crate::storage::hex(&Sha256::digest(bytes))
 }
 
 /// The file of a calibration: a mask as NXmx bits, a gain as f64, others as f32.

@@ -135,6 +135,7 @@ fn another_detectors_geometry_is_told_by_its_shape_or_its_pixels() {
     let detector = Detector {
         shape: Shape::new(4, 5),
         pixel_m: Some([75e-6, 75e-6]),
+        pixel_type: None,
     };
     let fits = |text: &str| check::poni_fits(&frame::poni::parse(text).unwrap(), &detector);
     assert_eq!(fits(&poni("7.5e-5")), Ok(()));

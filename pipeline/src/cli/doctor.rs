@@ -217,5 +217,13 @@ fn clock() -> Finding {
         );
     }
     let source = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
-    Finding::good("clock", format!("{now}, source {}", source.unwrap_or_default().trim()))
+    let found = format!("{now}, source {}", source.unwrap_or_default().trim());
+    match crate::keep::follows_server() {
+        true => Finding::good("clock", format!("{found}, follows a time server")),
+        false => Finding::warning(
+            "clock",
+            format!("{found}, follows no time server as far as timedatectl says"),
+            "run chrony or systemd-timesyncd: while no server is followed, no run is ever deleted (docs/keep.md)",
+        ),
+    }
 }

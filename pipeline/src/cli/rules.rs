@@ -1,9 +1,11 @@
 //! `fluxline rules`
 
 use super::Failure;
-use crate::decisions::{Decision, Decisions, Fate, Names, RuleConfig, Rules};
+use crate::config::RecipeConfig;
+use crate::decisions::{Decision, Decisions, Fate, Known, Names, RuleConfig, Rules};
 use crate::feedback::hub::ResultMessage;
 use crate::ledger::{Analysis, Columns};
+use crate::recipes;
 use crate::storage::{self, StoreError};
 use clap::Subcommand;
 use frame::FrameKind;
@@ -35,17 +37,23 @@ pub(crate) enum RulesCommand {
     },
 }
 
-/// The rules of a file; whatever else it holds is of no interest here.
+/// The rules of a file, and the recipes that they are for, where it is a configuration; whatever else it holds is of no
+/// interest here.
 #[derive(Deserialize)]
 struct RulesFile {
     #[serde(default)]
     rule: BTreeMap<String, RuleConfig>,
+    #[serde(default)]
+    recipe: BTreeMap<String, RecipeConfig>,
 }
 
 pub(crate) fn rules(command: &RulesCommand) -> Result<(), Failure> {
     match command {
         RulesCommand::Check { file } => {
-            let (configured, _) = load(file)?;
+            let configured = load(file)?;
+            let known = recipes::results_of(configured.recipe.iter())?;
+            let configured = configured.rule;
+            Rules::new(&configured, known).map_err(|error| wrong(file, error))?;
             println!(
                 "{}: {} rules, valid: {}",
                 file.display(),
@@ -55,8 +63,11 @@ pub(crate) fn rules(command: &RulesCommand) -> Result<(), Failure> {
             Ok(())
         }
         RulesCommand::Try { file, run, json } => {
-            let (_, rules) = load(file)?;
-            let decisions = Decisions::new(Arc::new(rules), storage::read_names(run).map_err(failed)?);
+            let (configured, names) = (load(file)?, storage::read_names(run).map_err(failed)?);
+            // What the run has is what can be asked of it, whatever the recipes are now.
+            let known = Known::default().and(&names);
+            let rules = Rules::new(&configured.rule, known).map_err(|error| wrong(file, error))?;
+            let decisions = Decisions::new(Arc::new(rules), names);
             let refused = replay(run, &decisions)?;
             if let Some(sentence) = refused.first() {
                 return Err(Failure::Usage(sentence.clone()));
@@ -75,17 +86,18 @@ fn failed(error: StoreError) -> Failure {
     Failure::Work(error.to_string())
 }
 
-fn load(file: &Path) -> Result<(BTreeMap<String, RuleConfig>, Rules), Failure> {
+fn wrong(file: &Path, error: impl std::fmt::Display) -> Failure {
+    Failure::Usage(format!("{}: {error}", file.display()))
+}
+
+fn load(file: &Path) -> Result<RulesFile, Failure> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::Usage(format!("cannot read the rules {}: {error}", file.display())))?;
-    let parsed: RulesFile = toml::from_str(&text)
-        .map_err(|error| Failure::Usage(format!("{}: {}", file.display(), error.to_string().trim_end())))?;
+    let parsed: RulesFile = toml::from_str(&text).map_err(|error| wrong(file, error.to_string().trim_end()))?;
     if parsed.rule.is_empty() {
-        let sentence = format!("{}: it has no rules, write them as [rule.NAME] tables", file.display());
-        return Err(Failure::Usage(sentence));
+        return Err(wrong(file, "it has no rules, write them as [rule.NAME] tables"));
     }
-    let rules = Rules::new(&parsed.rule).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
-    Ok((parsed.rule, rules))
+    Ok(parsed)
 }
 
 fn names_of(rules: &BTreeMap<String, RuleConfig>) -> String {

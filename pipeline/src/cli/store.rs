@@ -29,7 +29,7 @@ pub(crate) struct StoreArgs {
 
 #[derive(Subcommand)]
 enum What {
-    /// How full it is, how many runs are in which state, and what the way to the central store does
+    /// How full it is, how many runs are in which state, where they are pushed to, and which are damaged
     Status {
         /// list the runs that this asks for, as GET /runs?query= does, for example "sample:lyso life:closed"
         #[arg(long)]
@@ -127,13 +127,22 @@ fn status(keeper: &Keeper, query: Option<&str>, limit: usize) -> Result<Said, Fa
         .as_deref()
         .unwrap_or("nowhere: push.to is not set");
     text += &format!("pushed to {to}; {} runs wait\n", status.push.waiting_runs);
-    if status.damaged_runs > 0 {
+    if !status.clock_trusted {
+        text += "the clock cannot be trusted with the age of runs: nothing is deleted\n";
+    }
+    let damaged = keeper.catalogue().damaged_runs(limit)?;
+    for run in &damaged {
         text += &format!(
-            "{} runs are DAMAGED: fluxline store scrub says which\n",
-            status.damaged_runs
+            "DAMAGED   {}: {}\n",
+            run.path,
+            run.damaged.as_deref().unwrap_or_default()
         );
     }
+    if status.damaged_runs > damaged.len() as u64 {
+        text += &format!("{} runs are damaged in all\n", status.damaged_runs);
+    }
     let mut document = json!(status);
+    document["damaged"] = json!(damaged);
     if let Some(query) = query {
         let (runs, total) = keeper.catalogue().search(&Query::parse(query)?, limit, 0)?;
         for run in &runs {

@@ -1,5 +1,6 @@
 //! `[feedback]`: where the HTTP interface listens, who may ask, and how much.
 
+use super::oidc::{self, OidcConfig};
 use super::{ConfigError, within};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub struct FeedbackConfig {
     pub results_kept: usize,
     /// Certificate and key, for `https` in place of `http`.
     pub tls: Option<TlsConfig>,
+    /// Tokens of an identity provider, beside the appliance's own.
+    pub oidc: Option<OidcConfig>,
     /// Results by ZeroMQ PUB, too.
     pub zmq: Option<ZmqConfig>,
     /// What clients may take.
@@ -35,6 +38,7 @@ impl Default for FeedbackConfig {
             metrics_without_token: false,
             results_kept: 1024,
             tls: None,
+            oidc: None,
             zmq: None,
             limits: LimitsConfig::default(),
         }
@@ -136,6 +140,9 @@ pub(super) fn check(feedback: &FeedbackConfig) -> Result<(), ConfigError> {
     within("feedback.limits.header_bytes", limits.header_bytes, 8192, 1 << 20)?;
     within("feedback.limits.body_bytes_per_s", limits.body_bytes_per_s, 1.0, 1e9)?;
     within("feedback.limits.write_timeout_s", limits.write_timeout_s, 0.1, 3600.0)?;
+    if let Some(oidc) = &feedback.oidc {
+        oidc::check(oidc)?;
+    }
     if let Some(zmq) = &feedback.zmq {
         within("feedback.zmq.max_rate_hz", zmq.max_rate_hz, 0.01, 1000.0)?;
         if !["tcp://", "ipc://"]

@@ -2,8 +2,8 @@
 
 use super::expression::Hold;
 use super::log::Acknowledgement;
-use super::running::{Names, Running};
-use super::{Action, Rule, RuleError};
+use super::running::Running;
+use super::{Action, Names, Rule, RuleError};
 use crate::feedback::hub::ResultMessage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

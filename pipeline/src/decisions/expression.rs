@@ -2,8 +2,12 @@
 //! `f(q=1.5..1.6)` for a range and `… for 3 frames` or `… for 2 s` at the end.
 
 use super::RuleError;
-use cel::{Context, Program, Value};
-use std::collections::BTreeSet;
+use super::call::Call;
+use super::types::{self, Named};
+use cel::{Context, IdedExpr, Program, Value};
+
+/// Longest condition, characters.
+pub const CHARACTERS_MAX: usize = 1000;
 
 /// How long a condition must hold before its rule fires.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,32 +22,11 @@ pub enum Hold {
 #[derive(Debug)]
 pub struct Condition {
     text: String,
-    program: Program,
+    expression: IdedExpr,
+    named: Named,
     /// how long it must hold
     pub hold: Hold,
 }
-
-/// Functions that a condition may call: name and how it is called.
-pub const FUNCTIONS: [(&str, &str); 6] = [
-    ("mean", "mean(\"NAME\", N): mean of a scalar over the last N results"),
-    (
-        "largest",
-        "largest(\"NAME\", N): largest value of a scalar among the last N results",
-    ),
-    ("hit_rate", "hit_rate(N): share of hits among the last N results"),
-    (
-        "relative_error",
-        "relative_error(q=LOW..HIGH): standard error over intensity of the run's mean curve in this range of its axis",
-    ),
-    (
-        "intensity",
-        "intensity(q=LOW..HIGH): mean of this frame's curve in this range of its axis",
-    ),
-    (
-        "metadata",
-        "metadata(\"NAME\"): value by frame number, once it has come",
-    ),
-];
 
 /// Variables that every frame has beside its scalars.
 pub const VARIABLES: [(&str, &str); 5] = [
@@ -55,33 +38,36 @@ pub const VARIABLES: [(&str, &str); 5] = [
 ];
 
 impl Condition {
-    /// Compiles `text`.
+    /// Compiles `text`, and works out that it is a question that is answered with true or false.
     ///
     /// # Errors
-    /// [`RuleError::Syntax`] with the column, counted from 1 in characters; [`RuleError::Function`] for an unknown function.
+    /// [`RuleError::Syntax`], [`RuleError::Meaning`] or [`RuleError::Function`], with the column, counted from 1 in characters.
     pub fn new(text: &str) -> Result<Condition, RuleError> {
+        let syntax = |column: usize, reason: String| RuleError::Syntax {
+            text: text.chars().take(CHARACTERS_MAX).collect(),
+            column,
+            reason,
+        };
+        if text.chars().nth(CHARACTERS_MAX).is_some() {
+            let reason = format!("a condition has at most {CHARACTERS_MAX} characters");
+            return Err(syntax(CHARACTERS_MAX + 1, reason));
+        }
         let (condition, hold) = split_hold(text)?;
         let plain = plain_ranges(condition);
         let program = Program::compile(&plain).map_err(|errors| {
             let first = errors.errors.first();
-            RuleError::Syntax {
-                text: text.into(),
-                column: first.map_or(1, |error| error.pos.1.max(1) as usize),
-                reason: first.map_or_else(|| errors.to_string(), |error| error.msg.clone()),
-            }
+            let column = first.map_or(1, |error| error.pos.1.max(1) as usize);
+            syntax(
+                column,
+                first.map_or_else(|| errors.to_string(), |error| error.msg.clone()),
+            )
         })?;
-        let references = program.references();
-        let known = |name: &str| FUNCTIONS.iter().any(|(function, _)| *function == name) || is_operator(name);
-        if let Some(name) = references.functions().into_iter().find(|name| !known(name)) {
-            return Err(RuleError::Function {
-                column: column_of(text, name),
-                text: text.into(),
-                name: name.into(),
-            });
-        }
+        let mut expression = program.expression().clone();
+        let named = types::check(text, &plain, &mut expression, program.source_info())?;
         Ok(Condition {
             text: text.into(),
-            program,
+            expression,
+            named,
             hold,
         })
     }
@@ -91,55 +77,21 @@ impl Condition {
         &self.text
     }
 
-    /// Names of the scalars and variables that it needs.
-    pub fn variables(&self) -> BTreeSet<String> {
-        self.program
-            .references()
-            .variables()
-            .into_iter()
-            .map(str::to_string)
-            .collect()
+    /// Scalars and variables that it needs, each with its column.
+    pub fn names(&self) -> &[(String, usize)] {
+        &self.named.names
     }
 
-    /// Whether it holds. What cannot be known yet, as the hit rate of 200 frames after 20, does not hold.
+    /// Functions that it calls, each with its column.
+    pub fn calls(&self) -> &[(Call, usize)] {
+        &self.named.calls
+    }
+
+    /// Whether it holds. What cannot be known yet, as the hit rate of 200 frames after 20, does not hold, and neither does
+    /// anything that rests on it.
     pub fn holds(&self, context: &Context<'_, '_>) -> bool {
-        self.program.execute(context) == Ok(Value::Bool(true))
+        Value::resolve(&self.expression, context) == Ok(Value::Bool(true))
     }
-
-    /// Whether it is a question at all: `context` has a number for everything.
-    pub fn check(&self, context: &Context<'_, '_>) -> Result<(), RuleError> {
-        let wrong = |reason: String| RuleError::Meaning {
-            text: self.text.clone(),
-            reason,
-        };
-        match self.program.execute(context) {
-            Ok(Value::Bool(_)) => Ok(()),
-            Ok(other) => Err(wrong(format!("it is {other:?}, not true or false"))),
-            Err(error) => Err(wrong(format!(
-                "{error} (write numbers that scalars are reckoned with with a point: 2.0)"
-            ))),
-        }
-    }
-}
-
-/// CEL's own operators and functions: these neither loop nor look outside.
-fn is_operator(name: &str) -> bool {
-    let own = [
-        "double",
-        "int",
-        "abs",
-        "min",
-        "max",
-        "size",
-        "@in",
-        "@not_strictly_false",
-    ];
-    name.starts_with('_') || name.ends_with('_') || own.contains(&name)
-}
-
-/// Column of a word, counted from 1 in characters.
-fn column_of(text: &str, word: &str) -> usize {
-    text.find(word).map_or(1, |at| text[..at].chars().count() + 1)
 }
 
 /// Takes ` for N frames` or ` for T s` off the end.
@@ -213,6 +165,21 @@ mod tests {
             ("max > 5 for ever", 13),
             ("max > 5 for 0 frames", 13),
             ("sum > 1.0 && foo(3) > 1", 14),
+            ("hit_rate(200) < 0.02 && rate(3) > 1", 25),
+            ("metadata(\"é\") < 1.0 && foo(3) > 1", 24),
+            ("max", 1),
+            ("frame > 3 && max + 1.0", 14),
+            ("max / 2 > 1", 7),
+            ("sum > 1.0 && mean(3, \"max\") > 1.0", 19),
+            ("sum > 1.0 && mean(\"max\") > 1.0", 14),
+            ("hit_rate(frame) > 0.1", 10),
+            ("sum > 1.0 && !frame", 15),
+            ("sum == true", 1),
+            ("sum > 1.0 && [1, 2].all(x, x > 0)", 21),
+            ("sum > 1.0 && sum.max > 1.0", 17),
+            ("max in [1.0]", 5),
+            ("\"a\" == \"a\"", 1),
+            ("frame % 2.0 == 1.0", 1),
         ] {
             let error = Condition::new(text).unwrap_err();
             assert!(
@@ -220,5 +187,11 @@ mod tests {
                 "{text}: {error}"
             );
         }
+        let long = format!("max > {}1", " ".repeat(CHARACTERS_MAX));
+        let error = Condition::new(&long).unwrap_err().to_string();
+        assert!(error.contains("column 1001") && error.len() < 2000, "{error}");
+        // As deep as it can get.
+        let deep = format!("{}max > 1{}", "(".repeat(490), ")".repeat(490));
+        assert!(Condition::new(&deep).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::engine::Moment;
 use super::order::{Fate, InOrder};
-use super::{Action, Decision, Engine, Names, RULES_MAX, Rule, RuleConfig, RuleError};
+use super::{Action, Decision, Engine, Known, Names, RULES_MAX, Rule, RuleConfig, RuleError};
 use crate::config::ConfigError;
 use crate::feedback::hub::ResultMessage;
 use serde::{Deserialize, Serialize};
@@ -22,23 +22,38 @@ pub struct Acknowledgement {
     pub time: String,
 }
 
+impl Acknowledgement {
+    /// Now, by this one.
+    pub fn by(by: &str) -> Acknowledgement {
+        Acknowledgement {
+            by: by.into(),
+            time: jiff::Timestamp::now().to_string(),
+        }
+    }
+}
+
 /// The rules of the appliance, which may change while a run records.
 #[derive(Debug, Default)]
 pub struct Rules {
     rules: Mutex<BTreeMap<String, Arc<Rule>>>,
     version: AtomicU64,
+    /// what the results of the configuration's recipes are called
+    known: Known,
 }
 
 /// Shared by the interface and the runs.
 pub type RulesInForce = Arc<Rules>;
 
 impl Rules {
-    /// The rules of a configuration.
-    pub fn new(configured: &BTreeMap<String, RuleConfig>) -> Result<Rules, RuleError> {
-        let rules = Rules::default();
+    /// The rules of a configuration, whose recipes' results are called so.
+    pub fn new(configured: &BTreeMap<String, RuleConfig>, known: Known) -> Result<Rules, RuleError> {
+        let rules = Rules {
+            known,
+            ..Rules::default()
+        };
         configured
             .iter()
-            .try_for_each(|(name, config)| rules.put(name, config))?;
+            .try_for_each(|(name, config)| rules.put(name, config, None))?;
         Ok(rules)
     }
 
@@ -46,9 +61,15 @@ impl Rules {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a rule in force in place of the one that had this name.
-    pub fn put(&self, name: &str, config: &RuleConfig) -> Result<(), RuleError> {
+    /// Puts a rule in force in place of the one that had this name. It may ask for what the recipes make, and for what the
+    /// run in memory makes, which may have other parameters.
+    pub fn put(&self, name: &str, config: &RuleConfig, run: Option<&Names>) -> Result<(), RuleError> {
         let rule = Rule::new(name, config)?;
+        let known = match run {
+            Some(names) => self.known.clone().and(names),
+            None => self.known.clone(),
+        };
+        rule.conditions().try_for_each(|condition| known.check(condition))?;
         let mut rules = self.all();
         if rules.len() >= RULES_MAX && !rules.contains_key(name) {
             let expected = format!("{RULES_MAX} rules are in force, which is the most: delete one first");
@@ -84,6 +105,7 @@ struct Inner {
 /// What a run decides, from its results.
 pub struct Decisions {
     rules: RulesInForce,
+    names: Names,
     inner: Mutex<Inner>,
 }
 
@@ -101,15 +123,21 @@ impl Decisions {
     pub fn new(rules: RulesInForce, names: Names) -> Self {
         let inner = Inner {
             in_order: InOrder::default(),
-            engine: Engine::new(names),
+            engine: Engine::new(names.clone()),
             version: None,
             kept: Vec::new(),
             not_kept: 0,
         };
         Self {
             rules,
+            names,
             inner: Mutex::new(inner),
         }
+    }
+
+    /// What the run's results are called.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -168,15 +196,14 @@ impl Decisions {
         (inner.kept.clone(), inner.not_kept)
     }
 
-    /// Notes that somebody has seen a decision; the decision as it is now. The first one who says so counts.
-    pub fn acknowledge(&self, sequence: u64, by: &str) -> Option<Decision> {
+    /// Notes that somebody has seen a decision; the decision as it is now, and whether that was news. The first one who says
+    /// so counts.
+    pub fn acknowledge(&self, sequence: u64, by: &str) -> Option<(Decision, bool)> {
         let mut inner = self.inner();
         let decision = inner.kept.iter_mut().find(|decision| decision.sequence == sequence)?;
-        decision.acknowledged.get_or_insert_with(|| Acknowledgement {
-            by: by.into(),
-            time: jiff::Timestamp::now().to_string(),
-        });
-        Some(decision.clone())
+        let news = decision.acknowledged.is_none();
+        decision.acknowledged.get_or_insert_with(|| Acknowledgement::by(by));
+        Some((decision.clone(), news))
     }
 }
 

@@ -11,17 +11,22 @@
 //! fires at the same frame whenever the same results are taken, live or from a stored run. It runs beside the data
 //! plane, on the thread that serves the consumers of results.
 
+mod call;
 mod engine;
 mod expression;
 mod log;
+mod names;
 mod order;
 mod running;
+mod types;
 
+pub use call::Call;
 pub use engine::{Decision, Engine, Moment};
-pub use expression::{Condition, FUNCTIONS, Hold, VARIABLES};
+pub use expression::{CHARACTERS_MAX, Condition, Hold, VARIABLES};
 pub use log::{Acknowledgement, Decided, Decisions, Rules, RulesInForce};
+pub use names::{Known, Names};
 pub use order::{Fate, InOrder};
-pub use running::{Names, Running, WINDOW_MAX};
+pub use running::{Running, WINDOW_MAX};
 
 use crate::config::ConfigError;
 use schemars::JsonSchema;
@@ -83,10 +88,12 @@ pub enum RuleError {
         name: String,
     },
     /// a scalar that the recipe does not make
-    #[error("{text:?}, column {}: no {name} here; there are {known}", column(text, name))]
+    #[error("{text:?}, column {column}: no {name} here; there are {known}")]
     Name {
         /// the condition
         text: String,
+        /// from 1, in characters
+        column: usize,
         /// the name
         name: String,
         /// all names
@@ -94,22 +101,26 @@ pub enum RuleError {
     },
     /// a call that never has a value
     #[error(
-        "{text:?}: {call} never has a value: windows hold 1 to {WINDOW_MAX} results of {scalars}, and ranges must meet \
-         the axis of the curve"
+        "{text:?}, column {column}: {call} never has a value: windows hold 1 to {WINDOW_MAX} results of {scalars}, and \
+         ranges must meet the axis of the curve"
     )]
     Call {
         /// the condition
         text: String,
+        /// from 1, in characters
+        column: usize,
         /// the call
         call: String,
         /// scalars of the recipe
         scalars: String,
     },
     /// an expression that is no condition
-    #[error("{text:?}: {reason}")]
+    #[error("{text:?}, column {column}: {reason}")]
     Meaning {
         /// the condition
         text: String,
+        /// from 1, in characters
+        column: usize,
         /// what is wrong
         reason: String,
     },
@@ -122,11 +133,8 @@ pub enum RuleError {
 }
 
 fn functions() -> String {
-    FUNCTIONS.iter().map(|(_, call)| *call).collect::<Vec<_>>().join("; ")
-}
-
-fn column(text: &str, word: &str) -> usize {
-    text.find(word).map_or(1, |at| text[..at].chars().count() + 1)
+    let usages: Vec<&str> = call::FUNCTIONS.iter().map(|(_, usage, _)| *usage).collect();
+    usages.join("; ")
 }
 
 /// A rule, compiled.
@@ -143,7 +151,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Compiles a rule. Whether a recipe has what it asks for is seen when a run is armed.
+    /// Compiles a rule. Whether there is what it asks for is for [`Known::check`] to say.
     pub fn new(name: &str, config: &RuleConfig) -> Result<Rule, RuleError> {
         let key = |key: &str| format!("rule.{name}.{key}");
         if crate::storage::check_name("rule name", name).is_err() {
@@ -153,10 +161,15 @@ impl Rule {
         if !(0.0..=86_400.0).contains(&config.min_interval_s) {
             return Err(ConfigError::value(key("min_interval_s"), config.min_interval_s, "0 to 86400").into());
         }
+        let again = config.again.as_deref().map(Condition::new).transpose()?;
+        if again.as_ref().is_some_and(|again| again.hold != Hold::Frames(1)) {
+            let expected = "a condition without \"for …\": how long it must hold is said of `when`";
+            return Err(ConfigError::value(key("again"), format!("{:?}", config.again), expected).into());
+        }
         Ok(Rule {
             name: name.into(),
             when: Condition::new(&config.when)?,
-            again: config.again.as_deref().map(Condition::new).transpose()?,
+            again,
             config: config.clone(),
         })
     }

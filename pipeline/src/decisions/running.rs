@@ -1,37 +1,17 @@
 //! What conditions ask for: the newest result, and running values over those before it.
 
-use super::RuleError;
-use super::expression::{Condition, VARIABLES};
+use super::call::Call;
+use super::expression::Condition;
+use super::types::KNOWN;
+use super::{Names, RuleError};
 use crate::feedback::hub::ResultMessage;
 use crate::frame_metadata::Value;
-use cel::Context;
-use std::collections::{BTreeMap, VecDeque};
+use cel::{Context, ExecutionError};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most results that a window may hold.
 pub const WINDOW_MAX: usize = 10_000;
-
-/// What a recipe's results are called.
-#[derive(Clone, Debug, Default)]
-pub struct Names {
-    /// scalars with their units
-    pub scalars: Vec<(String, String)>,
-    /// first curve and the values of its axis
-    pub curve: Option<(String, Vec<f64>)>,
-}
-
-impl Names {
-    /// Every name under which a scalar is known: its own, and `NAME_counts` where it counts.
-    fn known_as(&self) -> impl Iterator<Item = (String, &str)> {
-        self.scalars.iter().flat_map(|(name, unit)| {
-            let counts = (unit == "counts" && !name.ends_with("_counts")).then(|| format!("{name}_counts"));
-            [Some(name.clone()), counts]
-                .into_iter()
-                .flatten()
-                .map(move |known| (known, name.as_str()))
-        })
-    }
-}
 
 /// Sums of the run's curve.
 #[derive(Debug, Default)]
@@ -115,48 +95,20 @@ impl Running {
 
     /// Whether `condition` can be asked of these results at all.
     pub fn check(&self, condition: &Condition) -> Result<(), RuleError> {
-        let known: Vec<String> = self.with(|state| {
-            let scalars = state.names.known_as().map(|(known, _)| known);
-            scalars
-                .chain(VARIABLES.iter().map(|(name, _)| name.to_string()))
-                .collect()
-        });
-        if let Some(name) = condition.variables().into_iter().find(|name| !known.contains(name)) {
-            return Err(RuleError::Name {
-                text: condition.text().into(),
-                name,
-                known: known.join(", "),
-            });
-        }
-        self.asked();
-        let mut context = self.functions(State::possible)?;
-        for name in &known {
-            context.add_variable_from_value(name.as_str(), 1.0);
-        }
-        for name in ["frame", "results"] {
-            context.add_variable_from_value(name, 1i64);
-        }
-        context.add_variable_from_value("partial", false);
-        let checked = condition.check(&context);
-        match self.asked().into_iter().find(|(_, value)| value.is_nan()) {
-            Some((call, _)) => Err(RuleError::Call {
-                text: condition.text().into(),
-                call,
-                scalars: self.with(|state| state.windows.keys().cloned().collect::<Vec<_>>().join(", ")),
-            }),
-            None => checked,
-        }
+        self.with(|state| state.names.check(condition))
     }
 
-    /// The functions of [`super::FUNCTIONS`]; `answer` turns a call into its value.
-    fn functions(&self, answer: fn(&State, &Call) -> f64) -> Result<Context<'static, 'static>, RuleError> {
+    /// The functions of conditions. What has no value yet is an error, and so is whatever rests on it, but for the other side
+    /// of an `||` or `&&` that settles it.
+    fn functions(&self) -> Result<Context<'static, 'static>, RuleError> {
         let mut context = Context::default();
         let ask = move |running: &Running, call: Call| {
-            running.with(|state| {
-                let value = answer(state, &call);
+            let value = running.with(|state| {
+                let value = state.answer(&call);
                 state.asked.insert(call.to_string(), value);
                 value
-            })
+            });
+            known(value)
         };
         let (a, b, c) = (self.clone(), self.clone(), self.clone());
         let (d, e, f) = (self.clone(), self.clone(), self.clone());
@@ -179,20 +131,22 @@ impl Running {
                 })
             })
             .and_then(|()| context.add_function("metadata", move |name: Arc<String>| ask(&f, Call::Metadata(name))))
+            .and_then(|()| context.add_function(KNOWN, known))
             .map_err(|error| RuleError::Engine(error.to_string()))?;
         Ok(context)
     }
 
     /// What conditions are asked in: everything about the newest result, `share` of the frames having one.
     pub fn context(&self, share: f64) -> Result<Context<'static, 'static>, RuleError> {
-        let mut context = self.functions(State::answer)?;
+        let mut context = self.functions()?;
         self.with(|state| {
             let Some(newest) = &state.newest else { return };
             let scalars = state
                 .names
                 .known_as()
                 .filter_map(|(known, name)| Some((known, *newest.scalars.get(name)?)));
-            for (known, value) in scalars {
+            // One without a value, as whether a frame is a hit that was not decided, is not there.
+            for (known, value) in scalars.filter(|(_, value)| !value.is_nan()) {
                 context.add_variable_from_value(known, value);
             }
             context.add_variable_from_value("frame", newest.frame_number as i64);
@@ -206,11 +160,14 @@ impl Running {
 
     /// The newest values of the scalars that `condition` names.
     pub fn named_by(&self, condition: &Condition) -> BTreeMap<String, f64> {
-        let names = condition.variables();
+        let names: BTreeSet<&str> = condition.names().iter().map(|(name, _)| name.as_str()).collect();
         self.with(|state| {
             let newest = state.newest.as_deref();
             let value = |name: &str| newest.and_then(|newest| newest.scalars.get(name).copied());
-            let scalars = state.names.known_as().filter(|(known, _)| names.contains(known));
+            let scalars = state
+                .names
+                .known_as()
+                .filter(|(known, _)| names.contains(known.as_str()));
             scalars
                 .filter_map(|(known, name)| Some((known, value(name)?)))
                 .collect()
@@ -218,53 +175,29 @@ impl Running {
     }
 }
 
-/// A function called.
-enum Call {
-    Mean(Arc<String>, i64),
-    Largest(Arc<String>, i64),
-    HitRate(i64),
-    RelativeError(f64, f64),
-    Intensity(f64, f64),
-    Metadata(Arc<String>),
-}
-
-impl std::fmt::Display for Call {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Call::Mean(name, n) => write!(f, "mean({name:?}, {n})"),
-            Call::Largest(name, n) => write!(f, "largest({name:?}, {n})"),
-            Call::HitRate(n) => write!(f, "hit_rate({n})"),
-            Call::RelativeError(low, high) => write!(f, "relative_error({low}..{high})"),
-            Call::Intensity(low, high) => write!(f, "intensity({low}..{high})"),
-            Call::Metadata(name) => write!(f, "metadata({name:?})"),
-        }
+/// A value, or that it is not known.
+fn known(value: f64) -> Result<f64, ExecutionError> {
+    match value.is_nan() {
+        true => Err(ExecutionError::function_error(KNOWN, "not known yet")),
+        false => Ok(value),
     }
 }
 
 impl State {
-    /// 1 where a call can ever have a value, else NaN.
-    fn possible(&self, call: &Call) -> f64 {
-        let window = |name: &str, n: i64| self.windows.contains_key(name) && (1..=WINDOW_MAX as i64).contains(&n);
-        let possible = match call {
-            Call::Mean(name, n) | Call::Largest(name, n) => window(name, *n),
-            Call::HitRate(n) => window("hit", *n),
-            Call::RelativeError(low, high) | Call::Intensity(low, high) => self.bins(*low, *high).next().is_some(),
-            Call::Metadata(_) => true,
-        };
-        if possible { 1.0 } else { f64::NAN }
-    }
-
     /// The value of a call; NaN, which no comparison takes, where it is not known yet.
     fn answer(&self, call: &Call) -> f64 {
         match call {
             Call::Mean(name, n) => self
                 .last(name, *n)
                 .map_or(f64::NAN, |values| values.sum::<f64>() / *n as f64),
+            // Where one is not known, neither is the largest.
             Call::Largest(name, n) => self.last(name, *n).map_or(f64::NAN, |values| {
-                values.fold(
-                    f64::NAN,
-                    |largest, value| if largest >= value { largest } else { value },
-                )
+                values.fold(f64::NEG_INFINITY, |largest, value| {
+                    match largest.is_nan() || value.is_nan() {
+                        true => f64::NAN,
+                        false => largest.max(value),
+                    }
+                })
             }),
             Call::HitRate(n) => self
                 .last("hit", *n)
@@ -272,7 +205,7 @@ impl State {
             Call::RelativeError(low, high) => {
                 let bins: Vec<usize> = self.bins(*low, *high).collect();
                 let sum = |values: &[f64]| bins.iter().map(|bin| values[*bin]).sum::<f64>();
-                sum(&self.sums.variance).sqrt() / sum(&self.sums.intensity)
+                sum(&self.sums.variance).sqrt() / sum(&self.sums.intensity).abs()
             }
             Call::Intensity(low, high) => {
                 let Some((name, newest)) = self.names.curve.as_ref().zip(self.newest.as_ref()) else {

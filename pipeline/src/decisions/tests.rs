@@ -97,6 +97,31 @@ fn what_is_not_known_yet_decides_nothing() {
     assert_eq!(fires(&rule("metadata(\"I0\") < 1.0"), &misses), []);
     let undecided = vec![(0.0, f64::NAN); 30];
     assert_eq!(fires(&rule("hit_rate(20) < 0.02"), &undecided), []);
+    // Nor by any other operator, whatever is done with it first.
+    for when in [
+        "metadata(\"shutter\") != 1.0",
+        "!(metadata(\"shutter\") == 1.0)",
+        "1 != metadata(\"shutter\")",
+        "metadata(\"shutter\") == 1.0 ? false : true",
+        "!(metadata(\"shutter\") > 1.0) || false",
+        "double(frame) + metadata(\"shutter\") != 1.0",
+        "-metadata(\"shutter\") <= 1e300",
+        "(max - max) / (max - max) != 1.0",
+        "hit != 1.0",
+        "hit != hit",
+        "!(hit == 1.0)",
+        "(hit > 0.5) == (hit < 0.5)",
+        "(hit > 0.5) != (max < 0.5)",
+        "largest(\"hit\", 2) < 1.0",
+        "int(hit) != 1",
+    ] {
+        assert_eq!(fires(&rule(when), &undecided), [], "{when}");
+    }
+    // What is known on the other side may settle it.
+    assert_eq!(fires(&rule("metadata(\"x\") != 1.0 || max == 0"), &undecided), [(0, 0)]);
+    let once = vec![(1.0, 1.0), (1.0, f64::NAN), (1.0, 0.0), (1.0, 0.0)];
+    assert_eq!(fires(&rule("largest(\"hit\", 2) < 1.0"), &once), [(3, 3)]);
+    assert_eq!(fires(&rule("frame != 0 && max == frame"), &once), [(1, 1)]);
 }
 
 #[test]
@@ -116,18 +141,66 @@ fn errors_of_the_mean_curve_shrink_with_the_frames() {
 
 #[test]
 fn rules_that_no_result_can_answer_are_refused_with_a_sentence() {
-    let refused = |when: &str| {
-        let mut engine = Engine::new(names());
-        let rule = Arc::new(Rule::new("rule", &rule(when)).unwrap());
-        engine.put(&[rule]).first().map(ToString::to_string).unwrap_or_default()
+    let refused = |when: &str| match Rule::new("rule", &rule(when)) {
+        Ok(rule) => {
+            let refused = Engine::new(names()).put(&[Arc::new(rule)]);
+            refused.first().map(ToString::to_string).unwrap_or_default()
+        }
+        Err(error) => error.to_string(),
     };
     assert!(refused("max > 1.0 && spots > 3").contains("column 14: no spots here; there are max, max_counts, hit"));
-    assert!(refused("mean(\"spots\", 10) > 3.0").contains("mean(\"spots\", 10) never has a value"));
-    assert!(refused("hit_rate(20000) > 0.1").contains("hit_rate(20000) never has a value"));
+    assert!(refused("max_counts > 1.0 && max_c > 3.0").contains("column 21: no max_c here"));
+    assert!(refused("mean(\"spots\", 10) > 3.0").contains("column 1: mean(\"spots\", 10) never has a value"));
+    assert!(refused("max > 1.0 && hit_rate(20000) > 0.1").contains("column 14: hit_rate(20000) never has a value"));
     assert!(refused("relative_error(q=7.0..8.0) < 0.1").contains("never has a value"));
+    assert!(refused("intensity(q=1.6..1.5) < 0.1").contains("never has a value"));
+    assert!(refused("intensity(q=1..2) < 0.1").is_empty());
     assert!(refused("max").contains("not true or false"));
     assert!(refused("max / 2 > 1").contains("with a point"));
     assert!(refused("max > 1").is_empty());
+    // Loops, also under names that are known.
+    let six_deep = (0..6).fold("max > 1.0".to_string(), |inner, _| {
+        format!("[1, 2, 3].all(frame, {inner})")
+    });
+    assert!(refused(&six_deep).contains("does not loop"), "{}", refused(&six_deep));
+}
+
+#[test]
+fn before_a_run_rules_are_held_against_what_recipes_make() {
+    let known = Known {
+        scalars: names().scalars,
+        curve: true,
+        regions: false,
+    };
+    let check = |known: &Known, when: &str| {
+        let rule = Rule::new("rule", &rule(when)).unwrap();
+        let mut conditions = rule.conditions();
+        conditions
+            .try_for_each(|condition| known.check(condition))
+            .err()
+            .map(|error| error.to_string())
+    };
+    assert_eq!(
+        check(&known, "max_counts > 5 && frame > 3 && relative_error(q=70..80) < 0.1"),
+        None
+    );
+    assert!(check(&known, "beam_counts > 5").is_some_and(|said| said.contains("column 1: no beam_counts here")));
+    assert!(
+        check(&known, "max > 1 && mean(\"beam_max\", 3) > 5.0").is_some_and(|said| said.contains("column 12: mean"))
+    );
+    let open = Known {
+        regions: true,
+        curve: false,
+        ..known
+    };
+    assert_eq!(check(&open, "beam_counts > 5 && mean(\"beam_max\", 3) > 5.0"), None);
+    assert!(check(&open, "spotz > 5").is_some() && check(&open, "_max > 5").is_some());
+    assert!(check(&open, "intensity(q=1..2) > 5.0").is_some_and(|said| said.contains("never has a value")));
+    let run = Names {
+        scalars: vec![("axis".into(), "pixel".into())],
+        curve: None,
+    };
+    assert_eq!(check(&open.and(&run), "axis > 5 && max > 3"), None);
 }
 
 #[test]
@@ -156,7 +229,8 @@ fn a_changed_rule_begins_anew_and_the_others_stay_where_they_are() {
 #[test]
 fn the_same_is_decided_in_whatever_order_results_come() {
     let decide = |order: &[u64]| {
-        let rules = Rules::new(&BTreeMap::from([("three".into(), rule("max > 5 for 3 frames"))])).unwrap();
+        let three = BTreeMap::from([("three".into(), rule("max > 5 for 3 frames"))]);
+        let rules = Rules::new(&three, Known::default().and(&names())).unwrap();
         let decisions = Decisions::new(Arc::new(rules), names());
         for frame in order {
             let arrived = (&result(*frame, if *frame == 2 { 1.0 } else { 6.0 }, 0.0), *frame);

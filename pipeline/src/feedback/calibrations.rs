@@ -1,7 +1,7 @@
 //! Calibrations over HTTP: the list, taking one from the detector, and uploading one.
 
 use super::error::ApiError;
-use super::extract::Query;
+use super::extract::{Object, Path, Query};
 use super::server::Asked;
 use crate::appliance::{Appliance, ApplianceError};
 use crate::calibrations::take::{TakeRequest, take};
@@ -9,7 +9,6 @@ use crate::calibrations::{CalibrationKind, CalibrationRecord, Conditions, Conten
 use crate::recipes::fields;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
 use frame::mask::USER;
 use serde::{Deserialize, Serialize};
@@ -71,7 +70,7 @@ pub struct UploadQuery {
 
 /// Calibrations of the store, newest first. A run takes of each kind the first one that is valid and fits.
 #[utoipa::path(get, path = "/calibrations", params(CalibrationQuery), responses(
-    (status = 200, body = CalibrationList), (status = 400, body = ApiError), (status = 500, body = ApiError)))]
+    (status = 200, body = CalibrationList), (status = 400, body = ApiError), (status = 404, body = ApiError), (status = 500, body = ApiError)))]
 pub async fn list(
     Asked(shared): Asked,
     Query(query): Query<CalibrationQuery>,
@@ -115,7 +114,11 @@ pub async fn add(
         pieces(body, JSON_BYTES_MAX, gather).await?;
         let request: TakeRequest = match bytes.is_empty() {
             true => TakeRequest::default(),
-            false => serde_json::from_slice(&bytes).map_err(|error| unprocessable(format!("the body: {error}")))?,
+            false => {
+                let Object(request) =
+                    serde_json::from_slice(&bytes).map_err(|error| unprocessable(format!("the body: {error}")))?;
+                request
+            }
         };
         blocking(move || take(&appliance, kind, &request)).await?
     } else {
@@ -272,6 +275,9 @@ fn read(
     if extension == "h5" && recording {
         // While a run records, only its writer calls libhdf5.
         return Err(Busy("a run records: upload a .npy file, or wait until it has ended".into()).into());
+    }
+    if extension == "h5" {
+        crate::storage::check_whole(path).map_err(|reason| Bad(format!("the upload: {reason}")))?;
     }
     let named = match dataset {
         Some(dataset) => PathBuf::from(format!("{}::{dataset}", path.display())),

@@ -2,11 +2,30 @@
 //! slow or silent connections, however many, keep nobody out.
 
 use super::access::throttle::client_of;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
+
+/// Files that runs, the store and the device may need beside the connections.
+const OTHER_FILES: u64 = 4096;
+
+/// Lets this process have as many files open as so many connections and the runs need, as far as the system lets it: a
+/// shell's 1024 would be taken by clients, and a run could open none. Answers how many it may have, where that is too few.
+pub fn make_room_for_files(connections: usize) -> Option<u64> {
+    let needed = connections as u64 + OTHER_FILES;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return None;
+    }
+    let most = limit.maximum.map_or(needed, |most| most.min(needed));
+    limit.current = Some(most);
+    let raised = setrlimit(Resource::Nofile, limit);
+    let has = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    (raised.is_err() || has < needed).then_some(has)
+}
 
 struct Entry {
     client: IpAddr,

@@ -1,13 +1,13 @@
 //! Rules and decisions over HTTP.
 
 use super::error::ApiError;
-use super::extract::Body;
+use super::extract::{Body, Path};
 use super::runs::active;
 use super::server::Asked;
 use super::stored;
+use crate::acknowledgements;
 use crate::decisions::{Decision, RuleConfig, RuleError};
 use axum::Json;
-use axum::extract::Path;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -57,7 +57,9 @@ pub async fn put_rule(
     Path(name): Path<String>,
     Body(config): Body<RuleConfig>,
 ) -> Result<Json<RuleList>, ApiError> {
-    shared.appliance.rules().put(&name, &config)?;
+    let run = shared.current();
+    let names = run.as_ref().map(|run| run.decisions.names());
+    shared.appliance.rules().put(&name, &config, names)?;
     Ok(rules(Asked(shared)).await)
 }
 
@@ -75,12 +77,12 @@ pub async fn delete_rule(Asked(shared): Asked, Path(name): Path<String>) -> Resu
 pub async fn decisions(Asked(shared): Asked, Path(id): Path<String>) -> Result<Json<DecisionList>, ApiError> {
     let (decisions, not_kept) = match active(&shared, &id) {
         Some(run) => run.decisions.list(),
-        None => (stored::with(&shared, &id, stored::decisions).await?, 0),
+        None => stored::with(&shared, &id, stored::decisions).await?,
     };
     Ok(Json(DecisionList { decisions, not_kept }))
 }
 
-/// Takes note of a decision of the run in memory. The first one who does so is kept.
+/// Takes note of a decision. The first one who does so is kept with the run, also when it has ended.
 #[utoipa::path(post, path = "/runs/{id}/decisions/{sequence}/acknowledge",
     params(("id" = String, Path), ("sequence" = u64, Path)), request_body = AcknowledgeRequest,
     responses((status = 200, body = Decision), (status = 404, body = ApiError), (status = 422, body = ApiError)))]
@@ -97,8 +99,19 @@ pub async fn acknowledge(
         let message = format!("by = {:?}: a name of 1 to 64 characters", request.by);
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "by", message));
     }
-    let run = active(&shared, &id).ok_or_else(|| ApiError::not_found(format!("run {id} is not in memory")))?;
-    let decision = run.decisions.acknowledge(sequence, by);
+    let by = by.to_string();
+    let decision = match active(&shared, &id) {
+        Some(run) => {
+            let noted = run.decisions.acknowledge(sequence, &by);
+            // Where its record is made, nobody else keeps it there any more.
+            if let Some((decision, true)) = noted.clone().filter(|_| run.state().ended()) {
+                let keep = move || acknowledgements::keep(&run.folder, &decision);
+                tokio::task::spawn_blocking(keep).await.map_err(ApiError::internal)??;
+            }
+            noted.map(|(decision, _)| decision)
+        }
+        None => stored::with(&shared, &id, move |run| stored::acknowledge(run, sequence, &by)).await?,
+    };
     let decision = decision.ok_or_else(|| ApiError::not_found(format!("run {id} has no decision {sequence}")))?;
     Ok(Json(decision))
 }

@@ -3,14 +3,13 @@
 
 use super::access::{Access, Caller, enter::SUBPROTOCOL};
 use super::error::ApiError;
-use super::extract::Query;
+use super::extract::{Path, Query};
 use super::hub::{Kept, Missing, ResultMessage, Told};
 use super::runs::active;
 use super::server::Asked;
 use super::stored;
 use crate::active_run::ActiveRun;
 use axum::Extension;
-use axum::extract::Path;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -223,23 +222,17 @@ impl Consumer {
         let sent_age_us = monotonic_ns().saturating_sub(kept.arrival_ns) / 1000;
         let late = self.wants.deadline_us.map(|deadline| sent_age_us > deadline);
         let lost = Some(lost).filter(|lost| *lost > 0);
-        if self.wants.curves {
-            let delivered = DeliveredResult {
-                message: &kept.message,
-                sent_age_us,
-                late,
-                lost,
-            };
-            return serde_json::to_string(&delivered).unwrap_or_default();
+        match self.wants.curves {
+            true => own_text(&self.run.hub.full(kept), sent_age_us, late, lost),
+            false => own_text(kept.light(), sent_age_us, late, lost),
         }
-        light_text(kept.light(), sent_age_us, late, lost)
     }
 }
 
 /// [`DeliveredResult`] of a result whose own text is known: what is this consumer's goes before its last brace.
-fn light_text(light: &str, sent_age_us: u64, late: Option<bool>, lost: Option<u64>) -> String {
-    let mut text = String::with_capacity(light.len() + 64);
-    text.push_str(light.strip_suffix('}').unwrap_or(light));
+fn own_text(shared: &str, sent_age_us: u64, late: Option<bool>, lost: Option<u64>) -> String {
+    let mut text = String::with_capacity(shared.len() + 64);
+    text.push_str(shared.strip_suffix('}').unwrap_or(shared));
     // Writing into a String cannot fail.
     let _ = write!(text, ",\"sent_age_us\":{sent_age_us}");
     if let Some(late) = late {
@@ -375,7 +368,10 @@ pub(super) fn guarded(
 
 #[cfg(test)]
 mod tests {
+    use super::super::hub::FeedbackHub;
     use super::*;
+    use crate::frame_metadata::FrameMetadata;
+    use frame::ResultLayout;
     use std::collections::BTreeMap;
 
     #[test]
@@ -397,16 +393,19 @@ mod tests {
             curves: BTreeMap::new(),
             ..message.clone()
         };
-        let kept = Kept::new(Arc::new(message), 0);
+        let kept = Kept::new(Arc::new(message.clone()), 0);
+        let hub = FeedbackHub::new(ResultLayout::default(), 16, Arc::new(FrameMetadata::new(10)), None);
         for (late, lost) in [(None, None), (Some(true), Some(3)), (Some(false), None)] {
-            let delivered = DeliveredResult {
-                message: &bare,
-                sent_age_us: 42,
-                late,
-                lost,
-            };
-            let expected = serde_json::to_string(&delivered).unwrap();
-            assert_eq!(light_text(kept.light(), 42, late, lost), expected);
+            for (message, shared) in [(&bare, kept.light()), (&message, &hub.full(&kept))] {
+                let delivered = DeliveredResult {
+                    message,
+                    sent_age_us: 42,
+                    late,
+                    lost,
+                };
+                let expected = serde_json::to_string(&delivered).unwrap();
+                assert_eq!(own_text(shared, 42, late, lost), expected);
+            }
         }
         assert!(
             std::ptr::eq(kept.light(), kept.clone().light()),

@@ -2,11 +2,11 @@
 //! the other, and a range of frames is what a reader of HDF5 asks for, since every frame lies in one piece.
 
 use super::error::ApiError;
+use super::extract::Path;
 use super::server::Asked;
 use super::stored;
 use crate::storage::{self, StoreError};
 use axum::body::{Body, Bytes};
-use axum::extract::Path;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::io;

@@ -2,7 +2,7 @@
 //! will be" are three different answers.
 
 use super::error::ApiError;
-use super::extract::Query;
+use super::extract::{Path, Query};
 use super::pictures::{self, Picture};
 use super::runs::active;
 use super::server::{Asked, Shared};
@@ -11,13 +11,12 @@ use crate::active_run::ActiveRun;
 use crate::frame_metadata::Value;
 use crate::storage;
 use axum::Json;
-use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use crossbeam_queue::ArrayQueue;
 use driver::memory::FrameLease;
 use driver::tracker::FrameState;
-use frame::{FrameKind, PixelMask, Shape};
+use frame::FrameKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,6 +25,9 @@ use tokio::sync::Semaphore;
 
 /// Largest frame that a picture is made of, pixels.
 const PIXELS_MAX: usize = 64 << 20;
+
+/// Makes a file of a picture.
+type Encode = fn(&Picture) -> Result<Vec<u8>, String>;
 
 /// How large a picture may be.
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
@@ -327,11 +329,6 @@ fn bytes(kind: &'static str, frame: u64, factor: usize, body: Vec<u8>) -> Respon
     (headers, body).into_response()
 }
 
-fn rejects(mask: &PixelMask, shape: Shape) -> impl Fn(usize) -> bool + '_ {
-    let same = mask.shape() == shape;
-    move |index| same && mask.rejects(index)
-}
-
 /// A frame as `{n|latest|hit}.png`, `.npy`, `.tiff` or `.json`; `hit` is the newest frame that the recipe calls one.
 #[utoipa::path(get, path = "/runs/{id}/frames/{file}", params(PictureQuery, ("id" = String, Path), ("file" = String, Path)),
     responses((status = 200, body = FrameInfo), (status = 404, body = ApiError), (status = 409, body = ApiError), (status = 425, body = ApiError)))]
@@ -364,13 +361,21 @@ pub async fn frame(
         }
         "png" => {
             let run = active(&shared, &id);
+            let stored = match &run {
+                Some(_) => None,
+                // A volume has none.
+                None => stored::with(&shared, &id, stored::mask).await.ok(),
+            };
             let make = move || {
-                let shape = seen.picture.shape;
-                let (small, factor) = (*seen.picture).clone().reduced(limit);
-                let masked: Box<dyn Fn(usize) -> bool> = match (&run, factor) {
-                    (Some(run), 1) => Box::new(rejects(&run.mask, shape)),
-                    _ => Box::new(|_| false),
-                };
+                let mask = run.as_ref().map(|run| &run.mask).or(stored.as_ref());
+                // One of another shape belongs to other frames.
+                let mask = mask.filter(|mask| mask.shape() == seen.picture.shape);
+                let rejects = |index| mask.is_some_and(|mask| mask.rejects(index));
+                let (small, factor) = (*seen.picture).clone().reduced_without(limit, rejects);
+                let masked = mask
+                    .map(|mask| pictures::rejects_blocks(mask, factor))
+                    .unwrap_or_default();
+                let masked = |index: usize| masked.get(index).copied().unwrap_or(false);
                 small.png(masked, true).map(|body| (body, factor))
             };
             let (body, factor) = drawn(make).await?.map_err(ApiError::internal)?;
@@ -495,10 +500,15 @@ pub async fn slices(Asked(shared): Asked, Path(id): Path<String>) -> Result<Json
     }))
 }
 
-/// A slice as `{name}.npy`, `.tiff` or `.png`.
-#[utoipa::path(get, path = "/runs/{id}/slices/{file}", responses((status = 200, content_type = "application/octet-stream"), (status = 404, body = ApiError), (status = 425, body = ApiError)))]
-pub async fn slice(Asked(shared): Asked, Path((id, file)): Path<(String, String)>) -> Result<Response, ApiError> {
+/// A slice as `{name}.npy`, `.tiff` or `.png`; with `max_pixels` binned, each block its mean.
+#[utoipa::path(get, path = "/runs/{id}/slices/{file}", params(PictureQuery, ("id" = String, Path), ("file" = String, Path)), responses((status = 200, content_type = "application/octet-stream"), (status = 404, body = ApiError), (status = 425, body = ApiError)))]
+pub async fn slice(
+    Asked(shared): Asked,
+    Path((id, file)): Path<(String, String)>,
+    Query(query): Query<PictureQuery>,
+) -> Result<Response, ApiError> {
     let (name, kind) = split(&file)?;
+    let limit = query.max_pixels.unwrap_or(PIXELS_MAX).clamp(1, PIXELS_MAX);
     let image = match active(&shared, &id) {
         Some(run) => {
             let snapshot = run.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -513,17 +523,17 @@ pub async fn slice(Asked(shared): Asked, Path((id, file)): Path<(String, String)
     if image.frames_used == 0 {
         return Err(ApiError::not_yet(format!("slice {name} has no projections yet")));
     }
-    let picture = Picture::from_f32(image.shape, &image.values);
-    match kind {
-        "npy" => Ok(bytes("application/octet-stream", image.frames_used, 1, picture.npy())),
-        "tiff" => {
-            let body = picture.tiff().map_err(ApiError::internal)?;
-            Ok(bytes("image/tiff", image.frames_used, 1, body))
-        }
-        "png" => {
-            let body = picture.png(|_| false, false).map_err(ApiError::internal)?;
-            Ok(bytes("image/png", image.frames_used, 1, body))
-        }
-        other => Err(ApiError::bad_request(format!("{other:?}: png, npy or tiff"))),
-    }
+    let (kind, make): (_, Encode) = match kind {
+        "npy" => ("application/octet-stream", |picture| Ok(picture.npy())),
+        "tiff" => ("image/tiff", Picture::tiff),
+        "png" => ("image/png", |picture| picture.png(|_| false, false)),
+        other => return Err(ApiError::bad_request(format!("{other:?}: png, npy or tiff"))),
+    };
+    let used = image.frames_used;
+    let make = move || {
+        let (picture, factor) = Picture::mean_of(image.shape, &image.values, limit);
+        make(&picture).map(|body| (body, factor))
+    };
+    let (body, factor) = drawn(make).await?.map_err(ApiError::internal)?;
+    Ok(bytes(kind, used, factor, body))
 }

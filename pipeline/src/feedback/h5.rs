@@ -2,13 +2,12 @@
 //! page opens a file without loading it.
 
 use super::error::ApiError;
-use super::extract::Query;
+use super::extract::{Path, Query};
 use super::pictures::{self, Picture};
 use super::server::Asked;
 use super::stored;
 use crate::storage::{self, BrowseError, Browser, Values};
 use axum::Json;
-use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use frame::{PixelType, Shape};

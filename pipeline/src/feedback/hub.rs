@@ -8,7 +8,7 @@ use frame::{FrameResult, ResultLayout};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -79,6 +79,9 @@ impl Kept {
     }
 }
 
+/// Results whose JSON with curves is kept: those that consumers who keep up want at the same time.
+const TEXTS: usize = 16;
+
 /// Why there is no result of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
@@ -103,6 +106,8 @@ pub struct FeedbackHub {
     layout: ResultLayout,
     capacity: usize,
     kept: RwLock<VecDeque<Kept>>,
+    /// the newest results with their curves as JSON, by number, as far as consumers wanted them
+    texts: Mutex<VecDeque<(u64, Arc<str>)>>,
     told: watch::Sender<Told>,
     published: AtomicU64,
     missed: AtomicU64,
@@ -117,6 +122,7 @@ impl FeedbackHub {
             layout,
             capacity: kept.max(1),
             kept: RwLock::new(VecDeque::with_capacity(kept.max(1))),
+            texts: Mutex::default(),
             told: watch::channel(Told::default()).0,
             published: AtomicU64::new(0),
             missed: AtomicU64::new(0),
@@ -136,6 +142,29 @@ impl FeedbackHub {
         let oldest = kept.front().map_or(0, |kept| kept.message.sequence);
         let index = sequence.checked_sub(oldest).ok_or(Missing::Gone(oldest))?;
         kept.get(index as usize).cloned().ok_or(Missing::NotYet)
+    }
+
+    /// The result with its curves as JSON: made once for all consumers that keep up, for each that is behind.
+    pub fn full(&self, kept: &Kept) -> Arc<str> {
+        let sequence = kept.message.sequence;
+        let texts = || self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = |texts: &VecDeque<(u64, Arc<str>)>| {
+            let text = texts.iter().find(|(number, _)| *number == sequence);
+            text.map(|(_, text)| text.clone())
+        };
+        if let Some(text) = found(&texts()) {
+            return text;
+        }
+        // Not under the lock: others send meanwhile, and two may make the same.
+        let text: Arc<str> = serde_json::to_string(&*kept.message).unwrap_or_default().into();
+        let mut texts = texts();
+        if sequence + TEXTS as u64 > self.published() && found(&texts).is_none() {
+            if texts.len() == TEXTS {
+                texts.pop_front();
+            }
+            texts.push_back((sequence, text.clone()));
+        }
+        text
     }
 
     /// What results are made of.

@@ -1,12 +1,12 @@
 //! Values by frame number over HTTP. What is in the body is looked at whole before any of it is taken.
 
 use super::error::ApiError;
+use super::extract::{Object, Path};
 use super::runs::active;
 use super::server::Asked;
 use crate::frame_metadata::{Batch, BatchColumn, Kind, Refused, Taken, Value};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::Path;
 use axum::http::StatusCode;
 use frame::note::valid_name;
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,7 @@ struct Given<'b> {
 /// # Errors
 /// A sentence that names field, value and what was expected.
 pub fn parse(body: &[u8]) -> Result<Batch, ApiError> {
-    let given: Given<'_> = serde_json::from_slice(body).map_err(|error| {
+    let Object(given): Object<Given<'_>> = serde_json::from_slice(body).map_err(|error| {
         let status = if error.is_data() {
             StatusCode::UNPROCESSABLE_ENTITY
         } else {

@@ -2,18 +2,19 @@
 //! other ones.
 
 use super::error::ApiError;
-use super::extract::Body;
-use super::runs::{RunDetail, detail};
+use super::extract::{Body, Path, Query};
+use super::lasting::{GoesOn, PatienceQuery, Told};
+use super::named_files;
+use super::runs::{self, RunDetail};
 use super::server::{Asked, Shared};
 use super::status::state_name;
 use super::stored;
 use crate::active_run::ActiveRun;
-use crate::appliance::Appliance;
+use crate::appliance::{Appliance, run_name};
 use crate::recipes::live::{LiveError, ParameterInfo, STATES};
 use crate::reprocess::ReprocessRequest;
 use crate::storage::RunInfo;
 use axum::Json;
-use axum::extract::Path;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -57,10 +58,10 @@ pub struct ArmingParameter {
     /// the only values there are; null where there are others
     pub choices: Option<Vec<String>>,
     /// what it is where it is not given; null where the appliance makes one up or asks the source
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub default: Option<Value>,
     /// of the run in memory; null where there is none
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub value: Option<Value>,
     /// read_write: it can be set, and read
     pub access: &'static str,
@@ -187,29 +188,44 @@ pub async fn change(
     Ok(Json(listed(&shared)))
 }
 
-/// A stored run again with other parameters, as a new run derived from it. No detector is needed.
-#[utoipa::path(post, path = "/runs/{id}/reprocess", request_body = ReprocessRequest, responses((status = 201, body = RunDetail),
+/// A stored run again with other parameters, as a new run derived from it. No detector is needed. `timeout_s` as for arming.
+#[utoipa::path(post, path = "/runs/{id}/reprocess", params(PatienceQuery, ("id" = String, Path)), request_body = ReprocessRequest,
+    responses((status = 201, body = RunDetail), (status = 202, body = GoesOn), (status = 404, body = ApiError),
     (status = 409, body = ApiError), (status = 422, body = ApiError)))]
 pub async fn reprocess(
     Asked(shared): Asked,
     Path(id): Path<String>,
-    Body(request): Body<ReprocessRequest>,
-) -> Result<(StatusCode, Json<RunDetail>), ApiError> {
-    let task = shared.clone();
-    let active = tokio::task::spawn_blocking(move || {
-        // Over the network a run is a name, not a path, and one that whoever asks may see.
-        let none = || ApiError::not_found(format!("there is no run {id}"));
-        let folder = stored::find(&task, &id)?.ok_or_else(none)?;
+    Query(query): Query<PatienceQuery>,
+    Body(mut request): Body<ReprocessRequest>,
+) -> Result<Told, ApiError> {
+    let patience = query.patience()?;
+    let name = patience.map(|_| {
+        request
+            .name
+            .get_or_insert_with(|| run_name(jiff::Timestamp::now(), None))
+            .clone()
+    });
+    if shared
+        .current()
+        .is_some_and(|run| run.info.id == id && !run.state().ended())
+    {
+        let message = format!("run {id} is not closed yet: it can be reprocessed when its files are");
+        let mut error = ApiError::new(StatusCode::CONFLICT, "state", message);
+        error.allowed_states = ARMING_STATES.to_vec();
+        return Err(error);
+    }
+    // Over the network a run is a name, not a path, and one that whoever asks may see.
+    let stored = stored::with_record(&shared, &id, |run| {
+        Ok((run.folder.clone(), run.record.proposal.clone()))
+    });
+    let (folder, proposal) = stored.await?;
+    let call = shared.arming(move |shared| {
+        named_files::check(shared, &request)?;
         let folder = folder.to_str().ok_or_else(|| ApiError::internal(folder.display()))?;
-        let run = task
+        shared
             .appliance
             .reprocess(folder, &request)
-            .map_err(|error| task.tell(error))?;
-        let active = run.active.clone();
-        task.recorder.record(&task.appliance, run).map_err(ApiError::internal)?;
-        Ok::<_, ApiError>(active)
-    })
-    .await
-    .map_err(ApiError::internal)??;
-    Ok((StatusCode::CREATED, Json(detail(&active))))
+            .map_err(|error| shared.tell(error))
+    });
+    runs::told_armed(&shared, call, patience, name.unwrap_or_default(), proposal).await
 }

@@ -73,6 +73,11 @@ impl Picture {
     /// The picture reduced by the smallest whole factor that brings it to `pixels_max` pixels; a block
     /// keeps its largest value, so that spots stay visible. Returns the factor too.
     pub fn reduced(self, pixels_max: usize) -> (Picture, usize) {
+        self.reduced_without(pixels_max, |_| false)
+    }
+
+    /// The same without the pixels that `left_out` names by their index; a block of none but those has 0.
+    pub fn reduced_without(self, pixels_max: usize, left_out: impl Fn(usize) -> bool) -> (Picture, usize) {
         let factor = factor(self.shape, pixels_max);
         if factor == 1 {
             return (self, 1);
@@ -80,7 +85,7 @@ impl Picture {
         let shape = Shape::new(self.shape.rows.div_ceil(factor), self.shape.columns.div_ceil(factor));
         let bytes = for_pixels!(self, T, values => {
             let mut out: Vec<Option<T>> = vec![None; shape.pixels()];
-            for (index, value) in values.enumerate() {
+            for (index, value) in values.enumerate().filter(|(index, _)| !left_out(*index)) {
                 let (row, column) = (index / self.shape.columns, index % self.shape.columns);
                 let slot = &mut out[row / factor * shape.columns + column / factor];
                 if slot.is_none_or(|best| value > best) {
@@ -180,6 +185,29 @@ impl Picture {
         Ok(out)
     }
 
+    /// A picture of single-precision values, reduced by the smallest whole factor that brings it to `pixels_max` pixels: a block
+    /// has the mean of its values. Returns the factor too.
+    pub fn mean_of(shape: Shape, values: &[f32], pixels_max: usize) -> (Picture, usize) {
+        let factor = factor(shape, pixels_max);
+        if factor == 1 {
+            return (Picture::from_f32(shape, values), 1);
+        }
+        let small = Shape::new(shape.rows.div_ceil(factor), shape.columns.div_ceil(factor));
+        let mut sums = vec![(0.0f64, 0u32); small.pixels()];
+        for (row, line) in values.chunks_exact(shape.columns).enumerate() {
+            for (block, part) in line.chunks(factor).enumerate() {
+                let (sum, count) = &mut sums[row / factor * small.columns + block];
+                *sum += part.iter().map(|value| f64::from(*value)).sum::<f64>();
+                *count += part.len() as u32;
+            }
+        }
+        let means: Vec<f32> = sums
+            .iter()
+            .map(|(sum, count)| (sum / f64::from(*count)) as f32)
+            .collect();
+        (Picture::from_f32(small, &means), factor)
+    }
+
     /// A picture of single-precision values.
     pub fn from_f32(shape: Shape, values: &[f32]) -> Picture {
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -211,6 +239,18 @@ pub fn reduced_mask(mask: &frame::PixelMask, pixels_max: usize) -> (Shape, Vec<u
         bits[row / factor * shape.columns + column / factor] |= value;
     }
     (shape, bits, factor)
+}
+
+/// Whether a mask rejects all of the block that a pixel of the reduced picture stands for.
+pub fn rejects_blocks(mask: &frame::PixelMask, factor: usize) -> Vec<bool> {
+    let full = mask.shape();
+    let shape = Shape::new(full.rows.div_ceil(factor), full.columns.div_ceil(factor));
+    let mut all = vec![true; shape.pixels()];
+    for index in (0..full.pixels()).filter(|index| !mask.rejects(*index)) {
+        let (row, column) = (index / full.columns, index % full.columns);
+        all[row / factor * shape.columns + column / factor] = false;
+    }
+    all
 }
 
 /// NumPy's `.npy` format, version 1.0, for a C-ordered array.
@@ -249,6 +289,28 @@ mod tests {
         assert_eq!(
             small.values(),
             [8., 10., 12., 13., 22., 24., 26., 27., 29., 31., 33., 34.]
+        );
+    }
+
+    #[test]
+    fn blocks_of_a_slice_have_their_mean_and_masked_pixels_take_no_part_in_a_frame() {
+        let values: Vec<f32> = (0..35).map(|value| value as f32).collect();
+        let (small, factor) = Picture::mean_of(Shape::new(5, 7), &values, 12);
+        assert_eq!((small.shape, factor), (Shape::new(3, 4), 2));
+        let means = [4., 6., 8., 9.5, 18., 20., 22., 23.5, 28.5, 30.5, 32.5, 34.];
+        assert_eq!(small.values(), means);
+        assert_eq!(Picture::mean_of(Shape::new(5, 7), &values, 35).1, 1);
+        let bytes = (0..35u16).flat_map(|v| v.to_le_bytes()).collect();
+        let picture = Picture {
+            shape: Shape::new(5, 7),
+            pixel_type: PixelType::U16,
+            bytes,
+        };
+        // The last block is its only pixel.
+        let (small, _) = picture.reduced_without(12, |index| [8, 10, 34].contains(&index));
+        assert_eq!(
+            small.values(),
+            [7., 9., 12., 13., 22., 24., 26., 27., 29., 31., 33., 0.]
         );
     }
 

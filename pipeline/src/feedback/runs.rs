@@ -4,18 +4,18 @@ use super::access::Caller;
 use super::delivery::{guarded, last_event};
 use super::error::ApiError;
 use super::events::Event;
-use super::extract::{Body, Query};
+use super::extract::{Body, Path, Query};
+use super::lasting::{self, Arming, GoesOn, PatienceQuery, Told};
 use super::server::{Asked, Shared};
 use super::stored;
 use crate::active_run::{ActiveRun, RunState, Summary};
-use crate::appliance::RunRequest;
+use crate::appliance::{RunRequest, run_name};
 use crate::frame_metadata::Value;
 use crate::grid::GridAnswer;
 use crate::keep::{Found, Life, Query as RunQuery, State};
 use crate::ledger::{Entry, Outcomes};
 use crate::reprocess::{DERIVED_FROM, RAW_FILE};
 use crate::storage::DatasetInfo;
-use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::response::sse::Event as SseEvent;
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio_stream::{Stream, StreamExt};
 
 /// Most runs or ledger lines in one answer.
@@ -46,6 +47,8 @@ pub struct RunLine {
     pub state: String,
     /// where its files stand: recording, closed, pushed, verified, safe_to_delete or deleted
     pub store_state: String,
+    /// what is wrong with its files here; null where nothing is known to be
+    pub damaged: Option<String>,
     /// UTC time of arming
     pub started: String,
     /// complete frames
@@ -76,6 +79,8 @@ pub struct RunDetail {
     pub store_state: String,
     /// where its verified copy is; null where there is none yet
     pub copy: Option<String>,
+    /// what is wrong with its files here; null where nothing is known to be
+    pub damaged: Option<String>,
     /// datasets that the run writes, known before frame 0; none of a run whose data were deleted here
     #[schema(value_type = Vec<Object>)]
     pub datasets: Vec<DatasetInfo>,
@@ -188,13 +193,15 @@ fn life(run: &ActiveRun) -> Life {
 }
 
 fn line(run: &ActiveRun) -> RunLine {
+    let life = life(run);
     RunLine {
         id: run.info.id.clone(),
         technique: run.info.technique.clone(),
         sample: run.info.sample.clone(),
         proposal: run.info.proposal.clone(),
         state: run.state().name().into(),
-        store_state: life(run).state.name().into(),
+        store_state: life.state.name().into(),
+        damaged: life.damaged,
         started: run.info.start_time.to_string(),
         frames_complete: run.counts.get().complete,
         frames_expected: run.ledger.expected(),
@@ -216,6 +223,7 @@ fn stored_line(found: Found) -> RunLine {
         proposal: found.proposal,
         state: found.state,
         store_state: found.life,
+        damaged: found.damaged,
         started: found.started,
         frames_complete: found.complete,
         frames_expected: found.frames,
@@ -256,24 +264,48 @@ pub async fn list(Asked(shared): Asked, Query(query): Query<ListQuery>) -> Resul
     tokio::task::spawn_blocking(answer).await.map_err(ApiError::internal)?
 }
 
-/// Arms a run and answers when its sources are ready.
-#[utoipa::path(post, path = "/runs", request_body = RunRequest, responses(
-    (status = 201, body = RunDetail), (status = 409, body = ApiError), (status = 422, body = ApiError), (status = 507, body = ApiError)))]
+/// Arms a run and answers when its sources are ready; with `timeout_s` 202 where that takes longer.
+#[utoipa::path(post, path = "/runs", params(PatienceQuery), request_body = RunRequest, responses(
+    (status = 201, body = RunDetail), (status = 202, body = GoesOn), (status = 409, body = ApiError), (status = 422, body = ApiError), (status = 507, body = ApiError)))]
 pub async fn arm(
     Asked(shared): Asked,
-    Body(request): Body<RunRequest>,
-) -> Result<(StatusCode, Json<RunDetail>), ApiError> {
+    Query(query): Query<PatienceQuery>,
+    Body(mut request): Body<RunRequest>,
+) -> Result<Told, ApiError> {
+    let patience = query.patience()?;
     may_arm(&shared, &request)?;
-    let task = shared.clone();
-    let active = tokio::task::spawn_blocking(move || {
-        let run = task.appliance.arm(&request).map_err(|error| task.tell(error))?;
-        let active = run.active.clone();
-        task.recorder.record(&task.appliance, run).map_err(ApiError::internal)?;
-        Ok::<_, ApiError>(active)
+    let proposal = request
+        .proposal
+        .as_ref()
+        .unwrap_or(&shared.appliance.config().run.proposal);
+    let proposal = proposal.clone();
+    // What may be asked for before it is armed needs a name now.
+    let name = patience.map(|_| {
+        request
+            .name
+            .get_or_insert_with(|| run_name(jiff::Timestamp::now(), None))
+            .clone()
+    });
+    let call = shared.arming(move |shared| shared.appliance.arm(&request).map_err(|error| shared.tell(error)));
+    told_armed(&shared, call, patience, name.unwrap_or_default(), proposal).await
+}
+
+/// The answer to a call that arms a run.
+pub(super) async fn told_armed(
+    shared: &Shared,
+    call: JoinHandle<Result<Arc<ActiveRun>, ApiError>>,
+    patience: Option<Duration>,
+    name: String,
+    proposal: String,
+) -> Result<Told, ApiError> {
+    Ok(match lasting::within(call, patience).await? {
+        Ok(active) => Told::Done(StatusCode::CREATED, detail(&active)),
+        Err(call) => {
+            let told = GoesOn::new(&name, "arming");
+            shared.late.watch(name, proposal, call);
+            Told::GoesOn(told)
+        }
     })
-    .await
-    .map_err(ApiError::internal)??;
-    Ok((StatusCode::CREATED, Json(detail(&active))))
 }
 
 /// Whether whoever asks may arm this. What a run is derived from is for the appliance to say: it opens what is named there.
@@ -305,6 +337,7 @@ pub fn detail(run: &ActiveRun) -> RunDetail {
         state: run.state().name().into(),
         store_state: life.state.name().into(),
         copy: life.destination.filter(|_| life.verified.is_some()),
+        damaged: life.damaged,
         datasets: run.datasets.clone(),
         frames: serde_json::json!(run.counts.get()),
         outcomes: serde_json::json!(run.ledger.outcomes()),
@@ -318,13 +351,55 @@ pub fn detail(run: &ActiveRun) -> RunDetail {
     }
 }
 
-/// A run: in memory, or from its record in the store.
-#[utoipa::path(get, path = "/runs/{id}", responses((status = 200, body = RunDetail), (status = 404, body = ApiError)))]
-pub async fn show(Asked(shared): Asked, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
-    if let Some(run) = active(&shared, &id) {
-        return Ok(Json(detail(&run)));
+/// A run: in memory, or from its record in the store. With `timeout_s` the answer comes when it has ended, or 202 when that takes
+/// longer; of a run that is still being armed, when it is armed.
+#[utoipa::path(get, path = "/runs/{id}", params(PatienceQuery, ("id" = String, Path)), responses((status = 200, body = RunDetail),
+    (status = 202, body = GoesOn), (status = 404, body = ApiError), (status = 422, body = ApiError), (status = 425, body = ApiError)))]
+pub async fn show(
+    Asked(shared): Asked,
+    Path(id): Path<String>,
+    Query(query): Query<PatienceQuery>,
+    caller: Extension<Caller>,
+) -> Result<Told, ApiError> {
+    let patience = query.patience()?;
+    let late = || shared.late.find(&id, |proposal| shared.scope.sees(proposal, &id));
+    if let Some(patience) = patience.filter(|_| late().is_some()) {
+        let armed = || !matches!(late(), Some(Arming::GoesOn));
+        lasting::wait(&shared.access, &caller, patience, armed).await?;
     }
-    Ok(Json(stored::with_record(&shared, &id, stored::detail).await?))
+    let was_late = late();
+    let run = active(&shared, &id);
+    match (was_late, &run) {
+        (Some(Arming::GoesOn), None) => {
+            return match patience {
+                Some(_) => Ok(Told::GoesOn(GoesOn::new(&id, "arming"))),
+                None => Err(ApiError::not_yet(format!("run {id} is being armed"))),
+            };
+        }
+        (Some(Arming::Failed(error)), None) if !is_stored(&shared, &id).await? => return Err(error),
+        _ => {}
+    }
+    let Some(run) = run else {
+        let detail = stored::with_record(&shared, &id, stored::detail).await?;
+        return Ok(Told::Done(StatusCode::OK, detail));
+    };
+    match patience {
+        Some(patience) => ended(&shared, &run, patience, &caller).await,
+        None => Ok(Told::Done(StatusCode::OK, detail(&run))),
+    }
+}
+
+/// Waits for the end of a run.
+async fn ended(
+    shared: &Shared,
+    run: &Arc<ActiveRun>,
+    patience: Duration,
+    caller: &Extension<Caller>,
+) -> Result<Told, ApiError> {
+    match lasting::wait(&shared.access, caller, patience, || run.state().ended()).await? {
+        true => Ok(Told::Done(StatusCode::OK, detail(run))),
+        false => Ok(Told::GoesOn(GoesOn::new(&run.info.id, run.state().name()))),
+    }
 }
 
 async fn running(shared: &Shared, id: &str) -> Result<Arc<ActiveRun>, ApiError> {
@@ -341,20 +416,42 @@ async fn running(shared: &Shared, id: &str) -> Result<Arc<ActiveRun>, ApiError> 
     }
 }
 
-/// Ends a run early; everything so far is kept.
-#[utoipa::path(post, path = "/runs/{id}/stop", responses((status = 200, body = RunDetail), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
-pub async fn stop(Asked(shared): Asked, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
-    let run = running(&shared, &id).await?;
-    run.stop();
-    Ok(Json(detail(&run)))
+/// Ends a run early; everything so far is kept. With `timeout_s` the answer comes when it has ended, or 202 when that takes longer.
+#[utoipa::path(post, path = "/runs/{id}/stop", params(PatienceQuery, ("id" = String, Path)), responses((status = 200, body = RunDetail), (status = 202, body = GoesOn), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn stop(
+    Asked(shared): Asked,
+    Path(id): Path<String>,
+    Query(query): Query<PatienceQuery>,
+    caller: Extension<Caller>,
+) -> Result<Told, ApiError> {
+    end_by(&shared, &id, &query, &caller, ActiveRun::stop).await
 }
 
-/// Ends a run now and marks it as aborted.
-#[utoipa::path(post, path = "/runs/{id}/abort", responses((status = 200, body = RunDetail), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
-pub async fn abort(Asked(shared): Asked, Path(id): Path<String>) -> Result<Json<RunDetail>, ApiError> {
-    let run = running(&shared, &id).await?;
-    run.abort();
-    Ok(Json(detail(&run)))
+async fn end_by(
+    shared: &Shared,
+    id: &str,
+    query: &PatienceQuery,
+    caller: &Extension<Caller>,
+    end: fn(&ActiveRun),
+) -> Result<Told, ApiError> {
+    let patience = query.patience()?;
+    let run = running(shared, id).await?;
+    end(&run);
+    match patience {
+        Some(patience) => ended(shared, &run, patience, caller).await,
+        None => Ok(Told::Done(StatusCode::OK, detail(&run))),
+    }
+}
+
+/// Ends a run now and marks it as aborted. `timeout_s` as for a stop.
+#[utoipa::path(post, path = "/runs/{id}/abort", params(PatienceQuery, ("id" = String, Path)), responses((status = 200, body = RunDetail), (status = 202, body = GoesOn), (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+pub async fn abort(
+    Asked(shared): Asked,
+    Path(id): Path<String>,
+    Query(query): Query<PatienceQuery>,
+    caller: Extension<Caller>,
+) -> Result<Told, ApiError> {
+    end_by(&shared, &id, &query, &caller, ActiveRun::abort).await
 }
 
 /// The ledger of a run, frame by frame.

@@ -1,11 +1,12 @@
 //! The HTTP server: routes, their description, and where it listens.
 
-use super::access::{Access, Caller, Scope, enter, roles};
+use super::access::{self, Access, Caller, Scope, enter, roles};
+use super::lasting::Late;
 use super::listen::{self, Door, Tls};
 use super::publish::Publisher;
 use super::{
-    calibrations, decisions, delivery, files, frames, guard, h5, idempotency, metadata, page, parameters, runs, spots,
-    status, tokens,
+    calibrations, connections, decisions, delivery, extract, files, frames, guard, h5, idempotency, metadata, page,
+    parameters, runs, spots, status, tokens,
 };
 use crate::active_run::{ActiveRun, Summary};
 use crate::afterwards::Derived;
@@ -14,6 +15,7 @@ use crate::config::{Config, ConfigError};
 use crate::feedback::error::ApiError;
 use crate::run::Run;
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -22,9 +24,9 @@ use axum::routing::get;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -41,6 +43,8 @@ pub struct Shared {
     pub rate: Arc<status::RateMeter>,
     /// the thread of the run that `POST /runs` or the command line armed
     pub recorder: Arc<Recorder>,
+    /// the run that is armed though its client waits no longer
+    pub late: Arc<Late>,
     /// the newest frame that somebody looked at
     pub newest: Arc<Mutex<Option<frames::Seen>>>,
     /// the newest hit that somebody looked at
@@ -90,6 +94,23 @@ impl Shared {
             told.message = "the appliance is in use: wait until it is idle".into();
         }
         told
+    }
+
+    /// Arms a run by `arm` and records it, on a thread that goes on when its client does not wait for it.
+    pub fn arming(
+        &self,
+        arm: impl FnOnce(&Shared) -> Result<Run, ApiError> + Send + 'static,
+    ) -> tokio::task::JoinHandle<Result<Arc<ActiveRun>, ApiError>> {
+        let shared = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let run = arm(&shared)?;
+            let active = run.active.clone();
+            shared
+                .recorder
+                .record(&shared.appliance, run)
+                .map_err(ApiError::internal)?;
+            Ok(active)
+        })
     }
 
     /// Arms a run and records it beside the server.
@@ -177,6 +198,7 @@ pub fn openapi() -> String {
     let mut document = serde_json::to_value(routes().into_openapi()).unwrap_or_default();
     roles::describe(&mut document);
     idempotency::describe(&mut document);
+    extract::describe(&mut document);
     let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
     text.push('\n');
     text
@@ -196,7 +218,9 @@ async fn healthz() -> &'static str {
 }
 
 async fn document() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], openapi())
+    // Made once: it is for everybody, and making it takes milliseconds of a processor.
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| openapi().into());
+    ([(header::CONTENT_TYPE, "application/json")], TEXT.clone())
 }
 
 /// Everything that is served.
@@ -261,6 +285,11 @@ impl Server {
     /// Listens and serves on a runtime of its own.
     pub fn start(appliance: Arc<Appliance>, guarded: Guarded) -> Result<Server, String> {
         let listen = appliance.config().feedback.listen.clone();
+        let most = appliance.config().feedback.limits.connections;
+        if let Some(files) = connections::make_room_for_files(most) {
+            tracing::warn!(target: "fluxline", "{files} files may be open, which {most} connections (feedback.limits.connections) and \
+                the runs may use up: allow more (ulimit -Hn), or fewer connections");
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("fluxline-http")
@@ -280,14 +309,16 @@ impl Server {
                 }
             })?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
+        let keys = idempotency::Keys::open(&access::calls_path(appliance.config()), Instant::now());
         let shared = Shared {
             appliance,
             rate: Arc::default(),
             recorder: Arc::default(),
+            late: Arc::default(),
             newest: Arc::default(),
             newest_hit: Arc::default(),
             access: Arc::new(guarded.access),
-            keys: Arc::default(),
+            keys: Arc::new(keys),
             scope: Scope::default(),
             beats: Arc::default(),
         };
@@ -308,6 +339,8 @@ impl Server {
         }
         let scheme = if tls.is_some() { "https" } else { "http" };
         runtime.spawn(listen::watch(shared.access.clone(), tls));
+        let access = shared.access.clone();
+        runtime.spawn(async move { access.keep_fetching().await });
         let beats = shared.beats.clone();
         runtime.spawn(async move {
             loop {

@@ -1,13 +1,13 @@
 //! Spots of one frame over HTTP: of the run in memory from the results that are kept, of a closed run from its files.
 
 use super::error::ApiError;
+use super::extract::Path;
 use super::hub::ResultMessage;
 use super::runs::active;
 use super::server::Asked;
 use super::stored;
 use crate::storage;
 use axum::Json;
-use axum::extract::Path;
 use axum::http::StatusCode;
 use serde::Serialize;
 

@@ -5,7 +5,8 @@ use super::events::Event;
 use super::frames::{Profile, ProfileAxis, SliceInfo};
 use super::runs::{LedgerLine, LedgerPage, LedgerQuery, RunDetail};
 use super::server::Shared;
-use crate::decisions::Decision;
+use crate::acknowledgements;
+use crate::decisions::{Acknowledgement, Decision};
 use crate::frame_metadata::Value;
 use crate::grid::{GRID, GridAnswer};
 use crate::keep::{Life, State};
@@ -100,6 +101,7 @@ pub fn detail(run: &StoredRun) -> Result<RunDetail, ApiError> {
         state: record.state.clone(),
         store_state: run.life.state.name().into(),
         copy: run.life.destination.clone().filter(|_| run.life.verified.is_some()),
+        damaged: run.life.damaged.clone(),
         datasets: match run.life.state {
             State::Deleted => Vec::new(),
             _ => storage::list_datasets(&run.folder)?,
@@ -184,12 +186,31 @@ pub fn grid_of(results: &serde_json::Value) -> Result<Option<GridAnswer>, ApiErr
         .transpose()
 }
 
-/// What the rules decided.
-pub fn decisions(run: &StoredRun) -> Result<Vec<Decision>, ApiError> {
-    match run.record.summary.get("decisions") {
-        Some(decisions) => serde_json::from_value(decisions.clone()).map_err(ApiError::internal),
-        None => Ok(Vec::new()),
+/// What the rules decided, by whom it was noted, and how many more decisions there were.
+pub fn decisions(run: &StoredRun) -> Result<(Vec<Decision>, u64), ApiError> {
+    let summary = &run.record.summary;
+    let mut decisions: Vec<Decision> = match summary.get("decisions") {
+        Some(decisions) => serde_json::from_value(decisions.clone()).map_err(ApiError::internal)?,
+        None => Vec::new(),
+    };
+    let noted = acknowledgements::read(&run.folder)?;
+    for decision in decisions.iter_mut().filter(|decision| decision.acknowledged.is_none()) {
+        decision.acknowledged = noted.get(&decision.sequence).cloned();
     }
+    Ok((decisions, summary["decisions_not_kept"].as_u64().unwrap_or(0)))
+}
+
+/// Takes note of a decision, unless somebody has; `None` where there is no such decision.
+pub fn acknowledge(run: &StoredRun, sequence: u64, by: &str) -> Result<Option<Decision>, ApiError> {
+    let (decisions, _) = decisions(run)?;
+    let Some(mut decision) = decisions.into_iter().find(|decision| decision.sequence == sequence) else {
+        return Ok(None);
+    };
+    if decision.acknowledged.is_none() {
+        decision.acknowledged = Some(Acknowledgement::by(by));
+        acknowledgements::keep(&run.folder, &decision)?;
+    }
+    Ok(Some(decision))
 }
 
 /// The curve of a frame, or the run's own (`sum`); `latest` is that of the last frame that has one.

@@ -3,9 +3,8 @@
 use super::access::tokens::{self, Token, TokenError};
 use super::access::{Caller, Role};
 use super::error::ApiError;
-use super::extract::Body;
+use super::extract::{Body, Path};
 use super::server::Asked;
-use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};

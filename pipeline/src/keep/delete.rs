@@ -68,23 +68,26 @@ pub fn delete(
     fs::remove_file(&note).map_err(|source| KeepError::io("removing", &note, source))
 }
 
-/// Finishes what an interruption left half deleted.
-pub fn finish(access: (&AccessConfig, &Path)) -> Result<(), KeepError> {
+/// Finishes what an interruption left half deleted. What cannot be finished now is kept in mind for the next start.
+pub fn finish(access: (&AccessConfig, &Path)) {
     let store = access.1;
     let Ok(notes) = fs::read_dir(store.join(KEEP_FOLDER).join("deleting")) else {
-        return Ok(());
+        return;
     };
     for note in notes.flatten() {
         let path = fs::read_to_string(note.path()).unwrap_or_default();
-        // The note comes before the line in state.jsonl, and only the line counts.
-        if let Ok(job) = Job::open(store, &path)
-            && job.life.state == State::Deleted
-        {
-            remove_files(&job, access)?;
+        let done = match Job::open(store, &path) {
+            Ok(job) if job.life.state == State::Deleted => remove_files(&job, access),
+            // The note comes before the line in state.jsonl, and only the line counts.
+            Ok(_) => Ok(()),
+            Err(_) if path.is_empty() || !store.join(&path).is_dir() => Ok(()),
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => drop(fs::remove_file(note.path())),
+            Err(error) => tracing::error!(target: "fluxline", "run {path} is half deleted: {error}"),
         }
-        let _ = fs::remove_file(note.path());
     }
-    Ok(())
 }
 
 fn note(store: &Path, path: &str) -> PathBuf {

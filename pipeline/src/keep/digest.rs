@@ -47,7 +47,7 @@ impl Digest {
     pub fn finish(self) -> String {
         match self {
             Digest::Blake3(hasher) => hasher.finalize().to_hex().to_string(),
-            Digest::Sha256(hasher) => crate::appliance::hex(&hasher.finalize()),
+            Digest::Sha256(hasher) => crate::storage::hex(&hasher.finalize()),
         }
     }
 }
@@ -113,7 +113,7 @@ mod tests {
             std::fs::write(&path, &bytes).unwrap();
             let expected = blake3::hash(&bytes).to_hex().to_string();
             assert_eq!(hash_file(&path, "blake3").unwrap(), (length as u64, expected));
-            let sha = crate::appliance::hex(&Sha256::digest(&bytes));
+            let sha = crate::storage::hex(&Sha256::digest(&bytes));
             assert_eq!(hash_file(&path, "sha256").unwrap().1, sha);
         }
         assert!(hash_file(&path, "md5").is_err());

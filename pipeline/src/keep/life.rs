@@ -10,16 +10,12 @@
 //! nothing is `safe_to_delete` that is not verified. A line that was torn by a crash is no line.
 
 use super::KeepError;
+use crate::storage::state_jsonl::{self, STATE_JSONL};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::fs;
 use std::path::Path;
-
-/// Name of the file.
-pub const STATE_JSONL: &str = "state.jsonl";
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -146,27 +142,12 @@ impl Life {
 
     /// Appends a line to `folder`'s file, on the disk when this returns, and follows it.
     pub fn append(&mut self, folder: &Path, now: Timestamp, state: &str, detail: Value) -> Result<(), KeepError> {
-        let path = folder.join(STATE_JSONL);
-        let mut line = json!({ "time": format!("{now:.3}"), "state": state });
-        if let (Value::Object(line), Value::Object(detail)) = (&mut line, detail) {
-            line.extend(detail);
-        }
+        let mut line = state_jsonl::line(now, state, detail);
         if let (Some(hash), Value::Object(fields)) = (&self.run_json_sha256, &mut line) {
             fields.insert("run_json_sha256".into(), json!(hash));
         }
-        let write = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new().create(true).append(true).read(true).open(&path)?;
-            let length = file.metadata()?.len();
-            let mut last = [b'\n'];
-            if length > 0 {
-                file.read_exact_at(&mut last, length - 1)?;
-            }
-            // A line torn by a crash ends here, so that it does not swallow this one.
-            let start = if last == [b'\n'] { "" } else { "\n" };
-            file.write_all(format!("{start}{line}\n").as_bytes())?;
-            file.sync_all()
-        };
-        write().map_err(|source| KeepError::io("appending to", &path, source))?;
+        state_jsonl::append_line(folder, &line)
+            .map_err(|source| KeepError::io("appending to", &folder.join(STATE_JSONL), source))?;
         self.follow(&line);
         Ok(())
     }

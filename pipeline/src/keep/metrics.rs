@@ -24,12 +24,16 @@ pub struct KeepMetrics {
     pub oldest_unverified: Gauge,
     /// runs whose files are not what they should be
     pub damaged: IntGauge,
+    /// interrupted runs that cannot be closed
+    pub unclosed: IntGauge,
     /// bytes sent
     pub pushed_bytes: IntCounter,
     /// pushes by outcome
     pub pushes: IntCounterVec,
     /// seconds until the central store is tried again
     pub push_wait: Gauge,
+    /// seconds since the central store first did not answer
+    pub push_away: Gauge,
     /// files looked over by what was found
     pub scrubbed: IntCounterVec,
     /// runs deleted
@@ -109,6 +113,13 @@ impl KeepMetrics {
                     "Runs with files that are not what was written and could not be repaired",
                 ),
             )?,
+            unclosed: add(
+                registry,
+                IntGauge::new(
+                    "fluxline_store_unclosed_runs",
+                    "Interrupted runs that cannot be closed; each is tried again after a wait",
+                ),
+            )?,
             pushed_bytes: add(
                 registry,
                 IntCounter::new("fluxline_push_bytes_total", "Bytes sent to the central store"),
@@ -122,6 +133,10 @@ impl KeepMetrics {
             push_wait: gauge(
                 "fluxline_push_wait_seconds",
                 "Time until the central store is tried again; 0 where it answers",
+            )?,
+            push_away: gauge(
+                "fluxline_push_away_seconds",
+                "Time since the central store first did not answer, however often it was tried since; 0 while it does",
             )?,
             scrubbed: counters(
                 registry,

@@ -24,7 +24,7 @@ mod scrub;
 mod status;
 
 pub use catalogue::{Catalogue, Found, Query};
-pub use clock::{Clock, TEST_CLOCK};
+pub use clock::{Clock, TEST_CLOCK, follows_server};
 pub use config::{AccessConfig, AnnounceConfig, PushConfig, RetentionConfig};
 pub use delete::{Candidate, Plan};
 pub use error::KeepError;

@@ -33,13 +33,17 @@ impl Job {
         let folder = store.join(path);
         let file = folder.join("run.json");
         let life = Life::read(&folder)?;
-        let (bytes, hash) = digest::hash_file(&file, "sha256")?;
+        let damaged = |reason| KeepError::Damaged {
+            path: file.clone(),
+            reason,
+        };
+        let (bytes, hash) = digest::hash_file(&file, "sha256").map_err(|error| match error {
+            KeepError::Io { source, .. } if is_rot(&source) => damaged(source.to_string()),
+            error => error,
+        })?;
         if life.run_json_sha256.as_deref() != Some(&hash) {
             let expected = life.run_json_sha256.as_deref().unwrap_or("nothing");
-            return Err(KeepError::Damaged {
-                reason: format!("its SHA-256 is {hash}, state.jsonl names {expected}"),
-                path: file,
-            });
+            return Err(damaged(format!("its SHA-256 is {hash}, state.jsonl names {expected}")));
         }
         let record = RunRecord::read(&folder)?;
         let run_json = FileRecord {
@@ -82,6 +86,12 @@ impl Job {
     pub fn append(&mut self, now: Timestamp, state: &str, detail: serde_json::Value) -> Result<(), KeepError> {
         self.life.append(&self.folder, now, state, detail)
     }
+}
+
+/// Whether this is what a disk says of a file that it has lost, and not of a lack of memory or of rights.
+fn is_rot(error: &std::io::Error) -> bool {
+    let lost = [libc::EIO, libc::EUCLEAN, libc::EBADMSG, libc::ENODATA];
+    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error().is_some_and(|errno| lost.contains(&errno))
 }
 
 /// Sends every file but `run.json`, and says so in `state.jsonl`.

@@ -35,6 +35,8 @@ impl Failures {
 #[derive(Clone, Debug, Default)]
 pub struct Schedule {
     away: Failures,
+    /// when it first did not answer
+    since: Option<Duration>,
     runs: BTreeMap<String, Failures>,
 }
 
@@ -55,18 +57,42 @@ impl Schedule {
     /// A run was done.
     pub fn succeeded(&mut self, run: &str) {
         self.runs.remove(run);
+        self.answered();
+    }
+
+    /// The central store does answer.
+    pub fn answered(&mut self) {
         self.away = Failures::default();
+        self.since = None;
     }
 
     /// The central store does not answer: nobody tries until the wait is over.
     pub fn away(&mut self, now: Duration, chance: f64) -> Duration {
+        self.since.get_or_insert(now);
         self.away.add(now, chance)
     }
 
-    /// This run failed and the central store did answer.
+    /// This run failed, for a reason of its own.
     pub fn failed(&mut self, run: &str, now: Duration, chance: f64) -> Duration {
-        self.away = Failures::default();
         self.runs.entry(run.to_string()).or_default().add(now, chance)
+    }
+
+    /// How long the central store has not answered, however often it was tried; zero while it does.
+    pub fn away_for(&self, now: Duration) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| {
+            // Not zero, also in the moment of the first failure.
+            now.saturating_sub(since).max(Duration::from_millis(1))
+        })
+    }
+
+    /// Runs that failed last time, for reasons of their own.
+    pub fn failing(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Forgets runs that are no longer concerned.
+    pub fn retain(&mut self, concerned: impl Fn(&str) -> bool) {
+        self.runs.retain(|run, _| concerned(run));
     }
 
     /// How long nobody tries yet.
@@ -134,8 +160,16 @@ mod tests {
             now += schedule.away(now, 0.5);
         }
         assert!((576..1200).contains(&tries), "{tries}");
+        assert_eq!(
+            schedule.away_for(now),
+            now,
+            "since the first failure, whatever the waits were"
+        );
+        schedule.failed("b", now, 0.0);
+        assert!(!schedule.away_for(now).is_zero(), "a run's own failure is no answer");
         schedule.succeeded("a");
         assert_eq!(schedule.next(now, &waiting), Some(&waiting[0]));
+        assert!(schedule.away_for(now).is_zero());
     }
 
     #[test]

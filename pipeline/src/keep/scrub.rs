@@ -4,13 +4,14 @@
 use super::KeepError;
 use super::destination::Destination;
 use super::digest::{self, Digest};
-use super::life::State;
+use super::life::{Life, State};
 use super::push::Job;
 use crate::storage::FileRecord;
 use jiff::Timestamp;
 use serde_json::json;
 use std::fs::{self, File};
 use std::io;
+use std::path::Path;
 
 /// What was found of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -24,14 +25,14 @@ pub struct Scrubbed {
 }
 
 /// Compares every file of a run with its hash, repairs what can be repaired, and says in `state.jsonl` what was found.
-/// `pace` is asked before every block.
+/// `found`: what was done before. `pace` is asked before every block.
 pub fn scrub(
     job: &mut Job,
+    mut found: Scrubbed,
     copy: Option<&dyn Destination>,
     now: Timestamp,
     pace: &dyn Fn(usize) -> Result<(), KeepError>,
 ) -> Result<Scrubbed, KeepError> {
-    let mut found = Scrubbed::default();
     let verified = matches!(job.life.state, State::Verified | State::SafeToDelete);
     let files: Vec<FileRecord> = job.files().cloned().collect();
     for file in &files {
@@ -45,7 +46,8 @@ pub fn scrub(
                 .push(format!("{}: {reason}; there is no verified copy", file.name));
             continue;
         };
-        match repair(job, file, copy) {
+        let right = |bytes: u64, hash: &str| bytes == file.bytes && hash == file.hash;
+        match repair(&job.folder, &job.key(file), (&file.name, &file.algorithm), copy, &right) {
             Ok(()) => found.repaired.push(file.name.clone()),
             Err(error) => found
                 .damaged
@@ -95,36 +97,55 @@ fn check(
     })
 }
 
-/// Fetches a file, compares it, and renames it into place.
-fn repair(job: &Job, file: &FileRecord, copy: &dyn Destination) -> Result<(), KeepError> {
+/// Fetches the `run.json` that the run at `path` was closed with, where its copy was verified.
+pub fn repair_record(store: &Path, path: &str, copy: Option<&dyn Destination>) -> Result<(), KeepError> {
+    let folder = store.join(path);
+    let life = Life::read(&folder)?;
+    let none = || KeepError::Config("there is no verified copy".into());
+    let copy = copy.filter(|_| life.state >= State::Verified).ok_or_else(none)?;
+    let expected = life.run_json_sha256.ok_or_else(none)?;
+    let right = |_: u64, hash: &str| hash == expected;
+    repair(
+        &folder,
+        &format!("{path}/run.json"),
+        ("run.json", "sha256"),
+        copy,
+        &right,
+    )
+}
+
+/// Fetches a file by its `key`, compares it, and renames it into place.
+fn repair(
+    folder: &Path,
+    key: &str,
+    (name, algorithm): (&str, &str),
+    copy: &dyn Destination,
+    right: &dyn Fn(u64, &str) -> bool,
+) -> Result<(), KeepError> {
     copy.ready()?;
-    let (path, draft) = (
-        job.folder.join(&file.name),
-        job.folder.join(format!(".{}.repair", file.name)),
-    );
+    let (path, draft) = (folder.join(name), folder.join(format!(".{name}.repair")));
     let local = |source| KeepError::io("writing", &draft, source);
     let mut into = File::create(&draft).map_err(local)?;
-    let fetched = copy.fetch(&job.key(file), &mut into).and_then(|()| {
+    let fetched = copy.fetch(key, &mut into).and_then(|()| {
         into.sync_all().map_err(local)?;
-        let (bytes, hash) = digest::hash_file(&draft, &file.algorithm)?;
-        if bytes == file.bytes && hash == file.hash {
+        let (bytes, hash) = digest::hash_file(&draft, algorithm)?;
+        if right(bytes, &hash) {
             return Ok(());
         }
-        let reason = format!("fetched were {bytes} bytes with {} {hash}", file.algorithm);
         Err(KeepError::Differs {
-            file: job.key(file),
+            file: key.into(),
             destination: copy.name(),
-            reason,
+            reason: format!("fetched were {bytes} bytes with {algorithm} {hash}"),
         })
     });
     if let Err(error) = fetched {
         let _ = fs::remove_file(&draft);
         return Err(error);
     }
+    // Best effort: a file that is gone has no mode to keep; its owner is given again with the export.
     if let Ok(data) = fs::metadata(&path) {
-        // Best effort: a file that is gone has no mode to keep.
         let _ = fs::set_permissions(&draft, data.permissions());
     }
-    let renamed = fs::rename(&draft, &path).and_then(|()| File::open(&job.folder)?.sync_all());
+    let renamed = fs::rename(&draft, &path).and_then(|()| File::open(folder)?.sync_all());
     renamed.map_err(|source| KeepError::io("renaming to", &path, source))
 }

@@ -29,6 +29,8 @@ pub struct PushStatus {
     pub error: Option<String>,
     /// seconds until the central store is tried again
     pub retry_in_s: f64,
+    /// seconds since the central store first did not answer, however often it was tried since; 0 while it does
+    pub away_s: f64,
 }
 
 /// The store.
@@ -50,6 +52,10 @@ pub struct KeepStatus {
     pub push: PushStatus,
     /// runs with files that are not what was written
     pub damaged_runs: u64,
+    /// interrupted runs that cannot be closed; each is tried again
+    pub unclosed_runs: u64,
+    /// whether the clock can be trusted with the age of runs; while it cannot, nothing is deleted
+    pub clock_trusted: bool,
     /// seconds since the oldest run was closed that has no verified copy; null where all have one
     pub oldest_unverified_s: Option<f64>,
     /// whether every run of the store is in the catalogue; false while that is made anew

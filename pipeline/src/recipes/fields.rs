@@ -2,6 +2,7 @@
 //! HDF5 as `FILE::/path`).
 
 use super::RecipeError;
+use super::files::{FILE_BYTES_MAX, check_regular, read_whole};
 use crate::config::ConfigError;
 use crate::feedback::pictures;
 use driver::memory::{FrameRing, HugePages, PageSize, PagesConfig};
@@ -50,7 +51,7 @@ pub fn read_mask(key: &str, path: &Path, shape: Shape) -> Result<PixelMask, Reci
 }
 
 fn read_npy(path: &Path) -> Result<(Shape, Vec<f64>), String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let bytes = read_whole(path, FILE_BYTES_MAX)?;
     match parse_npy(&bytes)? {
         (sizes, values) if sizes.len() == 2 => Ok((Shape::new(sizes[0], sizes[1]), values)),
         (sizes, _) => Err(format!(
@@ -116,11 +117,12 @@ pub(crate) fn read_planes(path: &Path) -> Result<(Vec<usize>, Vec<f64>), String>
         Some((file, dataset)) => (Path::new(file), Some(dataset)),
         None => (path, None),
     };
-    let bytes = || std::fs::read(file).map_err(|error| format!("cannot be read: {error}"));
+    let bytes = || read_whole(file, FILE_BYTES_MAX);
     match file.extension().and_then(|extension| extension.to_str()) {
         Some("npy") => parse_npy(&bytes()?),
         Some("bin") => parse_bin(&bytes()?),
         Some("h5" | "hdf5" | "nxs" | "cxi") => {
+            check_regular(file)?;
             crate::storage::read_array(file, dataset).map_err(|error| error.to_string())
         }
         _ => {
@@ -167,6 +169,7 @@ pub(crate) fn read_picture(path: &Path) -> Result<(Shape, Vec<f64>), String> {
         dataset,
         ..ReplayConfig::default()
     };
+    check_regular(Path::new(&file))?;
     let mut source = Replay::open(Path::new(&file), &config).map_err(|error| error.to_string())?;
     source.arm(0).map_err(|error| error.to_string())?;
     let payload_bytes = source.stream().payload_bytes_max;

@@ -5,6 +5,7 @@
 
 pub mod diffraction;
 pub(crate) mod fields;
+pub mod files;
 pub mod findings;
 pub mod live;
 pub mod tomography;
@@ -12,6 +13,7 @@ pub mod tomography;
 use crate::afterwards::Afterwards;
 use crate::calibrations::Calibrations;
 use crate::config::{ConfigError, RecipeConfig};
+use crate::decisions::Known;
 use crate::grid::GridScan;
 use crate::storage::CurveAxis;
 use driver::memory::FrameLease;
@@ -59,6 +61,14 @@ impl RecipeError {
         move |reason| RecipeError::Device { operation, reason }
     }
 
+    /// What does not fit `operation`, and what to do.
+    pub fn frames<R: ToString>(operation: &'static str) -> impl Fn(R) -> RecipeError {
+        move |reason| RecipeError::Frames {
+            operation,
+            reason: reason.to_string(),
+        }
+    }
+
     /// Whether the device is at fault, and not what was asked of it.
     pub fn of_device(&self) -> bool {
         use AcceleratorError::{Build, Call, Hung, Kernel};
@@ -93,6 +103,15 @@ pub struct Setup<'a> {
 }
 
 impl Setup<'_> {
+    /// What the operations are made for.
+    pub fn site(&self) -> Site<'_> {
+        Site {
+            accelerator: self.accelerator,
+            stream: self.stream,
+            batch_limit: self.batch_limit,
+        }
+    }
+
     /// Whether frames are reduced while they are decoded, on the host: they come compressed, and the device is the host's
     /// own processor. A device of its own gets decoded frames.
     pub fn fused(&self) -> bool {
@@ -107,7 +126,7 @@ impl Setup<'_> {
     }
 
     /// A path relative to the configuration.
-    pub fn path(&self, path: &std::path::Path) -> PathBuf {
+    pub fn path(&self, path: &files::NamedFile) -> PathBuf {
         crate::config::resolve(self.folder, path)
     }
 
@@ -123,6 +142,17 @@ impl Setup<'_> {
     }
 }
 
+/// What an operation is made for: a device, and the frames that come to it.
+#[derive(Clone, Copy)]
+pub struct Site<'a> {
+    /// device
+    pub accelerator: &'a Accelerator,
+    /// the frames
+    pub stream: &'a StreamDescription,
+    /// most frames per batch
+    pub batch_limit: usize,
+}
+
 /// A recipe made ready for one run.
 pub struct Prepared {
     /// layout of every frame result
@@ -134,6 +164,9 @@ pub struct Prepared {
     /// the same on the host, one per worker, where there is such a way; with a worker's `operations` empty it is the only
     /// one, else it takes the place of a device that fails
     pub host: Vec<Option<Box<dyn HostOperation>>>,
+    /// makes the operations once more, where a recipe can: on the host's own processor, which takes a failing device's place,
+    /// and on a device that was opened anew
+    pub again: Option<Arc<dyn Again>>,
     /// why the device takes none of the operations, so that the host does them all in its place
     pub device_refused: Option<String>,
     /// pictures and curves that build up over the run, as they are before the first frame
@@ -174,6 +207,12 @@ impl Payload for Leased {
     fn beneath(&self) -> Option<Beneath> {
         Compression::from_code(self.0.header().compression).and_then(Beneath::of)
     }
+}
+
+/// Makes the operations of a recipe once more, on another device, while the run records.
+pub trait Again: Send + Sync {
+    /// The operations of one worker. They count and sum where those of the run's device do.
+    fn operations(&self, accelerator: &Accelerator, worker: usize) -> Result<Vec<Box<dyn Operation>>, RecipeError>;
 }
 
 /// A recipe's operations without a device.
@@ -261,6 +300,9 @@ pub trait Technique: Sync {
     fn ordered(&self, name: &str, config: &RecipeConfig) -> Result<bool, ConfigError>;
     /// parameters of its operations as JSON schemas: title and schema
     fn schemas(&self) -> Vec<(String, serde_json::Value)>;
+    /// what the results of a recipe would be called, as much as can be known without a source; without a recipe, what those
+    /// of any recipe might be called
+    fn results(&self, name: &str, config: Option<&RecipeConfig>) -> Result<Known, ConfigError>;
     /// checks the parameters alone, without a source or a device
     fn check(&self, name: &str, config: &RecipeConfig) -> Result<(), ConfigError>;
     /// makes everything that the run needs: afterwards nothing is allocated until its end
@@ -288,6 +330,11 @@ impl Batch<'_> {
     pub fn result(&mut self, index: usize) -> Option<&mut FrameResult> {
         self.results.get_mut(index).and_then(Arc::get_mut)
     }
+
+    /// Whether frame `index` of the batch lacks parts of itself.
+    pub fn is_partial(&self, index: usize) -> bool {
+        self.results.get(index).is_some_and(|result| result.partial)
+    }
 }
 
 /// One operation of a recipe.
@@ -296,10 +343,36 @@ pub trait Operation: Send {
     fn name(&self) -> &'static str;
     /// takes a micro-batch and fills its share of the results; allocates nothing
     fn push<'a>(&'a mut self, batch: &mut Batch<'a>) -> Result<(), RecipeError>;
+    /// counts over the run what it has found in the batch that it was given last, once every operation has done its share:
+    /// a batch that fails at one of them counts nowhere; allocates nothing
+    fn settle(&mut self, results: &mut [Arc<FrameResult>]) {
+        let _ = results;
+    }
+    /// what its results rest on besides the frames of a batch, as it is before the first one; empty where there is nothing
+    fn state(&self) -> Vec<f32> {
+        Vec::new()
+    }
+    /// copies that to the host behind a batch, into what [`Operation::state`] has made; leaves it as it is where that fails;
+    /// allocates nothing
+    fn keep(&mut self, queue: &Queue, state: &mut Vec<f32>) -> Result<(), RecipeError> {
+        let _ = (queue, state);
+        Ok(())
+    }
+    /// goes on from there: another device has analysed meanwhile, or this one has failed in the middle of a batch
+    fn resume(&mut self, queue: &Queue, state: &[f32]) -> Result<(), RecipeError> {
+        let _ = (queue, state);
+        Ok(())
+    }
     /// writes its running pictures and curves into `snapshot`, which has room for them; allocates nothing
-    fn snapshot(&mut self, queue: &Queue, snapshot: &mut Snapshot) -> Result<(), RecipeError>;
+    fn snapshot(&mut self, queue: &Queue, snapshot: &mut Snapshot) -> Result<(), RecipeError> {
+        let _ = (queue, snapshot);
+        Ok(())
+    }
     /// takes what is still on its way and leaves the final state to a last [`Operation::snapshot`]
-    fn finish(&mut self, queue: &Queue) -> Result<(), RecipeError>;
+    fn finish(&mut self, queue: &Queue) -> Result<(), RecipeError> {
+        let _ = queue;
+        Ok(())
+    }
 }
 
 /// A curve that builds up over the run.
@@ -364,6 +437,29 @@ pub fn check(name: &str, config: &RecipeConfig) -> Result<(), ConfigError> {
         }
     }
     technique.check(name, config)
+}
+
+/// What the results of any of these recipes would be called; of none, what those of any technique might.
+pub fn results_of<'a>(recipes: impl Iterator<Item = (&'a String, &'a RecipeConfig)>) -> Result<Known, ConfigError> {
+    let (mut all, mut some) = (Known::default(), false);
+    let mut add = |known: Known| {
+        all.curve |= known.curve;
+        all.scalars.extend(known.scalars);
+    };
+    for (name, config) in recipes {
+        some = true;
+        add(technique(name, &config.technique)?.results(name, Some(config))?);
+    }
+    if !some {
+        for technique in TECHNIQUES {
+            add(technique.results("", None)?);
+        }
+        all.regions = true;
+    }
+    // Several recipes may make the same.
+    let mut seen = std::collections::BTreeSet::new();
+    all.scalars.retain(|(name, _)| seen.insert(name.clone()));
+    Ok(all)
 }
 
 /// The parameters of one operation; an unknown key is an error that names it.

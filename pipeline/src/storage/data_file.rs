@@ -204,6 +204,10 @@ impl DataFile {
     }
 
     fn open(&self) -> io::Result<()> {
+        // To change it means to wait for every write and sync that goes on.
+        if self.disk.read().unwrap_or_else(PoisonError::into_inner).is_some() {
+            return Ok(());
+        }
         let mut disk = self.disk.write().unwrap_or_else(PoisonError::into_inner);
         if disk.is_none() {
             let bytes_max = self.frames.saturating_mul(self.padded(self.frame_bytes)) + self.head.len();

@@ -174,17 +174,18 @@ impl DataFiles {
         Ok(number)
     }
 
-    /// Takes in what a journal says of a file that took over; the numbers of files are those of the journal.
-    pub(super) fn readopt(&mut self, slot: u64, generation: u32) -> Result<(), StoreError> {
+    /// Takes in what a journal says of a file that took over; its place in [`DataFiles::files`], none where there is no
+    /// such slot.
+    pub(super) fn readopt(&mut self, slot: u64, generation: u32) -> Result<Option<u32>, StoreError> {
         let Some(first) = self.files.get(slot as usize).filter(|_| slot < self.format.files()) else {
-            return Ok(());
+            return Ok(None);
         };
         let path = self.folder.join(file_name(&self.run, slot, generation));
         let mut head = first.head().clone();
         head.point(head.len(), u64::MAX);
         let mut new = DataFile::new(path, slot, first.first, first.frames, head, first.frame_bytes());
         new.generation = generation;
-        self.adopt(new).map(drop)
+        self.adopt(new).map(Some)
     }
 
     /// Closes every file, shortens the run to `kept` frames, and returns the records of the files that are left.

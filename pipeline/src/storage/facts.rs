@@ -32,6 +32,13 @@ impl Facts {
     /// What geometry and detector say; the geometry goes first.
     pub(super) fn new(stream: &StreamDescription, geometry: Option<&Geometry>) -> Self {
         match geometry {
+            // Panels that lie anywhere are on no one plane: where the detector stands is what it says itself.
+            Some(geometry) if geometry.pixel_corners.is_some() => Self {
+                pixel_size_slow_m: Some(geometry.pixel1_m),
+                pixel_size_fast_m: Some(geometry.pixel2_m),
+                wavelength_m: geometry.wavelength_m.or(stream.detector.wavelength_m),
+                ..Self::nominal(stream)
+            },
             Some(geometry) => Self::calibrated(stream, geometry),
             None => Self::nominal(stream),
         }

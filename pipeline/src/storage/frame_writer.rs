@@ -7,6 +7,7 @@
 use super::codec::Compressor;
 use super::data_file::Shared;
 use super::data_files::{DataFiles, FrameFormat, Placed};
+use super::disk_watch::Asked;
 use super::error::{At, StoreError};
 use super::hash::{self, SUBTREES_MAX, Subtree};
 use super::io::{Aligned, BLOCK_BYTES};
@@ -16,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender};
 use driver::clock::monotonic_ns;
 use driver::memory::FrameLease;
 use frame::Compression;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 
 /// Bit 0: filter 32008, the only one, was not applied.
@@ -31,8 +32,10 @@ pub(super) struct Common {
     files: Mutex<DataFiles>,
     /// the disk is full: nothing is tried until there is room again
     pub(super) full: AtomicBool,
-    /// frames taken, but not written
-    pub(super) in_flight: AtomicU64,
+    /// frames taken and not written
+    pub(super) writes: Asked,
+    /// syncs that go on
+    pub(super) syncs: Asked,
 }
 
 impl Common {
@@ -42,7 +45,8 @@ impl Common {
             compress,
             files: Mutex::new(files),
             full: AtomicBool::new(false),
-            in_flight: AtomicU64::new(0),
+            writes: Asked::default(),
+            syncs: Asked::default(),
         }
     }
 
@@ -117,7 +121,7 @@ pub(super) fn serve(common: &Common, jobs: &Receiver<Job>, done: &Sender<Done>, 
         let bytes = payload.bytes().len() as u64;
         drop(payload); // the slot is free before anybody is told
         let took_ns = monotonic_ns() - begun;
-        common.in_flight.fetch_sub(1, Relaxed);
+        common.writes.end();
         let _ = done.send(Done {
             chunk,
             result,
@@ -155,7 +159,6 @@ impl Hand<'_> {
             0
         };
         chunk.bytes = stored.len() as u32;
-        chunk.crc32c = crc32c::crc32c(stored);
         if self.common.full.load(Relaxed) {
             return Err(self.no_room(chunk));
         }
@@ -166,10 +169,6 @@ impl Hand<'_> {
             direct,
         } = self.common.files().place(frame, stored)?;
         (chunk.file, chunk.offset) = (file, offset);
-        if direct {
-            hash::subtrees(stored, offset, &mut self.hashed);
-            self.common.files().files[file as usize].hashed(&self.hashed);
-        }
         write(&disk, stored, offset, &mut self.spare).map_err(|source| {
             let mut files = self.common.files();
             let file = &mut files.files[file as usize];
@@ -180,7 +179,16 @@ impl Hand<'_> {
                 _ => file.failed = true,
             }
             error
-        })
+        })?;
+        // The disk has work before the processor has: hashed first, the same frames took 2 to 8 % longer.
+        chunk.crc32c = if direct {
+            let crc32c = hash::subtrees(stored, offset, &mut self.hashed);
+            self.common.files().files[file as usize].hashed(&self.hashed);
+            crc32c
+        } else {
+            crc32c::crc32c(stored)
+        };
+        Ok(())
     }
 
     fn no_room(&self, chunk: &Chunk) -> StoreError {

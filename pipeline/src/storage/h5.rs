@@ -16,7 +16,7 @@ use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5p::H5P_DEFAULT;
 use hdf5_sys::h5s::{H5S_seloper_t, H5Sclose, H5Screate_simple, H5Sselect_hyperslab};
 use hdf5_sys::h5z::{H5Z_CLASS_T_VERS, H5Z_FLAG_REVERSE, H5Z_class2_t, H5Zregister};
-use std::ffi::{CString, c_uint, c_void};
+use std::ffi::{c_uint, c_void};
 use std::io;
 use std::path::Path;
 use std::ptr;
@@ -144,6 +144,7 @@ impl Number for f64 {}
 impl Number for u8 {}
 impl Number for u16 {}
 impl Number for u32 {}
+impl Number for u64 {}
 
 /// Writes consecutive rows of a dataset of one to three dimensions without allocating in Rust. A row of three dimensions
 /// is a picture.
@@ -275,15 +276,7 @@ pub(super) fn chunk_place(dataset: &hdf5::Dataset, index: u64) -> Result<Option<
 
 /// Bytes that an unprivileged process may still write to the file system of `path`.
 pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
-    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
-    let mut stats = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: a NUL-terminated path and room for the answer.
-    if unsafe { libc::statvfs(path.as_ptr(), stats.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: zeroed before, and filled by the call that has just succeeded.
-    let stats = unsafe { stats.assume_init() };
-    Ok(stats.f_bavail.saturating_mul(stats.f_frsize))
+    super::io::free_bytes(&std::fs::File::open(path)?)
 }
 
 /// The library's error stack as an error when `value` is its failure code.

@@ -231,7 +231,7 @@ fn allocate(file: &File, mode: libc::c_int, offset: u64, bytes: u64) -> io::Resu
 }
 
 /// Bytes that the file system of this file has left for an unprivileged process.
-fn free_bytes(file: &File) -> io::Result<u64> {
+pub(super) fn free_bytes(file: &File) -> io::Result<u64> {
     let mut stats = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
     // SAFETY: the descriptor belongs to `file`, and there is room for the answer.
     if unsafe { libc::fstatvfs(file.as_raw_fd(), stats.as_mut_ptr()) } != 0 {

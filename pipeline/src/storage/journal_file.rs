@@ -33,7 +33,7 @@ pub(super) struct JournalFile {
     segment: u32,
     file: File,
     /// the first segment: as long as it is locked, its run is being written
-    _lock: File,
+    lock: File,
 }
 
 impl JournalFile {
@@ -50,13 +50,18 @@ impl JournalFile {
             frames,
             segment: 1,
             file,
-            _lock: lock,
+            lock,
         })
     }
 
     /// The run's folder.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The run's lock, for whoever needs it for longer than the journal.
+    pub(super) fn lock(&self) -> Result<File, StoreError> {
+        self.lock.try_clone().at("opening the journal in", &self.folder)
     }
 
     /// Writes records and waits until the disk has them. After a failure the segment must not be used again.

@@ -71,10 +71,8 @@ pub(super) struct Keeper {
 #[derive(Default)]
 struct Slow {
     window_began_ns: u64,
-    last_ns: u64,
     writes: u64,
     slow: u64,
-    said: bool,
 }
 
 impl Keeper {
@@ -101,7 +99,6 @@ impl Keeper {
     /// Until every frame has been written or refused, and is safe or not.
     pub(super) fn serve(mut self, done: &Receiver<Done>) -> Self {
         self.slow.window_began_ns = monotonic_ns();
-        self.slow.last_ns = self.slow.window_began_ns;
         loop {
             let now = monotonic_ns();
             let wait = self
@@ -133,7 +130,10 @@ impl Keeper {
     /// Makes safe the results so far. Frames and the master file do not depend on it.
     fn sync_results(&self) {
         let Some(results) = &self.results else { return };
-        match results.sync() {
+        self.common.syncs.begin();
+        let synced = results.sync();
+        self.common.syncs.end();
+        match synced {
             Ok(synced) => self.outcomes.results_synced(synced),
             Err(error) => self.outcomes.degraded(results_not_kept(&error)),
         }
@@ -149,7 +149,6 @@ impl Keeper {
             took_ns,
         } = done;
         let now = monotonic_ns();
-        self.slow.last_ns = now;
         self.slow.writes += 1;
         self.slow.slow += u64::from(took_ns > SLOW_NS);
         self.outcomes
@@ -194,14 +193,17 @@ impl Keeper {
     /// Makes safe what was written so far.
     fn sync(&mut self) {
         let Some(sync) = self.journal.begin() else { return };
+        self.common.syncs.begin();
         let begun = monotonic_ns();
         for file in &sync.files {
             let disk = self.common.files().files[*file as usize].disk();
-            let disk = disk.read().unwrap_or_else(PoisonError::into_inner);
-            // A file is closed by this thread only, and then it has been synced.
-            let Some(Err(source)) = disk.as_ref().map(|disk| disk.sync()) else {
-                continue;
+            // A file is closed by this thread only, and then it has been synced. It is let go before the list of files is
+            // asked for again: whoever holds the list may be about to take another file into its place.
+            let synced = {
+                let disk = disk.read().unwrap_or_else(PoisonError::into_inner);
+                disk.as_ref().map(|disk| disk.sync())
             };
+            let Some(Err(source)) = synced else { continue };
             let error = {
                 let mut files = self.common.files();
                 let failed = &mut files.files[*file as usize];
@@ -227,6 +229,7 @@ impl Keeper {
         let took_ns = monotonic_ns() - begun;
         self.outcomes.sync_took(took_ns as f64 / 1e9);
         self.show(&sync.files);
+        self.common.syncs.end();
     }
 
     /// Brings the records of the sync that goes on to the disk; false when their frames had to be given up.
@@ -304,11 +307,6 @@ impl Keeper {
     /// Says when the disk is slow, and looks whether a full one has room again.
     fn watch(&mut self, now: u64) {
         let slow = &mut self.slow;
-        let stuck = self.common.in_flight.load(Relaxed) > 0 && now.saturating_sub(slow.last_ns) > SLOW_WINDOW_NS;
-        if stuck && !slow.said {
-            slow.said = true;
-            self.outcomes.degraded("the disk has taken no frame for 5 s".into());
-        }
         if now - slow.window_began_ns > SLOW_WINDOW_NS {
             if slow.slow * 100 > slow.writes {
                 let (writes, slow) = (slow.writes, slow.slow);
@@ -316,7 +314,6 @@ impl Keeper {
                     "the disk is slow: {slow} of {writes} frames took more than 0.1 s to write"
                 ));
             }
-            slow.said &= stuck;
             (slow.window_began_ns, slow.writes, slow.slow) = (now, 0, 0);
         }
         if self.common.full.load(Relaxed) {

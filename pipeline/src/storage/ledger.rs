@@ -4,7 +4,6 @@ use super::LedgerColumns;
 use super::error::{At, StoreError};
 use super::h5::RowWriter;
 use super::nexus::{self, Nx};
-use hdf5::Dataset;
 use std::path::Path;
 
 const BITS: &str = "parts_missing_bits";
@@ -12,18 +11,18 @@ const STATES: [&str; 5] = ["expected", "complete", "partial", "corrupt", "lost"]
 const ANALYSIS: [&str; 4] = ["pending", "done", "shed", "failed"];
 const STORAGE: [&str; 4] = ["pending", "synced", "vetoed", "failed"];
 
-/// The empty ledger in the file.
+/// The ledger in the file: filled by blocks of rows while the run records, and whole at its end.
 #[derive(Debug)]
 pub(super) struct Ledger {
     group: Nx,
-    frame_state: Dataset,
-    analysis: Dataset,
-    storage: Dataset,
-    arrival: Dataset,
-    latency: Dataset,
-    parts_missing: Dataset,
-    missing_bytes: Dataset,
-    device_failed: Dataset,
+    frame_state: RowWriter<u8>,
+    analysis: RowWriter<u8>,
+    storage: RowWriter<u8>,
+    arrival: RowWriter<u64>,
+    latency: RowWriter<u32>,
+    parts_missing: RowWriter<u32>,
+    missing_bytes: RowWriter<u32>,
+    device_failed: RowWriter<u8>,
     /// one bit per packet, where frames come in packets
     bits: Option<RowWriter<u8>>,
 }
@@ -97,19 +96,20 @@ impl Ledger {
     pub(super) fn open(entry: &Nx) -> Result<Self, hdf5::Error> {
         let group = entry.child("ledger").ok_or("/entry/ledger is missing")?;
         let column = |name: &str| group.group_ref().dataset(name);
+        // Runs of earlier versions lack it.
+        let device_failed = match column("device_failed") {
+            Ok(dataset) => dataset,
+            Err(_) => group.column::<u8>("device_failed", column("frame_state")?.size(), 0)?,
+        };
         Ok(Self {
-            frame_state: column("frame_state")?,
-            analysis: column("analysis")?,
-            storage: column("storage")?,
-            arrival: column("arrival")?,
-            latency: column("result_latency")?,
-            parts_missing: column("parts_missing")?,
-            missing_bytes: column("missing_bytes")?,
-            // Runs of earlier versions lack it.
-            device_failed: match column("device_failed") {
-                Ok(dataset) => dataset,
-                Err(_) => group.column::<u8>("device_failed", column("frame_state")?.size(), 0)?,
-            },
+            frame_state: RowWriter::new(column("frame_state")?)?,
+            analysis: RowWriter::new(column("analysis")?)?,
+            storage: RowWriter::new(column("storage")?)?,
+            arrival: RowWriter::new(column("arrival")?)?,
+            latency: RowWriter::new(column("result_latency")?)?,
+            parts_missing: RowWriter::new(column("parts_missing")?)?,
+            missing_bytes: RowWriter::new(column("missing_bytes")?)?,
+            device_failed: RowWriter::new(device_failed)?,
             bits: match group.has(BITS) {
                 true => Some(RowWriter::new(column(BITS)?)?),
                 false => None,
@@ -126,8 +126,21 @@ impl Ledger {
         }
     }
 
+    /// Writes rows from row `first` on. Allocates nothing in Rust.
+    pub(super) fn write_rows(&mut self, first: u64, rows: &LedgerColumns<'_>) -> Result<(), hdf5::Error> {
+        let first = first as usize;
+        self.frame_state.write(first, rows.frame_state)?;
+        self.analysis.write(first, rows.analysis)?;
+        self.storage.write(first, rows.storage)?;
+        self.arrival.write(first, rows.arrival_ns)?;
+        self.latency.write(first, rows.result_latency_ns)?;
+        self.parts_missing.write(first, rows.parts_missing)?;
+        self.missing_bytes.write(first, rows.missing_bytes)?;
+        self.device_failed.write(first, rows.device_failed)
+    }
+
     /// Writes the columns, and their totals as attributes.
-    pub(super) fn write(&self, columns: &LedgerColumns<'_>, frames: u64, path: &Path) -> Result<(), StoreError> {
+    pub(super) fn write(&mut self, columns: &LedgerColumns<'_>, frames: u64, path: &Path) -> Result<(), StoreError> {
         let lengths = [
             columns.frame_state.len(),
             columns.analysis.len(),
@@ -145,18 +158,12 @@ impl Ledger {
                 expected: "one value per expected frame",
             });
         }
-        self.fill(columns).at("writing the ledger to", path)
+        self.write_rows(0, columns)
+            .and_then(|()| self.totals(columns))
+            .at("writing the ledger to", path)
     }
 
-    fn fill(&self, columns: &LedgerColumns<'_>) -> Result<(), hdf5::Error> {
-        self.frame_state.write_raw(columns.frame_state)?;
-        self.analysis.write_raw(columns.analysis)?;
-        self.storage.write_raw(columns.storage)?;
-        self.arrival.write_raw(columns.arrival_ns)?;
-        self.latency.write_raw(columns.result_latency_ns)?;
-        self.parts_missing.write_raw(columns.parts_missing)?;
-        self.missing_bytes.write_raw(columns.missing_bytes)?;
-        self.device_failed.write_raw(columns.device_failed)?;
+    fn totals(&self, columns: &LedgerColumns<'_>) -> Result<(), hdf5::Error> {
         let group = self.group.group_ref();
         nexus::attr(group, "expected", &(columns.frame_state.len() as u64))?;
         let totals = [

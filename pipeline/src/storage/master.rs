@@ -159,6 +159,18 @@ impl Master {
         Ok(master)
     }
 
+    /// Writes rows of the ledger from row `first` on.
+    pub(super) fn write_ledger(&mut self, first: u64, rows: &LedgerColumns<'_>) -> Result<(), StoreError> {
+        self.changed = true;
+        let written = self.ledger.write_rows(first, rows);
+        written.at("writing the ledger to", &self.path)
+    }
+
+    /// Whether readers were shown something within the last `after_ns`.
+    pub(super) fn shown_within(&self, after_ns: u64) -> bool {
+        monotonic_ns().saturating_sub(self.shown_ns) < after_ns
+    }
+
     /// Whether something was written that readers do not see yet.
     pub(super) fn changed(&self) -> bool {
         self.changed

@@ -27,6 +27,7 @@ mod browse;
 mod codec;
 mod data_file;
 mod data_files;
+mod disk_watch;
 mod error;
 mod facts;
 mod frame_writer;
@@ -40,6 +41,7 @@ mod keeper;
 mod ledger;
 mod master;
 mod nexus;
+mod nexus_detector;
 mod nxmx;
 mod nxtomo;
 mod open;
@@ -55,15 +57,19 @@ mod run_json;
 mod seal;
 mod sparse;
 mod start;
+pub(crate) mod state_jsonl;
 mod store;
 mod volume;
+mod whole;
 mod writer;
 
 pub use browse::{BrowseError, Browser, Values};
+pub use disk_watch::DiskWatch;
 use error::At;
 pub use error::StoreError;
 pub use journal_file::JournalRecords;
 pub use keeper::{Outcomes, results_not_kept};
+pub use nexus_detector::{NexusDetector, read_nexus_detector};
 pub use nxtomo::read_tomography_columns;
 pub use read::{frames_of, read_array, read_dataset_f32, read_frame, read_ledger};
 pub use read_chunks::{StoredChunk, find_file, read_chunks, read_file};
@@ -73,10 +79,11 @@ pub use reduced::{
     read_curve, read_curve_row, read_frame_facts, read_frame_metadata, read_image, read_mask, read_names, read_scalar,
 };
 pub use results::{curve_path, final_path, image_path, scalar_path};
-pub use run_json::{FileRecord, RunRecord};
+pub use run_json::{FileRecord, RunRecord, hex};
 pub use sparse::{SparseConfig, SparseFrame, SparseWriter};
 pub use store::{Store, StoredRun, check_name};
 pub use volume::{SLAB_SLICES, VolumeConfig, VolumeFormat, VolumeRange, VolumeWriter};
+pub use whole::check_whole;
 pub use writer::RunWriter;
 
 use std::collections::BTreeMap;

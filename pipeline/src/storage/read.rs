@@ -16,6 +16,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use zerocopy::IntoBytes;
 
+/// Most values of an array that is read whole: six planes of 16 million pixels are 1.0e8.
+const ARRAY_VALUES_MAX: usize = 1 << 27;
+
 /// The pixels of one frame of a closed run, decompressed, with shape and type; of a sparse run dense again, which is not what
 /// was measured. `path` is the run's folder or its master file.
 ///
@@ -156,6 +159,10 @@ pub fn read_array(path: &Path, dataset: Option<&str>) -> Result<(Vec<usize>, Vec
                 }
             }
         };
+        if dataset.size() > ARRAY_VALUES_MAX {
+            let sizes = dataset.shape();
+            return Err(format!("its sizes are {sizes:?}: at most {ARRAY_VALUES_MAX} values are read").into());
+        }
         Ok((dataset.shape(), dataset.read_raw::<f64>()?))
     };
     read().at("reading an array from", path)

@@ -25,7 +25,7 @@ use driver::tracker::FrameState;
 use frame::FrameKind;
 use jiff::Timestamp;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ impl Store {
 /// another process is writing, or one that was interrupted before it was armed, which is removed.
 fn recover(folder: &Path) -> Result<Option<Recovered>, StoreError> {
     let Some(start) = Start::read(folder)? else {
-        if Start::begun(folder) {
+        if let Some(_mark) = Start::left_behind(folder)? {
             tracing::warn!("removing {}: it was interrupted before it was armed", folder.display());
             fs::remove_dir_all(folder).at("removing", folder)?;
         }
@@ -77,6 +77,10 @@ fn recover(folder: &Path) -> Result<Option<Recovered>, StoreError> {
     let Some(lock) = journal_file::lock(folder, &run)? else {
         return Ok(None);
     };
+    // Whoever held the lock until now may have closed the run.
+    if folder.join(RUN_JSON).exists() {
+        return Ok(None);
+    }
     let format = start.format().ok_or_else(|| StoreError::Record {
         path: folder.join(super::start::START_JSON),
         reason: "it describes no frames".into(),
@@ -100,8 +104,12 @@ fn recover(folder: &Path) -> Result<Option<Recovered>, StoreError> {
     // A result may be there of a frame that is not.
     let newest = newest.chain(results.keys().next_back().copied());
     let mut files = DataFiles::reopen(folder, &run, format, newest.max().unwrap_or(0))?;
-    let Journaled { chunks, sealed } = place(&mut files, &journal.records, &mut warnings)?;
-    let dropped = check_newest(&mut files, &chunks)?;
+    let Journaled {
+        chunks,
+        sealed,
+        guessed,
+    } = place(&mut files, &journal.records, &mut warnings)?;
+    let dropped = check_newest(&mut files, &chunks, &guessed)?;
     if !dropped.is_empty() {
         warnings.push(format!(
             "{} frames are not as they were written: {dropped:?}",
@@ -161,27 +169,73 @@ impl Recovered {
 }
 
 struct Journaled {
-    /// the newest record of every frame
+    /// the newest record of every frame; files by their place in [`DataFiles::files`]
     chunks: BTreeMap<u64, Chunk>,
     /// files that were closed and not touched since: length and hash
     sealed: BTreeMap<u32, (u64, [u8; 32])>,
+    /// files whose own record is damaged: which ones they are is a guess, so that every frame of theirs is read
+    guessed: BTreeSet<u32>,
+}
+
+/// The files that took over, by their number in the journal: slot and generation. A damaged record leaves a number that
+/// only frames tell of: such a file is the one of its slot that nobody else is.
+fn took_over(files: &DataFiles, records: &[Record]) -> (BTreeMap<u32, (u64, u32)>, BTreeSet<u32>) {
+    let planned = files.format.files() as u32;
+    let mut known: BTreeMap<u32, (u64, u32)> = records
+        .iter()
+        .filter_map(|record| match *record {
+            Record::Replaced { file, slot, generation } => Some((file, (slot, generation))),
+            _ => None,
+        })
+        .collect();
+    let mut guessed = BTreeSet::new();
+    for record in records {
+        let Record::Chunk(chunk) = record else { continue };
+        if chunk.file < planned || chunk.frame >= files.format.frames || known.contains_key(&chunk.file) {
+            continue;
+        }
+        let slot = chunk.frame / files.format.frames_per_file;
+        let taken = |generation| known.values().any(|known| *known == (slot, generation));
+        if let Some(generation) = (2..u32::MAX).find(|generation| !taken(*generation)) {
+            known.insert(chunk.file, (slot, generation));
+            guessed.insert(chunk.file);
+        }
+    }
+    (known, guessed)
 }
 
 /// Tells the files what the journal says lies in them.
 fn place(files: &mut DataFiles, records: &[Record], warnings: &mut Vec<String>) -> Result<Journaled, StoreError> {
+    let planned = files.format.files() as u32;
+    let (known, unsure) = took_over(files, records);
+    let (mut at, mut guessed) = (BTreeMap::new(), BTreeSet::new());
+    for (number, (slot, generation)) in known {
+        let Some(place) = files.readopt(slot, generation)? else {
+            continue;
+        };
+        at.insert(number, place);
+        if unsure.contains(&number) {
+            guessed.insert(place);
+        }
+        warnings.push(format!("the disk refused data file {}; another one went on", slot + 1));
+    }
+    let at = |number: u32| match number < planned {
+        true => Some(number),
+        false => at.get(&number).copied(),
+    };
     let (mut chunks, mut sealed) = (BTreeMap::new(), BTreeMap::new());
     for record in records {
         match *record {
-            Record::Replaced { slot, generation, .. } => {
-                files.readopt(slot, generation)?;
-                warnings.push(format!("the disk refused data file {}; another one went on", slot + 1));
-            }
+            Record::Replaced { .. } => {}
             Record::Sealed { file, bytes, hash } => {
-                sealed.insert(file, (bytes, hash));
+                if let Some(file) = at(file) {
+                    sealed.insert(file, (bytes, hash));
+                }
             }
             Record::Chunk(chunk) => {
-                sealed.remove(&chunk.file);
-                let Some(file) = files.files.get_mut(chunk.file as usize) else {
+                let Some(number) = at(chunk.file) else { continue };
+                sealed.remove(&number);
+                let Some(file) = files.files.get_mut(number as usize) else {
                     continue;
                 };
                 if !(file.first..file.first + file.frames).contains(&chunk.frame) {
@@ -196,21 +250,35 @@ fn place(files: &mut DataFiles, records: &[Record], warnings: &mut Vec<String>) 
                     },
                 );
                 file.resume(chunk.offset + u64::from(chunk.bytes));
+                let chunk = Chunk { file: number, ..chunk };
                 chunks.insert(chunk.frame, chunk);
             }
         }
     }
-    Ok(Journaled { chunks, sealed })
+    Ok(Journaled {
+        chunks,
+        sealed,
+        guessed,
+    })
 }
 
-/// Reads the newest frames; those that are not as the journal says are taken out again and returned.
-fn check_newest(files: &mut DataFiles, chunks: &BTreeMap<u64, Chunk>) -> Result<Vec<u64>, StoreError> {
+/// Reads the newest frames, and all of `guessed` files; those that are not as the journal says are taken out again and
+/// returned.
+fn check_newest(
+    files: &mut DataFiles,
+    chunks: &BTreeMap<u64, Chunk>,
+    guessed: &BTreeSet<u32>,
+) -> Result<Vec<u64>, StoreError> {
     let (mut left, mut dropped, mut buffer) = (CHECKED_BYTES, Vec::new(), Vec::new());
     for chunk in chunks.values().rev() {
-        left = match left.checked_sub(u64::from(chunk.bytes)) {
-            Some(left) => left,
-            None => break,
-        };
+        let newest = left.checked_sub(u64::from(chunk.bytes));
+        left = newest.unwrap_or(0);
+        if newest.is_none() && !guessed.contains(&chunk.file) {
+            if guessed.is_empty() {
+                break;
+            }
+            continue;
+        }
         let file = &mut files.files[chunk.file as usize];
         buffer.resize(chunk.bytes as usize, 0);
         let read = File::open(&file.path).and_then(|f| f.read_exact_at(&mut buffer, chunk.offset));

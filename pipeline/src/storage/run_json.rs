@@ -1,6 +1,7 @@
-//! `run.json` and `state.jsonl`.
+//! `run.json`.
 
 use super::error::{At, StoreError};
+use super::state_jsonl::append_state;
 use super::store::RUN_JSON;
 use super::{RunEnd, RunInfo};
 use jiff::Timestamp;
@@ -8,13 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
 /// Version of the layout of `run.json`. Version 1 had a SHA-256 of every file, as `sha256`.
 const VERSION: u32 = 2;
-const STATE_JSONL: &str = "state.jsonl";
 
 /// One file of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,9 @@ pub struct RunRecord {
     pub configuration_sha256: String,
     /// host
     pub host: String,
+    /// operating system and version of its kernel; empty of runs of earlier versions
+    #[serde(default)]
+    pub kernel: String,
     /// accelerator
     pub device: String,
     /// anything else that was given or that the source said
@@ -128,6 +131,7 @@ impl RunRecord {
             software: info.software,
             configuration_sha256: info.configuration_sha256,
             host: info.host,
+            kernel: kernel(),
             device: info.device,
             metadata: info.metadata,
             warnings,
@@ -183,20 +187,10 @@ impl RunRecord {
     }
 }
 
-/// Appends one line to `state.jsonl`: time, state, and what `detail` holds.
-pub(super) fn append_state(folder: &Path, state: &str, detail: Value) -> Result<(), StoreError> {
-    let path = folder.join(STATE_JSONL);
-    let mut line = json!({ "time": rfc3339(Timestamp::now()), "state": state });
-    if let (Value::Object(line), Value::Object(detail)) = (&mut line, detail) {
-        line.extend(detail);
-    }
-    let text = format!("{line}\n");
-    let append = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    };
-    append().map_err(|source| StoreError::io("appending to", &path, source, text.len() as u64))
+/// `Linux` and the version of the kernel that runs.
+fn kernel() -> String {
+    let version = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("Linux {}", version.trim()).trim_end().to_string()
 }
 
 /// Makes the names in a folder durable.
@@ -212,6 +206,6 @@ pub(super) fn rfc3339(time: Timestamp) -> String {
 }
 
 /// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -18,7 +18,7 @@ use super::error::{At, StoreError};
 use super::h5::{self, RowWriter};
 use super::nexus::{self, Nx};
 use super::run_json::{self, RunRecord};
-use super::{RunEnd, RunInfo, Store, open, seal};
+use super::{RunEnd, RunInfo, Store, open, seal, state_jsonl};
 use frame::codec::Beneath;
 use frame::{PixelType, Shape};
 use hdf5::{Dataset, Group};
@@ -122,7 +122,7 @@ impl SparseWriter {
     /// [`StoreError::Name`], [`StoreError::RunExists`], [`StoreError::Io`], [`StoreError::Hdf5`].
     pub fn create(store: &Store, info: &RunInfo, config: SparseConfig) -> Result<Self, StoreError> {
         let folder = store.make_run(info)?;
-        run_json::append_state(&folder, "recording", serde_json::json!({}))?;
+        state_jsonl::append_state(&folder, "recording", serde_json::json!({}))?;
         let path = folder.join(format!("{}_master.h5", info.id));
         h5::register_bitshuffle().at("registering filter 32008 for", &path)?;
         Self::build(folder, path.clone(), info, config).at("creating", &path)
@@ -262,7 +262,7 @@ impl SparseWriter {
     /// Notes why there will be no run; what was written stays without a `run.json`.
     pub fn fail(self, reason: &str) {
         // The first error counts; where even this line cannot be written the missing run.json says enough.
-        let _ = run_json::append_state(&self.folder, "failed", serde_json::json!({ "error": reason }));
+        let _ = state_jsonl::append_state(&self.folder, "failed", serde_json::json!({ "error": reason }));
     }
 }
 

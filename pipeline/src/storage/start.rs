@@ -1,7 +1,7 @@
 //! What a later start must know of a run to finish it: kept beside the data from before frame 0 until the run is closed.
 //!
 //! ```text
-//! .creating     the folder is being filled: there is no frame in it yet
+//! .creating     the folder is being filled: there is no frame in it yet; locked by the process that fills it
 //! .start.json   what the run is, and of what form
 //! .start.h5     the master file as it was before frame 0
 //! .results.bin  every result, as it comes (`results_journal`)
@@ -14,7 +14,7 @@ use super::run_json::{self, RunRecord};
 use frame::codec::Beneath;
 use frame::{CurveField, PixelType, ResultLayout, ScalarField, Shape};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,13 @@ pub(super) const START_JSON: &str = ".start.json";
 pub(super) const START_MASTER: &str = ".start.h5";
 pub(super) const MASTER_DRAFT: &str = ".master.part";
 const CREATING: &str = ".creating";
+
+/// The mark of a folder that is being filled, held by the process that does so.
+#[derive(Debug)]
+pub(super) struct Creating {
+    // Locked until this is dropped or the process ends.
+    _file: File,
+}
 
 /// `.start.json`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -113,14 +120,30 @@ impl Start {
         }
     }
 
-    /// Marks a fresh folder.
-    pub(super) fn begin(folder: &Path) -> Result<(), StoreError> {
-        fs::write(folder.join(CREATING), b"").at("writing to", folder)
+    /// Marks a fresh folder. As long as the mark is held no other process takes the folder for one that was left behind.
+    pub(super) fn begin(folder: &Path) -> Result<Creating, StoreError> {
+        let (path, draft) = (folder.join(CREATING), folder.join(".creating.part"));
+        let file = File::create(&draft).at("writing to", folder)?;
+        // Under its own name only when it is locked: nobody ever sees it unlocked while this process lives.
+        file.try_lock().map_err(std::io::Error::from).at("locking", &draft)?;
+        fs::rename(&draft, &path).at("renaming to", &path)?;
+        Ok(Creating { _file: file })
     }
 
-    /// Whether nothing but preparations is in a folder.
-    pub(super) fn begun(folder: &Path) -> bool {
-        folder.join(CREATING).is_file()
+    /// What a process has left behind that ended while it filled the folder: nothing but preparations are in there. The
+    /// mark is held by the caller from here on, `None` where there is none or another process fills the folder.
+    pub(super) fn left_behind(folder: &Path) -> Result<Option<Creating>, StoreError> {
+        let path = folder.join(CREATING);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.at("opening", &path)?,
+        };
+        match file.try_lock() {
+            // It may have been armed since somebody looked for `.start.json`.
+            Ok(()) if Start::read(folder)?.is_none() && path.exists() => Ok(Some(Creating { _file: file })),
+            Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error).at("locking", &path),
+        }
     }
 
     /// Puts it on the disk: everything else must be there already. From here on a crash is made good.
@@ -160,6 +183,7 @@ impl Start {
         for name in [
             START_JSON,
             START_MASTER,
+            CREATING,
             ".start.json.part",
             ".head.part",
             MASTER_DRAFT,

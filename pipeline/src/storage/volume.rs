@@ -13,7 +13,7 @@ use super::error::{At, StoreError};
 use super::h5::{Number, RowWriter};
 use super::nexus::{self, Nx};
 use super::run_json::{self, RunRecord};
-use super::{RunEnd, RunInfo, Store, open, seal};
+use super::{RunEnd, RunInfo, Store, open, seal, state_jsonl};
 use frame::Shape;
 use hdf5::Dataset;
 use std::fs;
@@ -161,7 +161,7 @@ impl VolumeWriter {
             });
         }
         let folder = store.make_run(info)?;
-        run_json::append_state(&folder, "recording", serde_json::json!({}))?;
+        state_jsonl::append_state(&folder, "recording", serde_json::json!({}))?;
         let path = folder.join(format!("{}_master.h5", info.id));
         Self::build(folder, path.clone(), info, config).at("creating", &path)
     }
@@ -322,7 +322,7 @@ impl VolumeWriter {
     /// Notes why there will be no volume; what was written stays without a `run.json`.
     pub fn fail(self, reason: &str) {
         // The first error counts; where even this line cannot be written the missing run.json says enough.
-        let _ = run_json::append_state(&self.folder, "failed", serde_json::json!({ "error": reason }));
+        let _ = state_jsonl::append_state(&self.folder, "failed", serde_json::json!({ "error": reason }));
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::codec;
 use super::data_files::{DataFiles, FRAMES, FrameFormat};
+use super::disk_watch::DiskWatch;
 use super::error::{At, StoreError};
 use super::facts::Facts;
 use super::frame_writer::{self, Common, Done, Job, Payload};
@@ -16,7 +17,9 @@ use super::reserve::Reserve;
 use super::results_journal::ResultsJournal;
 use super::run_json::{self, RunRecord};
 use super::start::{START_MASTER, Start};
-use super::{CurveAxis, DatasetInfo, LedgerColumns, RunEnd, RunInfo, Store, WriterConfig, h5, read, results, seal};
+use super::{
+    CurveAxis, DatasetInfo, LedgerColumns, RunEnd, RunInfo, Store, WriterConfig, h5, read, results, seal, state_jsonl,
+};
 use crossbeam_channel::{Sender, bounded};
 use driver::memory::FrameLease;
 use frame::codec::Beneath;
@@ -24,7 +27,6 @@ use frame::{Compression, FrameHeader, FrameKind, FrameResult, Image, PixelType, 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 
 /// Frames that may wait for a thread; never more than a ring has slots.
@@ -111,8 +113,8 @@ impl RunWriter {
             frames: stream.frames_expected,
             frames_per_file: config.frames_per_file,
         };
-        Start::begin(&folder)?;
-        run_json::append_state(&folder, "recording", serde_json::json!({}))?;
+        let creating = Start::begin(&folder)?;
+        state_jsonl::append_state(&folder, "recording", serde_json::json!({}))?;
         let data = DataFiles::create(&folder, &info.id, format)?;
         let files = std::iter::once(folder.join(format!("{}_master.h5", info.id)))
             .chain(data.paths().map(Path::to_path_buf))
@@ -156,6 +158,7 @@ impl RunWriter {
         let tag = journal_file::tag(&info.proposal, &info.id, info.start_time);
         let results = ResultsJournal::create(&folder, &layout, tag)?;
         start.publish(&folder)?;
+        drop(creating);
         let thread_count = match config.threads {
             0 => THREADS,
             threads => threads,
@@ -323,8 +326,13 @@ impl RunWriter {
         let Some(threads) = &self.threads else {
             return Err(self.ended());
         };
-        self.common.in_flight.fetch_add(1, Relaxed);
+        self.common.writes.begin();
         threads.jobs.send(job).map_err(|_| self.ended())
+    }
+
+    /// Tells whether the disk stands still, to a thread that does not wait for it.
+    pub fn disk(&self) -> DiskWatch {
+        DiskWatch::new(self.common.clone())
     }
 
     fn ended(&self) -> StoreError {
@@ -367,6 +375,20 @@ impl RunWriter {
     /// [`StoreError::DiskFull`], [`StoreError::Io`].
     pub fn keep_result(&mut self, result: &FrameResult) -> Result<(), StoreError> {
         self.results.as_mut().map_or(Ok(()), |results| results.append(result))
+    }
+
+    /// Whether it is time for [`RunWriter::show`], and so to bring what it is to show.
+    pub fn show_is_due(&self) -> bool {
+        !self.master.shown_within(SHOW_AFTER_NS)
+    }
+
+    /// Rows of the ledger, from row `first` on, for readers of the master file (SWMR). Those of the end are written by
+    /// [`RunWriter::finish`]. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Hdf5`], [`StoreError::DiskFull`].
+    pub fn write_ledger(&mut self, first: u64, rows: &LedgerColumns<'_>) -> Result<(), StoreError> {
+        self.master.write_ledger(first, rows)
     }
 
     /// Lets readers of the master file (SWMR) see what was written to it, once a second; whether there is something that
@@ -413,7 +435,7 @@ impl RunWriter {
         let folder = self.folder.clone();
         self.close(ledger, images, finals, end).inspect_err(|error| {
             // The first error counts; where even this line cannot be written the missing run.json says enough.
-            let _ = run_json::append_state(&folder, "failed", serde_json::json!({ "error": error.to_string() }));
+            let _ = state_jsonl::append_state(&folder, "failed", serde_json::json!({ "error": error.to_string() }));
         })
     }
 
@@ -448,6 +470,8 @@ impl RunWriter {
         let data = data?;
         master?;
         let (master_path, folder, format) = (&self.master_path, &self.folder, &self.format);
+        // Until `run.json` is there nobody else takes the run for one that was interrupted.
+        let _closing = journal_file.lock()?;
         // The processor reads the run as others will while the disk takes the last of it.
         let (verified, synced) = std::thread::scope(|scope| {
             let verifying = scope.spawn(|| verify(master_path, kept, &frames, format));

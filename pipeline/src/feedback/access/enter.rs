@@ -1,8 +1,9 @@
 //! The door: every request passes here before its body is read.
 
 use super::audit::Line;
+use super::oidc::Refusal;
 use super::roles::{Need, Role, belongs_to_all, need};
-use super::{Access, Caller, OPEN, Scope};
+use super::{Access, Caller, OPEN, Proof, Scope};
 use crate::feedback::error::ApiError;
 use crate::feedback::listen::Peer;
 use crate::feedback::server::Shared;
@@ -42,6 +43,9 @@ impl Refused {
 pub async fn enter(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().cloned();
     let access = shared.access.clone();
+    if let Some(token) = presented(request.headers()).map(String::from) {
+        access.look_for_key(&token).await;
+    }
     let caller = match admit(&access, &request, peer.as_ref()) {
         Ok(caller) => caller,
         Err(refused) => return refusal(&shared, *refused, peer.as_ref(), &request),
@@ -98,38 +102,33 @@ fn admit(access: &Access, request: &Request, peer: Option<&Peer>) -> Result<Opti
             name: OPEN.into(),
             role: Role::Operator,
             scope: Scope::default(),
-            digest: None,
+            proof: Proof::Open,
         };
         let words = "while no tokens are in use the first one is made on the machine itself: \
                      `fluxline token create NAME --role admin`";
         return allowed(caller, role, words);
     }
     let shown = presented(request.headers());
-    if let Some(caller) = shown.and_then(|token| access.holder(token)) {
-        let (needed, name, has) = (role.name(), caller.name.clone(), caller.role.name());
-        if caller.role >= role && caller.scope.is_limited() && belongs_to_all(request.method(), route) {
-            let words = format!("token {name} is limited to some runs, and this concerns all of them");
-            let mut refused = Refused::new(StatusCode::FORBIDDEN, "limited", words);
-            refused.caller = Some(caller);
-            return Err(Box::new(refused));
+    let wrong = match shown.map(|token| access.holder(token)) {
+        Some(Ok(caller)) => return may(caller, role, belongs_to_all(request.method(), route)),
+        // Somebody whom the identity provider knows has not guessed.
+        Some(Err(Refusal::Nothing(words))) => {
+            return Err(Box::new(Refused::new(StatusCode::FORBIDDEN, "role", words)));
         }
-        return allowed(
-            caller,
-            role,
-            &format!("this needs the role {needed}, token {name} has {has}"),
-        );
-    }
-    let wait_s = match (shown, client) {
+        Some(Err(Refusal::Wrong(why))) => Some(why),
+        None => None,
+    };
+    let wait_s = match (wrong, client) {
         (Some(_), Some(client)) => access.wrong_from(client).err(),
         _ => None,
     };
-    let mut refused = match (shown, wait_s) {
+    let mut refused = match (wrong, wait_s) {
         (_, Some(_)) => {
             let words = "too many wrong tokens from this address";
             Refused::new(StatusCode::TOO_MANY_REQUESTS, "throttled", words)
         }
-        (Some(_), None) => {
-            let words = "this token does not hold: it is wrong, revoked or has ended";
+        (Some(why), None) => {
+            let words = format!("this token does not hold: {why}");
             Refused::new(StatusCode::UNAUTHORIZED, "token", words)
         }
         (None, None) => {
@@ -139,6 +138,19 @@ fn admit(access: &Access, request: &Request, peer: Option<&Peer>) -> Result<Opti
     };
     refused.wait_s = wait_s;
     Err(Box::new(refused))
+}
+
+/// Whether whoever is known may ask for this.
+fn may(caller: Caller, role: Role, of_all: bool) -> Result<Option<Caller>, Box<Refused>> {
+    let (needed, name, has) = (role.name(), caller.name.clone(), caller.role.name());
+    if caller.role >= role && caller.scope.is_limited() && of_all {
+        let words = format!("token {name} is limited to some runs, and this concerns all of them");
+        let mut refused = Refused::new(StatusCode::FORBIDDEN, "limited", words);
+        refused.caller = Some(caller);
+        return Err(Box::new(refused));
+    }
+    let words = format!("this needs the role {needed}, token {name} has {has}");
+    allowed(caller, role, &words)
 }
 
 fn allowed(caller: Caller, role: Role, words: &str) -> Result<Option<Caller>, Box<Refused>> {

@@ -123,7 +123,7 @@ pub fn need(method: &Method, route: Option<&str>, path: &str) -> Need {
 pub fn describe(document: &mut Value) {
     let bearer = json!({
         "type": "http", "scheme": "bearer",
-        "description": "A token of `fluxline token create`, as `Authorization: Bearer TOKEN`; over a WebSocket also as the subprotocol \
+        "description": "A token of `fluxline token create`, or of the identity provider in `[feedback.oidc]`, as `Authorization: Bearer TOKEN`; over a WebSocket also as the subprotocol \
                         `fluxline.token.TOKEN` beside `fluxline`. Never in an address. Roles: viewer, operator, admin; each may do what the \
                         ones before it may. A token may be limited to proposals and runs: every other run is, for it, as if it did not exist (404). While no tokens are in use (loopback only) none is needed."
     });

@@ -131,7 +131,7 @@ pub fn create(
     }
     let created = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
     let expires = days.map(|days| created + jiff::SignedDuration::from_hours(24 * i64::from(days)));
-    let secret = format!("{PREFIX}{}", crate::appliance::hex(&random()?));
+    let secret = format!("{PREFIX}{}", crate::storage::hex(&random()?));
     let token = Token {
         name: name.into(),
         role,
@@ -201,7 +201,7 @@ fn change(path: &Path, body: impl FnOnce(&mut Vec<Token>) -> Result<(), TokenErr
 
 /// An administrator's command must not leave files that the appliance's own account cannot read: what root makes belongs to
 /// whoever owns the folder. Anybody else cannot give files away, and need not.
-pub(super) fn give_to_owner_of_folder(path: &Path) {
+pub(in crate::feedback) fn give_to_owner_of_folder(path: &Path) {
     let Some(folder) = path.parent().and_then(|folder| fs::metadata(folder).ok()) else {
         return;
     };

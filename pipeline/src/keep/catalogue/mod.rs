@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Changes when the tables do: a catalogue of another version is made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE run (
@@ -45,8 +45,8 @@ CREATE INDEX run_to_export ON run (number) WHERE exported = 0;
 CREATE INDEX run_to_announce ON run (closed_us) WHERE announced = 0;
 CREATE TABLE metadata (number INTEGER NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL COLLATE NOCASE, as_number REAL);
 CREATE INDEX metadata_number ON metadata (number);
-CREATE INDEX metadata_value ON metadata (key, value);
-CREATE INDEX metadata_as_number ON metadata (key, as_number);
+CREATE INDEX metadata_value ON metadata (key, value, number);   -- with the number: the table itself is not looked at
+CREATE INDEX metadata_as_number ON metadata (key, as_number, number);
 CREATE VIRTUAL TABLE words USING fts5 (text, content='', contentless_delete=1, prefix='1 2 3 4');
 CREATE TABLE day (path TEXT PRIMARY KEY, changed TEXT NOT NULL);
 CREATE TABLE unclosed (path TEXT PRIMARY KEY);
@@ -169,6 +169,8 @@ impl Catalogue {
 
     /// The runs that `query` asks for, newest first, and how many there are on all pages.
     pub fn search(&self, query: &Query, limit: usize, offset: usize) -> Result<(Vec<Found>, usize), KeepError> {
+        // SQLite's numbers end there.
+        let (limit, offset) = (limit.min(i64::MAX as usize), offset.min(i64::MAX as usize));
         let (condition, values) = query.condition();
         self.with(|connection| {
             let values = || rusqlite::params_from_iter(values.iter());
@@ -217,10 +219,10 @@ impl Catalogue {
         self.list(&text, [before_us])
     }
 
-    /// Verified runs that the facility's catalogues have not been told of, oldest first.
+    /// Verified runs that the facility's catalogues have not been told of, oldest first; those that went before it could be told, too.
     pub fn unannounced(&self, limit: usize) -> Result<Vec<Found>, KeepError> {
         let text = format!(
-            "SELECT {FOUND} FROM run WHERE announced = 0 AND life IN ('verified', 'safe_to_delete') \
+            "SELECT {FOUND} FROM run WHERE announced = 0 AND life IN ('verified', 'safe_to_delete', 'deleted') \
              ORDER BY closed_us LIMIT {limit}"
         );
         self.list(&text, [])
@@ -281,6 +283,12 @@ impl Catalogue {
             let text = "SELECT count(*) FROM run WHERE damaged IS NOT NULL";
             connection.prepare_cached(text)?.query_row([], |row| row.get(0))
         })
+    }
+
+    /// Those runs, oldest first, at most `limit`.
+    pub fn damaged_runs(&self, limit: usize) -> Result<Vec<Found>, KeepError> {
+        let text = format!("SELECT {FOUND} FROM run WHERE damaged IS NOT NULL ORDER BY number LIMIT {limit}");
+        self.list(&text, [])
     }
 
     /// When the oldest run that is not verified was closed, microseconds of 1970.

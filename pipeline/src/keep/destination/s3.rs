@@ -24,6 +24,10 @@ use tokio::runtime::Runtime;
 
 /// Most parts that S3 takes, with room to spare.
 const PARTS_MAX: u64 = 9000;
+/// How often a service is asked to put the same parts together before they are sent anew.
+const REFUSED_MAX: u32 = 5;
+/// S3's code for parts that are not those that were named.
+const OTHER_PARTS: &str = "<Code>InvalidPart";
 /// Bytes that are read back in one request.
 const READ_BYTES: u64 = 16 << 20;
 
@@ -45,6 +49,9 @@ struct Upload {
     id: String,
     part_bytes: u64,
     parts: Vec<String>,
+    /// how often the service did not put the parts together
+    #[serde(default)]
+    refused: u32,
 }
 
 #[derive(Deserialize)]
@@ -159,6 +166,7 @@ impl Bucket {
                     id: id.map_err(|error| self.away(error))?,
                     part_bytes: self.part_bytes.max(record.bytes.div_ceil(PARTS_MAX)),
                     parts: Vec::new(),
+                    refused: 0,
                 }
             }
         };
@@ -203,9 +211,30 @@ impl Bucket {
         let done = self
             .runtime
             .block_on(self.client.complete_multipart(&at, &upload.id, parts));
-        // Whatever it says, this upload is over; whether the object is right the reading back says.
-        let _ = fs::remove_file(self.note(key));
-        done.map(|_| ()).map_err(|error| self.away(error))
+        match done {
+            // Whether the object is right the reading back says.
+            Ok(_) => {
+                let _ = fs::remove_file(self.note(key));
+                Ok(())
+            }
+            Err(object_store::Error::NotFound { source, .. }) => {
+                let _ = fs::remove_file(self.note(key));
+                Err(self.away(source))
+            }
+            // Unless the bucket says that it has others, the parts are there, and this may be asked again: nothing is sent a
+            // second time.
+            Err(error) => {
+                upload.refused += 1;
+                if upload.refused < REFUSED_MAX && !error.to_string().contains(OTHER_PARTS) {
+                    self.remember(&upload)?;
+                } else {
+                    // Not to leave parts behind that nobody puts together; a bucket's life cycle does it where this fails.
+                    let _ = self.runtime.block_on(self.client.abort_multipart(&at, &upload.id));
+                    let _ = fs::remove_file(self.note(key));
+                }
+                Err(self.away(error))
+            }
+        }
     }
 }
 

@@ -1,20 +1,19 @@
 //! `azimuthal`: the curve of every frame and, where azimuthal bins are asked for, its picture over radius and azimuth; and
 //! the means of the run.
 
-use super::super::{Batch, Operation, Prepared, RecipeError, RunningCurve, Setup, Snapshot};
+use super::super::files::NamedFile;
+use super::super::{Batch, Operation, Prepared, RecipeError, RunningCurve, Setup, Site, Snapshot};
 use super::correct::Corrections;
 use super::geometry;
 use crate::config::ConfigError;
 use crate::storage::CurveAxis;
-use frame::geometry::Unit;
+use frame::geometry::{Geometry, NoWavelength, Unit};
 use frame::{FrameResult, Image, Shape};
 use kernels::{
     AzimuthalConfig, AzimuthalEngine, AzimuthalGeometry, AzimuthalIntegrator, ErrorModel, Queue, SigmaClip, Splitting,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const NAME: &str = "azimuthal";
@@ -33,7 +32,7 @@ const PICTURE_BINS_MAX: usize = 1 << 22;
 pub(super) struct AzimuthalParameters {
     /// `.poni` file, versions 1 to 3. Without one the geometry is what the source says: distance, wavelength and beam
     /// centre, the detector upright across the beam.
-    pub poni: Option<PathBuf>,
+    pub poni: Option<NamedFile>,
     /// Number of bins (1 to 65535).
     pub bins: usize,
     /// Unit of the axis as pyFAI writes it: "q_nm^-1", "q_A^-1", "2th_deg", "2th_rad", "r_mm" (distance from the beam) or
@@ -217,12 +216,15 @@ fn means(sums: &Sums, values: &mut [f32], errors: &mut [f32]) -> u64 {
 
 /// The curve, or the picture.
 struct PlanPart {
-    config: AzimuthalConfig,
+    /// as far as it is not let go: it is as large as a few frames, and made again when it is needed
+    config: Option<AzimuthalConfig>,
+    /// rows of the picture
+    rows: Option<usize>,
     /// first of its fields in the results
     first: usize,
     running: Sums,
     /// that of the first worker, where it is made already: a large matrix is not made twice
-    engine: RefCell<Option<AzimuthalEngine>>,
+    engine: Mutex<Option<AzimuthalEngine>>,
 }
 
 /// Whether the host's reducer does it.
@@ -243,20 +245,32 @@ impl PlanPart {
 }
 
 /// What the operations of all workers share: the curve, then the picture where one is asked for.
-pub(super) struct AzimuthalPlan(Vec<PlanPart>);
+pub(super) struct AzimuthalPlan {
+    parts: Vec<PlanPart>,
+    parameters: AzimuthalParameters,
+    geometry: Geometry,
+}
 
 impl AzimuthalPlan {
     /// The configuration, where a plain curve is all that is asked for: the host can make it, too.
     pub(super) fn plain(&self) -> Option<&AzimuthalConfig> {
-        match self.0.as_slice() {
-            [part] if plain(&part.config) => Some(&part.config),
+        match self.parts.as_slice() {
+            [part] => part.config.as_ref().filter(|config| plain(config)),
             _ => None,
+        }
+    }
+
+    /// Lets go what no worker needs any more.
+    pub(super) fn slim(&mut self) {
+        for part in &mut self.parts {
+            part.config = None;
+            part.engine = Mutex::default();
         }
     }
 
     /// Where a worker's curve goes.
     pub(super) fn place(&self, worker: usize) -> Option<CurvePlace> {
-        self.0.first().map(|part| part.place(worker))
+        self.parts.first().map(|part| part.place(worker))
     }
 }
 
@@ -270,13 +284,17 @@ pub(super) struct CurvePlace {
 impl CurvePlace {
     /// Intensity, errors and pixels of a frame.
     pub(super) fn put(&self, result: &mut FrameResult, curves: [&[f32]; 3]) {
-        let [intensity, sigma, count] = curves;
-        // The worker's own sums: nobody else asks for them but a snapshot, ten times a second.
-        let mut running = self.running[self.worker].lock().unwrap_or_else(PoisonError::into_inner);
-        running.add(intensity, sigma, count);
         for (place, curve) in curves.into_iter().enumerate() {
             result.curves[self.first + place].copy_from_slice(curve);
         }
+    }
+
+    /// Adds a frame's curves to the run's.
+    pub(super) fn add(&self, result: &FrameResult) {
+        let [intensity, sigma, count] = [0, 1, 2].map(|place| &result.curves[self.first + place]);
+        // The worker's own sums: nobody else asks for them but a snapshot, ten times a second.
+        let mut running = self.running[self.worker].lock().unwrap_or_else(PoisonError::into_inner);
+        running.add(intensity, sigma, count);
     }
 
     /// The mean curve of the run so far, of all workers.
@@ -303,7 +321,11 @@ pub(super) fn plan(
     prepared: &mut Prepared,
 ) -> Result<AzimuthalPlan, RecipeError> {
     let geometry = geometry::load(setup, NAME, parameters.poni.as_ref())?;
-    let config = configuration(setup, parameters, corrections, &geometry)?;
+    let configuration = |rows: Option<usize>| {
+        configuration(setup.stream.shape, parameters, corrections, &geometry, rows)
+            .map_err(|error| setup.wrong(NAME, "unit", format!("{:?}", parameters.unit.name()), error.to_string()))
+    };
+    let config = configuration(None)?;
     let sums = |bins: usize| -> Sums { Arc::new((0..workers).map(|_| Mutex::new(Running::new(bins))).collect()) };
     // Without the device where the host can take its place.
     let (radial, curve) = if plain(&config) && parameters.azimuthal_bins.is_none() {
@@ -311,7 +333,7 @@ pub(super) fn plan(
         let centers = AzimuthalIntegrator::centers(&config, stream.shape, stream.pixel_type, mask);
         (centers.map_err(RecipeError::device(NAME))?, None)
     } else {
-        let curve = engine(setup, &config, corrections)?;
+        let curve = engine(setup.site(), &config, corrections)?;
         (curve.radial().to_vec(), Some(curve))
     };
     let (layout, unit) = (&mut prepared.layout, parameters.unit);
@@ -335,16 +357,14 @@ pub(super) fn plan(
     });
     let mut parts = vec![PlanPart {
         running: sums(parameters.bins),
-        engine: RefCell::new(curve),
-        config,
+        engine: Mutex::new(curve),
+        config: Some(config),
+        rows: None,
         first,
     }];
     if let Some(rows) = parameters.azimuthal_bins {
-        let config = AzimuthalConfig {
-            azimuthal_bins: Some(rows),
-            ..parts[0].config.clone()
-        };
-        let picture = engine(setup, &config, corrections)?;
+        let config = configuration(Some(rows))?;
+        let picture = engine(setup.site(), &config, corrections)?;
         let shape = Shape::new(rows, parameters.bins);
         let first = layout.curves.len();
         for (suffix, of) in SUFFIXES {
@@ -368,35 +388,37 @@ pub(super) fn plan(
         });
         parts.push(PlanPart {
             running: sums(shape.pixels()),
-            engine: RefCell::new(Some(picture)),
-            config,
+            engine: Mutex::new(Some(picture)),
+            config: Some(config),
+            rows: Some(rows),
             first,
         });
     }
-    prepared.geometry = Some(geometry);
-    Ok(AzimuthalPlan(parts))
+    prepared.geometry = Some(geometry.clone());
+    Ok(AzimuthalPlan {
+        parts,
+        parameters: parameters.clone(),
+        geometry,
+    })
 }
 
-/// The curve's configuration.
+/// The configuration of the curve, or of the picture of so many rows.
 fn configuration(
-    setup: &Setup<'_>,
+    shape: Shape,
     parameters: &AzimuthalParameters,
     corrections: &Corrections,
-    geometry: &frame::Geometry,
-) -> Result<AzimuthalConfig, RecipeError> {
-    let shape = setup.stream.shape;
+    geometry: &Geometry,
+    rows: Option<usize>,
+) -> Result<AzimuthalConfig, NoWavelength> {
     // pyFAI lays angles out in radians whatever the unit of the axis.
     let (native, scale) = match parameters.unit {
         Unit::TwoThetaDeg => (Unit::TwoThetaRad, 180.0 / std::f64::consts::PI),
         unit => (unit, 1.0),
     };
-    let wrong = |error: frame::geometry::NoWavelength| {
-        setup.wrong(NAME, "unit", format!("{:?}", parameters.unit.name()), error.to_string())
-    };
     let split = parameters.splitting != Splitting::No;
     let around = parameters.azimuthal_bins.is_some() || parameters.azimuthal_range.is_some();
     let geometry = AzimuthalGeometry {
-        radial: geometry.radial_map(native, shape).map_err(wrong)?,
+        radial: geometry.radial_map(native, shape)?,
         scale,
         unit: parameters.unit.name().into(),
         solid_angle: parameters.solid_angle.then(|| geometry.solid_angle_map(shape)),
@@ -404,12 +426,10 @@ fn configuration(
             .polarization
             .map(|factor| geometry.polarization_map(factor, 0.0, shape)),
         chi: around.then(|| geometry.chi_map(shape)),
-        corners: split
-            .then(|| geometry.corners(native, shape))
-            .transpose()
-            .map_err(wrong)?,
+        corners: split.then(|| geometry.corners(native, shape)).transpose()?,
     };
     Ok(AzimuthalConfig {
+        azimuthal_bins: rows,
         radial_range: parameters.range.map(|[low, high]| (low, high)),
         azimuthal_range_deg: parameters.azimuthal_range.map(|[low, high]| (low, high)),
         splitting: parameters.splitting,
@@ -427,13 +447,9 @@ fn configuration(
     })
 }
 
-fn engine(
-    setup: &Setup<'_>,
-    config: &AzimuthalConfig,
-    corrections: &Corrections,
-) -> Result<AzimuthalEngine, RecipeError> {
-    let stream = setup.stream;
-    let (device, mask, limit) = (setup.accelerator, &corrections.mask, setup.batch_limit);
+fn engine(site: Site<'_>, config: &AzimuthalConfig, corrections: &Corrections) -> Result<AzimuthalEngine, RecipeError> {
+    let stream = site.stream;
+    let (device, mask, limit) = (site.accelerator, &corrections.mask, site.batch_limit);
     AzimuthalEngine::new(device, config, stream.shape, stream.pixel_type, mask, limit)
         .map_err(RecipeError::device(NAME))
 }
@@ -443,19 +459,30 @@ pub(super) struct Azimuthal(Vec<(AzimuthalEngine, CurvePlace)>);
 
 impl Azimuthal {
     pub(super) fn new(
-        setup: &Setup<'_>,
+        site: Site<'_>,
         plan: &AzimuthalPlan,
         corrections: &Corrections,
         worker: usize,
     ) -> Result<Self, RecipeError> {
+        let made_again = |rows| {
+            let (parameters, geometry) = (&plan.parameters, &plan.geometry);
+            configuration(site.stream.shape, parameters, corrections, geometry, rows).map_err(|error| {
+                RecipeError::Frames {
+                    operation: NAME,
+                    reason: error.to_string(),
+                }
+            })
+        };
         let part = |part: &PlanPart| {
-            let engine = match part.engine.take() {
-                Some(engine) => engine,
-                None => engine(setup, &part.config, corrections)?,
+            let made = part.engine.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let engine = match (made, &part.config) {
+                (Some(made), _) => made,
+                (None, Some(config)) => engine(site, config, corrections)?,
+                (None, None) => engine(site, &made_again(part.rows)?, corrections)?,
             };
             Ok((engine, part.place(worker)))
         };
-        Ok(Self(plan.0.iter().map(part).collect::<Result<_, RecipeError>>()?))
+        Ok(Self(plan.parts.iter().map(part).collect::<Result<_, RecipeError>>()?))
     }
 }
 
@@ -479,6 +506,12 @@ impl Operation for Azimuthal {
         Ok(())
     }
 
+    fn settle(&mut self, results: &mut [Arc<FrameResult>]) {
+        for (_, place) in &self.0 {
+            results.iter().for_each(|result| place.add(result));
+        }
+    }
+
     fn snapshot(&mut self, _queue: &Queue, snapshot: &mut Snapshot) -> Result<(), RecipeError> {
         if let Some((_, place)) = self.0.first() {
             place.snapshot_curve(snapshot);
@@ -486,10 +519,6 @@ impl Operation for Azimuthal {
         if let Some((_, place)) = self.0.get(1) {
             place.snapshot_picture(snapshot);
         }
-        Ok(())
-    }
-
-    fn finish(&mut self, _queue: &Queue) -> Result<(), RecipeError> {
         Ok(())
     }
 }

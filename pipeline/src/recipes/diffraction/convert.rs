@@ -1,20 +1,32 @@
 //! Operations that turn raw pixels into others, which those behind them read: `gain`, a JUNGFRAU's words to photons, and
 //! `countrate`, what counters missed while they were busy. The files keep the raw pixels.
 
+use super::super::files::NamedFile;
 use super::super::findings::Findings;
-use super::super::{Batch, Counter, Level, Operation, Prepared, RecipeError, Setup, Snapshot, fields};
+use super::super::{Batch, Counter, Level, Operation, Prepared, RecipeError, Setup, Site, Snapshot, fields};
 use super::stored;
 use crate::calibrations::{CalibrationKind, CalibrationRecord, HC_EV_M};
 use crate::config::ConfigError;
 use driver::clock::monotonic_ns;
-use frame::{FrameKind, Image, PixelMask, PixelType, Shape, StreamDescription};
+use frame::{FrameKind, FrameResult, Image, PixelMask, PixelType, Shape, StreamDescription};
 use kernels::gain::{Drift, GAINS, Tracking};
 use kernels::{AdaptiveGain, CountRate, CountRateConfig, DeadTime, GainConfig, Queue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// What `gain` adds to the results.
+pub(super) const GAIN_SCALARS: [&str; 4] = [
+    "wrong_gain_pixels",
+    "gain_saturated_pixels",
+    "gain1_pixels",
+    "gain2_pixels",
+];
+/// What it adds where pedestals follow the frames.
+pub(super) const FOLLOW_SCALAR: &str = "pedestal_pixels";
+/// What `countrate` adds to the results.
+pub(super) const COUNTRATE_SCALAR: &str = "countrate_saturated_pixels";
 
 /// `[recipe.NAME.gain]`: a JUNGFRAU's words to photons.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -22,10 +34,10 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(super) struct GainParameters {
     /// Pedestals, ADU: three files for G0, G1 and G2, or one of three planes; `.npy`, `.bin`, or HDF5 as `FILE::/path`. The
     /// newest ones of the store unless given.
-    pub pedestals: Vec<PathBuf>,
+    pub pedestals: Vec<NamedFile>,
     /// Gains, ADU/keV: one file of 3 planes (G0, G1, G2) or 6 (then those of high gain). The newest one of the store unless
     /// given.
-    pub gains: Option<PathBuf>,
+    pub gains: Option<NamedFile>,
     /// Gains of every pixel in G0, G1 and G2, ADU/keV, where no pixel's own are known, as in [41.0, -1.439, -0.1145].
     pub nominal_gains_adu_per_kev: Option<[f64; 3]>,
     /// The detector is set to high gain: G0 is the fourth of six planes of gains.
@@ -123,6 +135,8 @@ struct Follow {
     scalar: usize,
     /// the picture's place among those of the run
     image: usize,
+    /// frames so far
+    frames: Counter,
     words: Counter,
     mean_adu: Level,
     largest_adu: Level,
@@ -141,8 +155,9 @@ impl Follow {
             frames_expected: setup.stream.frames_expected,
         });
         Self {
-            scalar: prepared.layout.scalar("pedestal_pixels", ""),
+            scalar: prepared.layout.scalar(FOLLOW_SCALAR, ""),
             image: prepared.snapshot.images.len() - 1,
+            frames: Counter::default(),
             words: prepared.counter("pedestal_words"),
             mean_adu: prepared.level("pedestal_drift_mean_adu"),
             largest_adu: prepared.level("pedestal_drift_largest_adu"),
@@ -193,10 +208,7 @@ pub(super) fn plan_gain(
             "it converts 16-bit words of a JUNGFRAU, the frames are {}: take the operation out of the recipe",
             stream.pixel_type.numpy_name()
         );
-        return Err(RecipeError::Frames {
-            operation: NAME,
-            reason,
-        });
+        return Err(RecipeError::frames(NAME)(reason));
     }
     let by_wavelength = || {
         stream
@@ -227,17 +239,14 @@ pub(super) fn plan_gain(
     // Made once to see whether everything fits, and which pixels it cannot convert.
     let trial = AdaptiveGain::new(setup.accelerator, &config, stream.shape, 1).map_err(RecipeError::device(NAME))?;
     let mut raw_mask = stream.mask.clone().unwrap_or_else(|| PixelMask::none(stream.shape));
-    raw_mask.merge(trial.unusable()).map_err(|error| RecipeError::Frames {
-        operation: NAME,
-        reason: error.to_string(),
-    })?;
+    raw_mask.merge(trial.unusable()).map_err(RecipeError::frames(NAME))?;
     let mask = trial
         .map()
         .map_or_else(|| raw_mask.clone(), |map| map.spread_mask(&raw_mask));
-    let first = prepared.layout.scalar("wrong_gain_pixels", "");
-    prepared.layout.scalar("gain_saturated_pixels", "");
-    prepared.layout.scalar("gain1_pixels", "");
-    prepared.layout.scalar("gain2_pixels", "");
+    let first = prepared.layout.scalars.len();
+    for name in GAIN_SCALARS {
+        prepared.layout.scalar(name, "");
+    }
     let follow = parameters.ordered().then(|| Follow::plan(setup, prepared));
     Ok(ConversionPlan {
         stream: converted(stream, trial.shape(), mask),
@@ -252,12 +261,7 @@ pub(super) fn plan_gain(
 }
 
 /// Three planes of the frame's shape.
-fn planes(
-    setup: &Setup<'_>,
-    key: &str,
-    path: &std::path::Path,
-    counts: &[usize],
-) -> Result<(usize, Vec<f64>), RecipeError> {
+fn planes(setup: &Setup<'_>, key: &str, path: &NamedFile, counts: &[usize]) -> Result<(usize, Vec<f64>), RecipeError> {
     let shape = setup.stream.shape;
     let wrong = |expected: String| setup.wrong("gain", key, path.display(), expected);
     let (sizes, values) = fields::read_planes(&setup.path(path)).map_err(wrong)?;
@@ -389,7 +393,7 @@ pub(super) fn plan_countrate(
         invalid,
     };
     let mask = stream.mask.clone().unwrap_or_else(|| PixelMask::none(stream.shape));
-    let first = prepared.layout.scalar("countrate_saturated_pixels", "");
+    let first = prepared.layout.scalar(COUNTRATE_SCALAR, "");
     Ok(Some(ConversionPlan {
         stream: converted(stream, stream.shape, mask.clone()),
         conversion: Conversion::CountRate(Box::new(config), mask.clone()),
@@ -402,17 +406,18 @@ pub(super) fn plan_countrate(
     }))
 }
 
-/// The operation of one worker; `setup` is that of the raw frames.
-pub(super) fn operation(setup: &Setup<'_>, plan: &ConversionPlan) -> Result<Box<dyn Operation>, RecipeError> {
-    let (device, stream, limit) = (setup.accelerator, setup.stream, setup.batch_limit);
+/// The operation of one worker; `site` is that of the raw frames.
+pub(super) fn operation(site: Site<'_>, plan: &ConversionPlan) -> Result<Box<dyn Operation>, RecipeError> {
+    let (device, stream, limit) = (site.accelerator, site.stream, site.batch_limit);
     Ok(match &plan.conversion {
         Conversion::Gain(config) => Box::new(Gain {
             gain: AdaptiveGain::new(device, config, stream.shape, limit).map_err(RecipeError::device("gain"))?,
             first: plan.first,
             wrong: plan.wrong.clone().unwrap_or_default(),
             saturated: plan.saturated.clone(),
+            // As far as they move: by nothing so far.
+            moved: vec![0.0; plan.follow.as_ref().map_or(0, |_| stream.shape.pixels())],
             follow: plan.follow.clone(),
-            frames: 0,
             drift_again_ns: 0,
             finished: false,
         }),
@@ -433,8 +438,8 @@ struct Gain {
     wrong: Counter,
     saturated: Counter,
     follow: Option<Follow>,
-    /// frames so far
-    frames: u64,
+    /// how far pedestals have moved, ADU, on its way from the device
+    moved: Vec<f32>,
     /// when the drift is looked at again
     drift_again_ns: u64,
     finished: bool,
@@ -452,10 +457,7 @@ impl Operation for Gain {
         self.gain
             .run(batch.queue, batch.frames, batch.kind == FrameKind::Dark)
             .map_err(RecipeError::device("gain"))?;
-        self.frames += batch.frames.frames() as u64;
         for (index, counts) in self.gain.counts().iter().enumerate() {
-            self.wrong.fetch_add(counts.wrong.into(), Relaxed);
-            self.saturated.fetch_add(counts.saturated.into(), Relaxed);
             let Some(result) = batch.result(index) else { continue };
             let values = [counts.wrong, counts.saturated, counts.gain1, counts.gain2];
             result.scalars[self.first..]
@@ -464,11 +466,36 @@ impl Operation for Gain {
                 .for_each(|(scalar, count)| *scalar = count.into());
             if let Some(follow) = &self.follow {
                 result.scalars[follow.scalar] = counts.quiet.into();
-                follow.words.fetch_add(counts.quiet.into(), Relaxed);
             }
         }
         batch.frames = self.gain.output();
         Ok(())
+    }
+
+    fn settle(&mut self, _results: &mut [Arc<FrameResult>]) {
+        for counts in self.gain.counts() {
+            self.wrong.fetch_add(counts.wrong.into(), Relaxed);
+            self.saturated.fetch_add(counts.saturated.into(), Relaxed);
+            if let Some(follow) = &self.follow {
+                follow.words.fetch_add(counts.quiet.into(), Relaxed);
+                follow.frames.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    fn state(&self) -> Vec<f32> {
+        self.moved.clone()
+    }
+
+    fn keep(&mut self, queue: &Queue, state: &mut Vec<f32>) -> Result<(), RecipeError> {
+        let failed = RecipeError::device("gain");
+        self.gain.moved(queue, &mut self.moved).map_err(failed)?;
+        std::mem::swap(&mut self.moved, state);
+        Ok(())
+    }
+
+    fn resume(&mut self, queue: &Queue, state: &[f32]) -> Result<(), RecipeError> {
+        self.gain.move_to(queue, state).map_err(RecipeError::device("gain"))
     }
 
     fn snapshot(&mut self, queue: &Queue, snapshot: &mut Snapshot) -> Result<(), RecipeError> {
@@ -485,7 +512,7 @@ impl Operation for Gain {
         let Some(drift) = drift.map_err(RecipeError::device("gain"))? else {
             return Ok(());
         };
-        image.frames_used = self.frames;
+        image.frames_used = follow.frames.load(Relaxed);
         follow.mean_adu.set(drift.mean_adu);
         follow.largest_adu.set(drift.largest_adu);
         follow.drifted.set(drift.drifted_pixels as f64);
@@ -516,7 +543,6 @@ impl Operation for Rate {
         let failed = RecipeError::device("countrate");
         self.countrate.run(batch.queue, batch.frames).map_err(failed)?;
         for (index, saturated) in self.countrate.saturated().iter().enumerate() {
-            self.saturated.fetch_add((*saturated).into(), Relaxed);
             let Some(result) = batch.result(index) else { continue };
             result.scalars[self.first] = f64::from(*saturated);
         }
@@ -524,11 +550,9 @@ impl Operation for Rate {
         Ok(())
     }
 
-    fn snapshot(&mut self, _queue: &Queue, _snapshot: &mut Snapshot) -> Result<(), RecipeError> {
-        Ok(())
-    }
-
-    fn finish(&mut self, _queue: &Queue) -> Result<(), RecipeError> {
-        Ok(())
+    fn settle(&mut self, _results: &mut [Arc<FrameResult>]) {
+        for saturated in self.countrate.saturated() {
+            self.saturated.fetch_add((*saturated).into(), Relaxed);
+        }
     }
 }

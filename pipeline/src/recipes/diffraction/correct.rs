@@ -1,13 +1,14 @@
 //! `correct`: what the operations behind it take into account while they read the raw counts, so that no corrected
 //! frame is ever written.
 
+use super::super::files::NamedFile;
 use super::super::{RecipeError, Setup, fields};
 use super::{convert, stored};
+use crate::calibrations::check::usable_range;
 use crate::calibrations::{CalibrationKind, CalibrationRecord};
 use frame::{PixelMask, PixelType, StreamDescription};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 
 const NAME: &str = "correct";
 
@@ -17,11 +18,11 @@ const NAME: &str = "correct";
 pub(super) struct CorrectParameters {
     /// Mask: `.npy`, TIFF, CBF, or HDF5 as `FILE::/path`; anything but zero is masked, or NXmx bits. Added to the
     /// source's own.
-    pub mask: Option<PathBuf>,
+    pub mask: Option<NamedFile>,
     /// Dark: counts without beam, subtracted from every frame.
-    pub dark: Option<PathBuf>,
+    pub dark: Option<NamedFile>,
     /// Flat: relative response of every pixel, 1 on average.
-    pub flat: Option<PathBuf>,
+    pub flat: Option<NamedFile>,
     /// Pixels at or above this value are saturated and take no part. The source's own unless given.
     pub saturation: Option<f64>,
     /// Pixels of this value, which must be at or above `saturation`, hold no count. Of unsigned pixels the largest value,
@@ -57,6 +58,8 @@ pub(super) struct Corrections {
     pub used: Vec<CalibrationRecord>,
     /// pixels that are masked because their dark or flat is of no use
     pub uncalibrated: usize,
+    /// what somebody should know of them
+    pub warnings: Vec<String>,
 }
 
 /// The value of pixels without a count: of unsigned ones the largest, unless that is where they saturate.
@@ -69,13 +72,24 @@ pub(super) fn invalid_value(given: Option<f64>, stream: &StreamDescription) -> O
 
 impl CorrectParameters {
     /// Reads the files, or what the store has. `listed`: whether the recipe names the operation; `photons`: whether the
-    /// frames have no dark any more.
-    pub(super) fn load(&self, setup: &Setup<'_>, listed: bool, photons: bool) -> Result<Corrections, RecipeError> {
+    /// frames have no dark any more; `of_detector`: what the description of the detector masks.
+    pub(super) fn load(
+        &self,
+        setup: &Setup<'_>,
+        listed: bool,
+        photons: bool,
+        of_detector: impl Iterator<Item = PixelMask>,
+    ) -> Result<Corrections, RecipeError> {
         let (stream, shape) = (setup.stream, setup.stream.shape);
         let key = |name: &str| format!("recipe.{}.{NAME}.{name}", setup.recipe);
         let from_store = listed && self.use_store;
         let mut used = Vec::new();
         let mut mask = stream.mask.clone().unwrap_or_else(|| PixelMask::none(shape));
+        // One of another shape is refused by who reads the geometry.
+        for described in of_detector.filter(|mask| mask.shape() == shape) {
+            mask.merge(&described)
+                .map_err(|error| setup.wrong(NAME, "mask", "(the detector's)", error.to_string()))?;
+        }
         if let Some(path) = &self.mask {
             let users = fields::read_mask(&key("mask"), &setup.path(path), shape)?;
             mask.merge(&users)
@@ -85,7 +99,7 @@ impl CorrectParameters {
                 .map_err(|error| setup.wrong(NAME, "mask", &found.record.version, error.to_string()))?;
             used.push(found.record);
         }
-        let mut field = |kind: CalibrationKind, path: &Option<PathBuf>, wanted: bool| -> Result<_, RecipeError> {
+        let mut field = |kind: CalibrationKind, path: &Option<NamedFile>, wanted: bool| -> Result<_, RecipeError> {
             let values = match path {
                 Some(path) => Some(fields::read(&key(kind.name()), &setup.path(path), shape)?),
                 None if wanted => stored::array(setup, NAME, kind, shape, None)?.map(|found| {
@@ -99,18 +113,36 @@ impl CorrectParameters {
         let dark = field(CalibrationKind::Dark, &self.dark, from_store && !photons)?;
         let flat_applied = convert::applied(stream, "flatfield_applied");
         let flat = field(CalibrationKind::Flat, &self.flat, from_store && !flat_applied)?;
-        // A bad calibration value masks its pixel: it must never reach a curve.
-        let bad = |field: &Option<Vec<f32>>, index: usize, low: f32| {
-            field
-                .as_ref()
-                .is_some_and(|field| !field[index].is_finite() || field[index] <= low)
-        };
-        let mut uncalibrated = 0;
-        for index in 0..shape.pixels() {
-            if bad(&dark, index, f32::NEG_INFINITY) || bad(&flat, index, 0.0) {
-                mask.bits_mut()[index] |= frame::mask::DEAD;
-                uncalibrated += 1;
+        // A bad calibration value masks its pixel: it must never reach a curve, nor set the scale of the others' sums.
+        let mut useless = vec![false; shape.pixels()];
+        let mut warnings = Vec::new();
+        for (kind, values) in [(CalibrationKind::Dark, &dark), (CalibrationKind::Flat, &flat)] {
+            let Some(values) = values else { continue };
+            let values = || values.iter().map(|value| f64::from(*value));
+            let seen = values().enumerate().filter(|(pixel, _)| !mask.rejects(*pixel));
+            let range = usable_range(kind, Some(stream.pixel_type), seen.map(|(_, value)| value));
+            let mut masked = 0;
+            for (pixel, _) in values().enumerate().filter(|(_, value)| !range.contains(value)) {
+                masked += usize::from(!mask.rejects(pixel));
+                useless[pixel] = true;
             }
+            if masked > 0 {
+                warnings.push(format!(
+                    "{NAME}: the {} of {masked} pixels is not within {} to {}: they are masked",
+                    kind.name(),
+                    range.start(),
+                    range.end()
+                ));
+            }
+        }
+        let uncalibrated = useless.iter().filter(|useless| **useless).count();
+        for (bits, _) in mask
+            .bits_mut()
+            .iter_mut()
+            .zip(&useless)
+            .filter(|(_, useless)| **useless)
+        {
+            *bits |= frame::mask::DEAD;
         }
         if !setup.config.operations.is_empty() && mask.rejected_count() == shape.pixels() {
             let reason = format!(
@@ -118,10 +150,7 @@ impl CorrectParameters {
                  record without operations",
                 shape.pixels()
             );
-            return Err(RecipeError::Frames {
-                operation: NAME,
-                reason,
-            });
+            return Err(RecipeError::frames(NAME)(reason));
         }
         let invalid = invalid_value(self.invalid, stream);
         let limit = match (self.saturation, stream.parts) {
@@ -143,6 +172,7 @@ impl CorrectParameters {
             invalid,
             used,
             uncalibrated,
+            warnings,
         })
     }
 }

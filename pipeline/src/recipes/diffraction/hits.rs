@@ -1,23 +1,74 @@
 //! `hits`: which frames have a crystal in the beam, the hit rate, and which misses need not be kept.
 
-use super::super::{Batch, Counter, Operation, Prepared, RecipeError, Snapshot};
+use super::super::{Batch, Counter, Operation, Prepared, RecipeError, Site};
+use super::correct::Corrections;
 use crate::config::ConfigError;
-use kernels::Queue;
+use frame::{FrameKind, FrameResult};
+use kernels::{LitConfig, LitPixels};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const NAME: &str = "hits";
+/// What it adds to the results.
+pub(super) const SCALARS: [&str; 2] = ["hit", "hit_rate"];
+/// And where it counts lit pixels.
+pub(super) const LIT_PIXELS: &str = "lit_pixels";
 
-/// `[recipe.NAME.hits]`: a frame is a hit if it has enough spots and enough strong pixels.
+/// What makes a hit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Rule {
+    /// enough spots and enough strong pixels
+    #[default]
+    Spots,
+    /// enough lit pixels, and not too many
+    LitPixels,
+    /// both
+    Both,
+    /// one of them, or both
+    Either,
+}
+
+impl Rule {
+    fn of_spots(self) -> bool {
+        self != Self::LitPixels
+    }
+
+    fn of_lit_pixels(self) -> bool {
+        self != Self::Spots
+    }
+
+    /// Whether a frame is a hit, by its spots and by its lit pixels; `None` where that cannot be told.
+    fn judge(self, spots: Option<bool>, lit: Option<bool>) -> Option<bool> {
+        match (self, spots, lit) {
+            (Self::Spots, decided, _) | (Self::LitPixels, _, decided) => decided,
+            (Self::Both, Some(false), _) | (Self::Both, _, Some(false)) => Some(false),
+            (Self::Either, Some(true), _) | (Self::Either, _, Some(true)) => Some(true),
+            (Self::Both, spots, lit) => Some(spots? && lit?),
+            (Self::Either, spots, lit) => Some(spots? || lit?),
+        }
+    }
+}
+
+/// `[recipe.NAME.hits]`: which frames are hits, by their spots, by their lit pixels, or by both.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct HitParameters {
+    /// What makes a hit: "spots" (at least `min_spots` and at least `min_strong_pixels`), "lit_pixels" (from `min_lit_pixels`
+    /// to `max_lit_pixels`), "both" or "either".
+    pub rule: Rule,
     /// Spots that a hit has at least.
     pub min_spots: u64,
     /// Strong pixels that a hit has at least.
     pub min_strong_pixels: u64,
+    /// Pixels above this value are lit (0 or more). Lit pixels are counted only where it is given.
+    pub lit_above: Option<f64>,
+    /// Lit pixels that a hit has at least.
+    pub min_lit_pixels: u64,
+    /// Lit pixels that a hit has at most.
+    pub max_lit_pixels: Option<u64>,
     /// Frames that the running hit rate looks back on (1 to 100000).
     pub window_frames: usize,
     /// Whether misses are left out of the files. Their results and their places in the ledger stay.
@@ -29,8 +80,12 @@ pub(super) struct HitParameters {
 impl Default for HitParameters {
     fn default() -> Self {
         Self {
+            rule: Rule::Spots,
             min_spots: 10,
             min_strong_pixels: 0,
+            lit_above: None,
+            min_lit_pixels: 1,
+            max_lit_pixels: None,
             window_frames: 100,
             veto: false,
             keep_every: 100,
@@ -40,14 +95,37 @@ impl Default for HitParameters {
 
 impl HitParameters {
     pub(super) fn check(&self, recipe: &str) -> Result<(), ConfigError> {
-        if (1..=100_000).contains(&self.window_frames) {
-            return Ok(());
+        let wrong = |key: &str, value: String, expected: &str| {
+            let key = format!("recipe.{recipe}.{NAME}.{key}");
+            Err(ConfigError::value(key, value, expected))
+        };
+        if !(1..=100_000).contains(&self.window_frames) {
+            return wrong(
+                "window_frames",
+                self.window_frames.to_string(),
+                "allowed is 1 to 100000",
+            );
         }
-        Err(ConfigError::value(
-            format!("recipe.{recipe}.{NAME}.window_frames"),
-            self.window_frames,
-            "allowed is 1 to 100000",
-        ))
+        match self.lit_above {
+            Some(above) if !(above.is_finite() && above >= 0.0) => {
+                return wrong("lit_above", above.to_string(), "0 or more");
+            }
+            None if self.rule.of_lit_pixels() => {
+                let expected = "the value above which a pixel is lit: the rule counts lit pixels";
+                return wrong("lit_above", "(missing)".into(), expected);
+            }
+            _ => {}
+        }
+        if let Some(most) = self.max_lit_pixels.filter(|most| *most < self.min_lit_pixels) {
+            let expected = format!("min_lit_pixels = {} or more", self.min_lit_pixels);
+            return wrong("max_lit_pixels", most.to_string(), &expected);
+        }
+        Ok(())
+    }
+
+    /// Whether `spots` must come before.
+    pub(super) fn needs_spots(&self) -> bool {
+        self.rule.of_spots()
     }
 }
 
@@ -83,8 +161,11 @@ impl Window {
 #[derive(Clone)]
 pub(super) struct HitPlan {
     parameters: HitParameters,
-    spots: usize,
+    /// place of the number of spots, where spots are found
+    spots: Option<usize>,
     first: usize,
+    /// place of the number of lit pixels, where they are counted, and how
+    lit: Option<(usize, LitConfig)>,
     window: Arc<Mutex<Window>>,
     hits: Counter,
     misses: Counter,
@@ -93,14 +174,29 @@ pub(super) struct HitPlan {
 }
 
 /// Lays out the results; `spots` is the place of the number of spots.
-pub(super) fn plan(parameters: &HitParameters, spots: usize, prepared: &mut Prepared) -> HitPlan {
-    let first = prepared.layout.scalar("hit", "");
-    prepared.layout.scalar("hit_rate", "");
+pub(super) fn plan(
+    parameters: &HitParameters,
+    spots: Option<usize>,
+    corrections: &Corrections,
+    prepared: &mut Prepared,
+) -> HitPlan {
+    let first = prepared.layout.scalars.len();
+    for name in SCALARS {
+        prepared.layout.scalar(name, "");
+    }
     prepared.may_veto = parameters.veto;
+    let lit = parameters.lit_above.map(|threshold| {
+        let config = LitConfig {
+            threshold,
+            invalid: corrections.invalid,
+        };
+        (prepared.layout.scalar(LIT_PIXELS, ""), config)
+    });
     HitPlan {
         parameters: parameters.clone(),
         spots,
         first,
+        lit,
         window: Arc::new(Mutex::new(Window::new(parameters.window_frames))),
         hits: prepared.counter("hits"),
         misses: prepared.counter("misses"),
@@ -109,8 +205,52 @@ pub(super) fn plan(parameters: &HitParameters, spots: usize, prepared: &mut Prep
     }
 }
 
+impl HitPlan {
+    /// Whether a frame with these results is a hit. Too bright to tell its spots, not whole, or not taken to show a sample:
+    /// that cannot be told.
+    fn decide(&self, result: &FrameResult) -> Option<bool> {
+        if result.partial || result.kind != FrameKind::Sample {
+            return None;
+        }
+        let parameters = &self.parameters;
+        let enough_spots = self.spots.and_then(|place| {
+            let (spots, strong) = (result.scalars[place], result.scalars[place + 1]);
+            let enough = spots >= parameters.min_spots as f64 && strong >= parameters.min_strong_pixels as f64;
+            (!spots.is_nan()).then_some(enough)
+        });
+        let lit = self.lit.as_ref().map(|(place, _)| {
+            let (least, most) = (parameters.min_lit_pixels, parameters.max_lit_pixels.unwrap_or(u64::MAX));
+            (least as f64..=most as f64).contains(&result.scalars[*place])
+        });
+        parameters.rule.judge(enough_spots, lit)
+    }
+}
+
 /// The operation.
-pub(super) struct Hits(pub(super) HitPlan);
+pub(super) struct Hits {
+    plan: HitPlan,
+    lit: Option<LitPixels>,
+    /// of each frame of a batch
+    counts: Vec<u64>,
+}
+
+impl Hits {
+    pub(super) fn new(site: Site<'_>, plan: &HitPlan, corrections: &Corrections) -> Result<Self, RecipeError> {
+        let (shape, pixel_type) = (site.stream.shape, site.stream.pixel_type);
+        let (device, mask, limit) = (site.accelerator, &corrections.mask, site.batch_limit);
+        let counter = |(_, config): &(usize, LitConfig)| LitPixels::new(device, config, shape, pixel_type, mask, limit);
+        Ok(Self {
+            plan: plan.clone(),
+            lit: plan
+                .lit
+                .as_ref()
+                .map(counter)
+                .transpose()
+                .map_err(RecipeError::device(NAME))?,
+            counts: vec![0; limit],
+        })
+    }
+}
 
 impl Operation for Hits {
     fn name(&self) -> &'static str {
@@ -118,20 +258,26 @@ impl Operation for Hits {
     }
 
     fn push<'a>(&'a mut self, batch: &mut Batch<'a>) -> Result<(), RecipeError> {
-        let Self(plan) = self;
-        for index in 0..batch.frames.frames() {
+        let (Some(lit), Some((place, _))) = (&mut self.lit, &self.plan.lit) else {
+            return Ok(());
+        };
+        let counts = &mut self.counts[..batch.frames.frames()];
+        lit.run(batch.queue, batch.frames, counts)
+            .map_err(RecipeError::device(NAME))?;
+        for (index, count) in counts.iter().enumerate() {
             let Some(result) = batch.result(index) else { continue };
-            let (spots, strong) = (result.scalars[plan.spots], result.scalars[plan.spots + 1]);
-            // Too bright to tell its spots, or not whole: no miss.
-            if spots.is_nan() || result.partial {
+            result.scalars[*place] = *count as f64;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, results: &mut [Arc<FrameResult>]) {
+        let plan = &self.plan;
+        for result in results.iter_mut().filter_map(Arc::get_mut) {
+            let Some(hit) = plan.decide(result) else {
                 plan.undecided.fetch_add(1, Relaxed);
                 continue;
-            }
-            let limits = (
-                plan.parameters.min_spots as f64,
-                plan.parameters.min_strong_pixels as f64,
-            );
-            let hit = spots >= limits.0 && strong >= limits.1;
+            };
             let rate = plan.window.lock().unwrap_or_else(PoisonError::into_inner).add(hit);
             result.scalars[plan.first] = f64::from(u8::from(hit));
             result.scalars[plan.first + 1] = rate;
@@ -147,21 +293,26 @@ impl Operation for Hits {
                 plan.misses_kept.fetch_add(1, Relaxed);
             }
         }
-        Ok(())
-    }
-
-    fn snapshot(&mut self, _queue: &Queue, _snapshot: &mut Snapshot) -> Result<(), RecipeError> {
-        Ok(())
-    }
-
-    fn finish(&mut self, _queue: &Queue) -> Result<(), RecipeError> {
-        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_decide_as_soon_as_they_can() {
+        let all = [Some(true), Some(false), None];
+        let by = |rule: Rule| -> Vec<Option<bool>> {
+            let pairs = all.into_iter().flat_map(|spots| all.map(|lit| (spots, lit)));
+            pairs.map(|(spots, lit)| rule.judge(spots, lit)).collect()
+        };
+        let (yes, no) = (Some(true), Some(false));
+        assert_eq!(by(Rule::Spots), [yes, yes, yes, no, no, no, None, None, None]);
+        assert_eq!(by(Rule::LitPixels), [yes, no, None, yes, no, None, yes, no, None]);
+        assert_eq!(by(Rule::Both), [yes, no, None, no, no, no, None, no, None]);
+        assert_eq!(by(Rule::Either), [yes, yes, yes, yes, no, None, yes, None, None]);
+    }
 
     #[test]
     fn the_rate_looks_back_on_so_many_frames() {

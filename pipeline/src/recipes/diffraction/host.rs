@@ -66,6 +66,7 @@ impl HostOperation for Host {
                     }
                     if let Some(curve) = curve {
                         curve.put(result, curves);
+                        curve.add(result);
                     }
                 }
             }

@@ -13,20 +13,24 @@ mod spots;
 mod statistics;
 mod stored;
 
-use super::{HostOperation, Operation, Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
+use super::files::NamedFile;
+use super::{Again, HostOperation, Operation, Prepared, RecipeError, Setup, Site, Snapshot, Technique, parameters};
 use crate::calibrations::CalibrationRecord;
 use crate::config::{ConfigError, RecipeConfig};
-use azimuthal::{Azimuthal, AzimuthalParameters};
-use convert::{CountRateParameters, GainParameters};
-use correct::CorrectParameters;
-use frame::{PixelMask, PixelType, ResultLayout, Shape};
+use crate::decisions::Known;
+use azimuthal::{Azimuthal, AzimuthalParameters, AzimuthalPlan};
+use convert::{ConversionPlan, CountRateParameters, GainParameters};
+use correct::{CorrectParameters, Corrections};
+use frame::{PixelMask, PixelType, ResultLayout, Shape, StreamDescription};
 use grid::GridParameters;
-use hits::{HitParameters, Hits};
+use hits::{HitParameters, HitPlan, Hits};
 use host::Host;
+use kernels::Accelerator;
 use serde_json::json;
 use sparse::SparseParameters;
-use spots::{SpotParameters, Spots};
-use statistics::{StatisticsOperation, StatisticsParameters};
+use spots::{SpotParameters, SpotPlan, Spots};
+use statistics::{StatisticsOperation, StatisticsParameters, StatisticsPlan};
+use std::sync::Arc;
 
 /// The technique.
 pub struct Diffraction;
@@ -43,6 +47,50 @@ const OPERATIONS: [&str; 9] = [
     "grid",
     "sparse",
 ];
+
+/// What the operations of every worker are made from, on whichever device.
+struct Plan {
+    /// the frames as they come
+    raw: StreamDescription,
+    /// the frames behind a conversion
+    stream: StreamDescription,
+    batch_limit: usize,
+    corrections: Corrections,
+    conversion: Option<ConversionPlan>,
+    statistics: Option<StatisticsPlan>,
+    spots: Option<SpotPlan>,
+    hits: Option<HitPlan>,
+    azimuthal: Option<AzimuthalPlan>,
+}
+
+impl Again for Plan {
+    fn operations(&self, accelerator: &Accelerator, worker: usize) -> Result<Vec<Box<dyn Operation>>, RecipeError> {
+        let (batch_limit, corrections) = (self.batch_limit, &self.corrections);
+        let of = |stream| Site {
+            accelerator,
+            stream,
+            batch_limit,
+        };
+        let site = of(&self.stream);
+        let mut operations: Vec<Box<dyn Operation>> = Vec::new();
+        if let Some(plan) = &self.conversion {
+            operations.push(convert::operation(of(&self.raw), plan)?);
+        }
+        if let Some(plan) = &self.statistics {
+            operations.push(Box::new(StatisticsOperation::new(site, plan, corrections)?));
+        }
+        if let Some(plan) = &self.spots {
+            operations.push(Box::new(Spots::new(site, plan)?));
+        }
+        if let Some(plan) = &self.hits {
+            operations.push(Box::new(Hits::new(site, plan, corrections)?));
+        }
+        if let Some(plan) = &self.azimuthal {
+            operations.push(Box::new(Azimuthal::new(site, plan, corrections, worker)?));
+        }
+        Ok(operations)
+    }
+}
 
 impl Technique for Diffraction {
     fn name(&self) -> &'static str {
@@ -103,6 +151,50 @@ impl Technique for Diffraction {
         ]
     }
 
+    fn results(&self, name: &str, config: Option<&RecipeConfig>) -> Result<Known, ConfigError> {
+        let lists = |config: &RecipeConfig, operation: &str| config.operations.iter().any(|listed| listed == operation);
+        let asked = |operation: &str| config.is_none_or(|config| lists(config, operation));
+        let mut scalars: Vec<(String, String)> = Vec::new();
+        let mut add = |names: &[&str], unit: &str| {
+            scalars.extend(names.iter().map(|name| (name.to_string(), unit.to_string())));
+        };
+        if asked("gain") {
+            add(&convert::GAIN_SCALARS, "");
+            let follows = |config| Ok::<_, ConfigError>(parameters::<GainParameters>(name, config, "gain")?.ordered());
+            if config.map(follows).transpose()?.unwrap_or(true) {
+                add(&[convert::FOLLOW_SCALAR], "");
+            }
+        }
+        if asked("countrate") {
+            add(&[convert::COUNTRATE_SCALAR], "");
+        }
+        if asked("statistics") {
+            add(&statistics::COUNTS, "counts");
+            add(&statistics::PIXELS, "");
+            let given = config.map(|config| parameters::<StatisticsParameters>(name, config, "statistics"));
+            for region in given.transpose()?.unwrap_or_default().regions {
+                let names = statistics::region_scalars(&region.name);
+                add(&names.each_ref().map(String::as_str), "counts");
+            }
+        }
+        if asked("spots") {
+            add(&spots::SCALARS, "");
+        }
+        if asked("hits") {
+            add(&hits::SCALARS, "");
+            let counts =
+                |config| Ok::<_, ConfigError>(parameters::<HitParameters>(name, config, "hits")?.lit_above.is_some());
+            if config.map(counts).transpose()?.unwrap_or(true) {
+                add(&[hits::LIT_PIXELS], "");
+            }
+        }
+        Ok(Known {
+            scalars,
+            curve: asked("azimuthal"),
+            regions: false,
+        })
+    }
+
     fn check(&self, name: &str, config: &RecipeConfig) -> Result<(), ConfigError> {
         let places: Vec<_> = config
             .operations
@@ -118,9 +210,11 @@ impl Technique for Diffraction {
             ));
         }
         let asked = |operation: &str| config.operations.iter().any(|listed| listed == operation);
-        if asked("hits") && !asked("spots") {
+        let hits: HitParameters = parameters(name, config, "hits")?;
+        hits.check(name)?;
+        if asked("hits") && hits.needs_spots() && !asked("spots") {
             let value = format!("{:?}", config.operations);
-            let expected = "\"hits\" counts spots: list \"spots\" before it";
+            let expected = "\"hits\" counts spots: list \"spots\" before it, or set its rule to \"lit_pixels\"";
             return Err(ConfigError::value(format!("recipe.{name}.operations"), value, expected));
         }
         if asked("gain") && asked("countrate") {
@@ -132,7 +226,6 @@ impl Technique for Diffraction {
         parameters::<CountRateParameters>(name, config, "countrate")?;
         parameters::<CorrectParameters>(name, config, "correct")?;
         parameters::<SpotParameters>(name, config, "spots")?.check(name)?;
-        parameters::<HitParameters>(name, config, "hits")?.check(name)?;
         parameters::<StatisticsParameters>(name, config, "statistics")?;
         if asked("sparse") && asked("gain") {
             let value = format!("{:?}", config.operations);
@@ -164,6 +257,7 @@ impl Technique for Diffraction {
             axes: Vec::new(),
             operations: Vec::new(),
             host: Vec::new(),
+            again: None,
             device_refused: None,
             snapshot: Snapshot::default(),
             geometry: None,
@@ -191,11 +285,29 @@ impl Technique for Diffraction {
             stream: conversion.as_ref().map_or(raw.stream, |conversion| &conversion.stream),
             ..*raw
         };
-        let corrections = correct.load(setup, asked("correct"), asked("gain"))?;
+        let ponis = [
+            ("azimuthal", &azimuthal.poni),
+            ("spots", &spots.poni),
+            ("sparse", &sparse.poni),
+        ];
+        let ponis: Vec<&NamedFile> = ponis
+            .into_iter()
+            .filter(|(operation, _)| asked(operation))
+            .filter_map(|(_, poni)| poni.as_ref())
+            .collect();
+        let of_detector = ponis.iter().filter_map(|poni| geometry::mask(setup, poni));
+        let corrections = correct.load(setup, asked("correct"), asked("gain"), of_detector)?;
+        prepared.warnings.extend(corrections.warnings.iter().cloned());
         let mut used: Vec<CalibrationRecord> = conversion.iter().flat_map(|plan| plan.used.clone()).collect();
         used.extend(corrections.used.iter().cloned());
-        let asks_store = (asked("azimuthal") && azimuthal.poni.is_none()) || (asked("spots") && spots.poni.is_none());
-        if asks_store && let Some(found) = stored::poni(setup, "azimuthal")? {
+        // Who asks for a geometry without naming one is given the store's.
+        let of_store = |operation: &'static str, needed: bool, poni: &Option<NamedFile>| {
+            (asked(operation) && needed && poni.is_none()).then_some(operation)
+        };
+        let asker = of_store("azimuthal", true, &azimuthal.poni)
+            .or(of_store("spots", spots.needs_geometry(), &spots.poni))
+            .or(of_store("sparse", true, &sparse.poni));
+        if let Some(found) = asker.map(|asker| stored::poni(setup, asker)).transpose()?.flatten() {
             used.push(found.record);
         }
         if raw.stream.pixel_type == PixelType::U8 && raw.stream.parts > 0 {
@@ -242,10 +354,10 @@ impl Technique for Diffraction {
         } else {
             None
         };
-        let hits_of = spots_of
-            .as_ref()
-            .filter(|_| asked("hits"))
-            .map(|spots| hits::plan(&hits, spots.scalars, &mut prepared));
+        let hits_of = asked("hits").then(|| {
+            let spots = spots_of.as_ref().map(|spots| spots.scalars);
+            hits::plan(&hits, spots, &corrections, &mut prepared)
+        });
         let azimuthal_of = if asked("azimuthal") {
             Some(azimuthal::plan(
                 setup,
@@ -263,10 +375,11 @@ impl Technique for Diffraction {
         if asked("sparse") {
             sparse::plan(raw, &sparse, &corrections, &mut prepared)?;
         }
-        // Without spots and split pixels, and where the counts are taken as they came, nobody needs pixels: the host can reduce a frame while it
+        // Without spots, lit pixels and split pixels, and where the counts are taken as they came, nobody needs pixels: the host can reduce a frame while it
         // decodes it, or take a failing device's place.
         let plain = conversion.is_none()
             && spots_of.is_none()
+            && hits_of.is_none()
             && azimuthal_of.as_ref().is_none_or(|plan| plan.plain().is_some());
         let reducible = plain && (statistics_of.is_some() || azimuthal_of.is_some());
         let fused = reducible && setup.fused();
@@ -277,32 +390,25 @@ impl Technique for Diffraction {
                 .host
                 .push(host.map(|host| Box::new(host) as Box<dyn HostOperation>));
         }
+        let stream = setup.stream.clone();
+        let mut plan = Plan {
+            raw: raw.stream.clone(),
+            stream,
+            batch_limit: raw.batch_limit,
+            corrections,
+            conversion,
+            statistics: statistics_of,
+            spots: spots_of,
+            hits: hits_of,
+            azimuthal: azimuthal_of,
+        };
+        let on_host = prepared.host.last().is_some_and(Option::is_some);
         for worker in 0..workers {
             if fused {
                 prepared.operations.push(Vec::new());
                 continue;
             }
-            let made = || -> Result<_, RecipeError> {
-                let mut operations: Vec<Box<dyn Operation>> = Vec::new();
-                if let Some(plan) = &conversion {
-                    operations.push(convert::operation(raw, plan)?);
-                }
-                if let Some(plan) = &statistics_of {
-                    operations.push(Box::new(StatisticsOperation::new(setup, plan, &corrections)?));
-                }
-                if let Some(plan) = &spots_of {
-                    operations.push(Box::new(Spots::new(setup, plan)?));
-                }
-                if let Some(plan) = &hits_of {
-                    operations.push(Box::new(Hits(plan.clone())));
-                }
-                if let Some(plan) = &azimuthal_of {
-                    operations.push(Box::new(Azimuthal::new(setup, plan, &corrections, worker)?));
-                }
-                Ok(operations)
-            };
-            let on_host = prepared.host.last().is_some_and(Option::is_some);
-            match made() {
+            match plan.operations(raw.accelerator, worker) {
                 Ok(operations) => prepared.operations.push(operations),
                 // A program that does not build, or a device that is gone already.
                 Err(error) if on_host && error.of_device() => {
@@ -315,11 +421,13 @@ impl Technique for Diffraction {
         if prepared.device_refused.is_some() {
             prepared.operations = (0..workers).map(|_| Vec::new()).collect();
         }
+        plan.azimuthal.iter_mut().for_each(AzimuthalPlan::slim);
+        prepared.again = Some(Arc::new(plan));
         if !same_shape {
             // Its pixels are not those of the frames in the files.
             prepared.geometry = None;
         } else {
-            let poni = azimuthal.poni.as_ref().or(spots.poni.as_ref());
+            let poni = ponis.first().copied();
             let known = prepared
                 .geometry
                 .clone()

@@ -1,20 +1,22 @@
 //! `spots`: Bragg spots of every frame, as DIALS or peakfinder8 finds them.
 
-use super::super::{Batch, Counter, Operation, Prepared, RecipeError, Setup, Snapshot};
+use super::super::files::NamedFile;
+use super::super::{Batch, Counter, Operation, Prepared, RecipeError, Setup, Site};
 use super::correct::Corrections;
 use super::geometry;
 use crate::config::ConfigError;
 use frame::geometry::Unit;
-use frame::mask::{GAP, USER};
-use frame::{PixelMask, Shape};
-use kernels::{FrameSpots, Queue, SpotAlgorithm, SpotConfig, SpotFinder};
+use frame::mask::{ANALYSIS_REJECT, GAP, USER};
+use frame::{FrameResult, PixelMask, Shape};
+use kernels::{FrameSpots, SpotAlgorithm, SpotConfig, SpotFinder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 const NAME: &str = "spots";
+/// What it adds to the results.
+pub(super) const SCALARS: [&str; 2] = ["spots", "strong_pixels"];
 /// Resolutions of hexagonal ice's rings, Å.
 const ICE_RINGS_ANGSTROM: [f64; 10] = [3.897, 3.669, 3.441, 2.671, 2.249, 2.072, 1.948, 1.918, 1.883, 1.721];
 
@@ -59,7 +61,7 @@ pub(super) struct SpotParameters {
     /// Width of an ice ring in 1/d², Å⁻².
     pub ice_ring_width_per_angstrom2: f64,
     /// `.poni` file for resolutions; what the source says unless given.
-    pub poni: Option<PathBuf>,
+    pub poni: Option<NamedFile>,
     /// Spots of a frame that are kept, the strongest (1 to 65536). All are counted.
     pub spots_max: usize,
     /// Strong pixels of a frame that are looked at (1 to 4194304). A frame with more has no spots, NaN of them, and
@@ -122,6 +124,14 @@ impl SpotParameters {
         if !(1..=1 << 22).contains(&self.pixels_max) {
             return wrong("pixels_max", self.pixels_max.to_string(), "allowed is 1 to 4194304");
         }
+        for (key, value) in [
+            ("max_separation_px", self.max_separation_px),
+            ("ice_ring_width_per_angstrom2", self.ice_ring_width_per_angstrom2),
+        ] {
+            if value.is_nan() || value < 0.0 {
+                return wrong(key, value.to_string(), "0 or more");
+            }
+        }
         if let Some([high, low]) = self.resolution_angstrom
             && !(0.0 < high && high < low)
         {
@@ -138,6 +148,11 @@ impl SpotParameters {
             "peakfinder8" => Some(SpotAlgorithm::Peakfinder8),
             _ => None,
         }
+    }
+
+    /// Whether anything of it rests on where pixels are.
+    pub(super) fn needs_geometry(&self) -> bool {
+        self.algorithm() == Some(SpotAlgorithm::Peakfinder8) || self.resolution_angstrom.is_some() || self.ice_rings
     }
 
     fn config(&self, saturation: Option<f64>, rings: Arc<[u16]>) -> SpotConfig {
@@ -193,12 +208,18 @@ impl SpotParameters {
         self.resolution_angstrom.is_some_and(outside) || (self.ice_rings && ICE_RINGS_ANGSTROM.iter().any(ring))
     }
 
-    /// The run's mask and what this operation leaves out besides.
+    /// The run's mask and what this operation leaves out besides. It must leave something: frames without a pixel have no
+    /// spots, and so are no hits.
     fn mask(&self, setup: &Setup<'_>, corrections: &Corrections) -> Result<PixelMask, RecipeError> {
         let shape = setup.stream.shape;
         let mut mask = corrections.mask.clone();
+        let none_left = |mask: &PixelMask| mask.rejected_count() == shape.pixels();
         if self.border_px > 0 {
             border(&mut mask, shape, self.border_px);
+            if none_left(&mask) {
+                let expected = format!("fewer: so wide a border leaves none of the frames' {shape} pixels");
+                return Err(setup.wrong(NAME, "border_px", self.border_px, expected));
+            }
         }
         if self.resolution_angstrom.is_none() && !self.ice_rings {
             return Ok(mask);
@@ -207,10 +228,30 @@ impl SpotParameters {
         let q_per_angstrom = geometry
             .radial_map(Unit::QAngstromInv, shape)
             .map_err(|error| setup.wrong(NAME, "resolution_angstrom", "(given)", error.to_string()))?;
+        let (mut low, mut high) = (f64::INFINITY, 0f64);
         for (bits, q) in mask.bits_mut().iter_mut().zip(q_per_angstrom) {
-            if self.leaves_out(q / std::f64::consts::TAU) {
+            let per_d = q / std::f64::consts::TAU;
+            if *bits & ANALYSIS_REJECT == 0 {
+                (low, high) = (low.min(per_d), high.max(per_d));
+            }
+            if self.leaves_out(per_d) {
                 *bits |= USER;
             }
+        }
+        if none_left(&mask) {
+            let (key, value) = match self.resolution_angstrom {
+                Some([high, low]) => ("resolution_angstrom", format!("[{high}, {low}]")),
+                None => (
+                    "ice_ring_width_per_angstrom2",
+                    self.ice_ring_width_per_angstrom2.to_string(),
+                ),
+            };
+            let expected = format!(
+                "what leaves some pixels: those that take part lie between {:.3} and {:.3} Å",
+                1.0 / high,
+                1.0 / low
+            );
+            return Err(setup.wrong(NAME, key, value, expected));
         }
         Ok(mask)
     }
@@ -257,8 +298,10 @@ pub(super) fn plan(
     prepared: &mut Prepared,
 ) -> Result<SpotPlan, RecipeError> {
     let layout = &mut prepared.layout;
-    let scalars = layout.scalar("spots", "");
-    layout.scalar("strong_pixels", "");
+    let scalars = layout.scalars.len();
+    for name in SCALARS {
+        layout.scalar(name, "");
+    }
     let curves = layout.curve("spot_row", "pixel", parameters.spots_max);
     layout.curve("spot_column", "pixel", parameters.spots_max);
     layout.curve("spot_intensity", "counts", parameters.spots_max);
@@ -284,9 +327,9 @@ pub(super) struct Spots {
 }
 
 impl Spots {
-    pub(super) fn new(setup: &Setup<'_>, plan: &SpotPlan) -> Result<Self, RecipeError> {
-        let (shape, pixel_type) = (setup.stream.shape, setup.stream.pixel_type);
-        let (device, limit) = (setup.accelerator, setup.batch_limit);
+    pub(super) fn new(site: Site<'_>, plan: &SpotPlan) -> Result<Self, RecipeError> {
+        let (shape, pixel_type) = (site.stream.shape, site.stream.pixel_type);
+        let (device, limit) = (site.accelerator, site.batch_limit);
         let finder = SpotFinder::new(device, &plan.config, shape, pixel_type, &plan.mask, limit)
             .map_err(RecipeError::device(NAME))?;
         let room = || FrameSpots {
@@ -315,10 +358,6 @@ impl Operation for Spots {
             .run(batch.queue, batch.frames, outputs)
             .map_err(RecipeError::device(NAME))?;
         for (index, output) in outputs.iter().enumerate() {
-            match output.found {
-                Some(found) => self.found.fetch_add(found, Relaxed),
-                None => self.too_bright.fetch_add(1, Relaxed),
-            };
             let Some(result) = batch.result(index) else { continue };
             result.scalars[self.scalars] = output.found.map_or(f64::NAN, |found| found as f64);
             result.scalars[self.scalars + 1] = output.strong_pixels as f64;
@@ -338,12 +377,13 @@ impl Operation for Spots {
         Ok(())
     }
 
-    fn snapshot(&mut self, _queue: &Queue, _snapshot: &mut Snapshot) -> Result<(), RecipeError> {
-        Ok(())
-    }
-
-    fn finish(&mut self, _queue: &Queue) -> Result<(), RecipeError> {
-        Ok(())
+    fn settle(&mut self, results: &mut [Arc<FrameResult>]) {
+        for output in &self.outputs[..results.len()] {
+            match output.found {
+                Some(found) => self.found.fetch_add(found, Relaxed),
+                None => self.too_bright.fetch_add(1, Relaxed),
+            };
+        }
     }
 }
 

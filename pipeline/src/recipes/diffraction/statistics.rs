@@ -1,13 +1,26 @@
 //! `statistics`: sum, largest value, saturated pixels, and the same for regions of interest.
 
-use super::super::{Batch, Operation, RecipeError, Setup, Snapshot};
+use super::super::{Batch, Operation, RecipeError, Setup, Site};
 use super::correct::Corrections;
 use frame::{FrameResult, ResultLayout};
-use kernels::{FrameStatistics, Queue, Region, Statistics, StatisticsConfig};
+use kernels::{FrameStatistics, Region, Statistics, StatisticsConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 const NAME: &str = "statistics";
+
+/// What it adds to the results in counts.
+pub(super) const COUNTS: [&str; 2] = ["sum", "max"];
+/// And in pixels.
+pub(super) const PIXELS: [&str; 3] = ["saturated_pixels", "valid_pixels", "invalid_pixels"];
+
+/// What a region of interest adds to the results: its sum, its largest count and the mean of its valid pixels.
+pub(super) fn region_scalars(region: &str) -> [String; REGION_SCALARS] {
+    ["counts", "max", "mean"].map(|value| format!("{region}_{value}"))
+}
+
+/// Scalars of a region.
+const REGION_SCALARS: usize = 3;
 
 /// A rectangle of pixels.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -29,7 +42,8 @@ pub(super) struct RegionParameters {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct StatisticsParameters {
-    /// Up to 8 regions of interest, `[[recipe.NAME.statistics.regions]]` with name, row, column, rows, columns.
+    /// Up to 8 regions of interest, `[[recipe.NAME.statistics.regions]]` with name, row, column, rows, columns. Each has its sum,
+    /// largest count and mean in every result: `NAME_counts`, `NAME_max`, `NAME_mean`.
     pub regions: Vec<RegionParameters>,
 }
 
@@ -71,14 +85,16 @@ impl StatisticsOperation {
             rows: region.rows,
             columns: region.columns,
         });
-        let first = layout.scalar("sum", "counts");
-        layout.scalar("max", "counts");
-        layout.scalar("saturated_pixels", "");
-        layout.scalar("valid_pixels", "");
-        layout.scalar("invalid_pixels", "");
+        let first = layout.scalars.len();
+        for (names, unit) in [(&COUNTS[..], "counts"), (&PIXELS, "")] {
+            for name in names {
+                layout.scalar(name, unit);
+            }
+        }
         for region in &parameters.regions {
-            layout.scalar(&format!("{}_counts", region.name), "counts");
-            layout.scalar(&format!("{}_max", region.name), "counts");
+            for name in region_scalars(&region.name) {
+                layout.scalar(&name, "counts");
+            }
         }
         let config = StatisticsConfig {
             saturation: corrections.saturation,
@@ -88,13 +104,9 @@ impl StatisticsOperation {
         Ok(StatisticsPlan { config, first })
     }
 
-    pub(super) fn new(
-        setup: &Setup<'_>,
-        plan: &StatisticsPlan,
-        corrections: &Corrections,
-    ) -> Result<Self, RecipeError> {
-        let (shape, pixel_type) = (setup.stream.shape, setup.stream.pixel_type);
-        let (device, mask, limit) = (setup.accelerator, &corrections.mask, setup.batch_limit);
+    pub(super) fn new(site: Site<'_>, plan: &StatisticsPlan, corrections: &Corrections) -> Result<Self, RecipeError> {
+        let (shape, pixel_type) = (site.stream.shape, site.stream.pixel_type);
+        let (device, mask, limit) = (site.accelerator, &corrections.mask, site.batch_limit);
         let statistics =
             Statistics::new(device, &plan.config, shape, pixel_type, mask, limit).map_err(RecipeError::device(NAME))?;
         let found = vec![FrameStatistics::default(); limit];
@@ -115,9 +127,12 @@ pub(super) fn fill(result: &mut FrameResult, first: usize, regions: usize, found
     scalars[2] = found.frame.saturated as f64;
     scalars[3] = found.frame.valid as f64;
     scalars[4] = found.frame.invalid as f64;
-    for (region, pair) in found.regions[..regions].iter().zip(scalars[5..].chunks_exact_mut(2)) {
-        pair[0] = region.sum;
-        pair[1] = region.max;
+    let of_regions = scalars[5..].chunks_exact_mut(REGION_SCALARS);
+    for (region, scalars) in found.regions[..regions].iter().zip(of_regions) {
+        scalars[0] = region.sum;
+        scalars[1] = region.max;
+        // None is valid: there is no mean, as there is no largest.
+        scalars[2] = region.sum / region.valid as f64;
     }
 }
 
@@ -136,14 +151,6 @@ impl Operation for StatisticsOperation {
             let Some(result) = batch.result(index) else { continue };
             fill(result, self.first, self.regions, found);
         }
-        Ok(())
-    }
-
-    fn snapshot(&mut self, _queue: &Queue, _snapshot: &mut Snapshot) -> Result<(), RecipeError> {
-        Ok(())
-    }
-
-    fn finish(&mut self, _queue: &Queue) -> Result<(), RecipeError> {
         Ok(())
     }
 }

@@ -55,10 +55,7 @@ pub(super) fn mask(setup: &Setup<'_>, shape: Shape) -> Result<Option<Stored<Pixe
         return Ok(None);
     };
     let bits = content.1.iter().map(|value| *value as u32).collect();
-    let content = PixelMask::from_bits(shape, bits).map_err(|error| RecipeError::Frames {
-        operation: "correct",
-        reason: error.to_string(),
-    })?;
+    let content = PixelMask::from_bits(shape, bits).map_err(RecipeError::frames("correct"))?;
     Ok(Some(Stored { record, content }))
 }
 

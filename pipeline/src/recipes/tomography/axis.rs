@@ -169,6 +169,11 @@ impl AxisSearch {
         Ok(())
     }
 
+    /// Whether what it finds moves the axis.
+    pub(super) fn applies(&self) -> bool {
+        self.applied.mode == AxisMode::Auto
+    }
+
     /// Takes a projection of line integrals. Allocates nothing.
     pub(super) fn push(&self, projection: &[f32], angle_deg: f64) -> Result<(), Invalid> {
         let mut state = self.shared.lock();
@@ -280,6 +285,7 @@ impl Search {
 
     fn tell(&self, estimate: AxisEstimate, projections: usize, last: bool) {
         let AxisEstimate { axis_px, confidence } = estimate;
+        let axis_px = (axis_px / STEP_PX).round() * STEP_PX;
         let Applied {
             mode,
             confidence_min,
@@ -313,6 +319,9 @@ impl Search {
     }
 }
 
+/// Estimates are told in steps of so many pixels, a fifth of what slices show: slices about another axis are summed anew
+/// from the projections that are kept, which a hair's breadth is not worth.
+const STEP_PX: f64 = 0.05;
 /// Confidence from which an axis is applied.
 pub(super) const CONFIDENCE_MIN: f64 = TRUSTED;
 

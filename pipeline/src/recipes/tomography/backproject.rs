@@ -2,6 +2,7 @@
 
 use super::super::{Batch, Operation, RecipeError, Setup, Snapshot};
 use super::axis::{self, Applied, AxisMode, AxisSearch};
+use super::lost::{Kept, Lost};
 use super::moved::{Moved, oblique};
 use super::weights;
 use crate::config::ConfigError;
@@ -9,8 +10,8 @@ use crate::recipes::findings::Findings;
 use crate::recipes::live::LiveParameters;
 use frame::{Image, ResultLayout, Shape};
 use kernels::{
-    Arrangement, Backprojector, BackprojectorConfig, Filter, HalfAcquisition, Plane, Queue, STRIPE_COLUMNS_MAX,
-    SlidingWindow,
+    AcceleratorError, Arrangement, Backprojector, BackprojectorConfig, Filter, HalfAcquisition, Plane, Queue,
+    STRIPE_COLUMNS_MAX, SlidingWindow,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const NAME: &str = "backproject";
+/// What it adds to the results where it looks for the rotation axis, with units.
+pub(super) const AXIS_SCALARS: [(&str, &str); 2] = [("axis", "pixel"), ("axis_confidence", "")];
 /// Projections from which their mean says what is a stripe.
 const STRIPES_FROM: usize = 16;
 
@@ -133,6 +136,11 @@ impl Default for BackprojectParameters {
 }
 
 impl BackprojectParameters {
+    /// Whether the rotation axis is looked for.
+    pub(super) fn searches(&self) -> bool {
+        self.axis != AxisMode::Given
+    }
+
     pub(super) fn check(&self, recipe: &str) -> Result<(), ConfigError> {
         let finite = |key: &str, value: Option<f64>| match value {
             Some(value) if !value.is_finite() => Err(ConfigError::value(
@@ -202,6 +210,7 @@ pub(super) struct Backproject {
     /// bits of the rotation axis, for what comes after the run
     axis: Arc<AtomicU64>,
     planned_deg: Vec<f64>,
+    lost: Lost,
     /// columns of a projection, where slices are those of a half acquisition
     half_columns: Option<usize>,
     arrangement: Arrangement,
@@ -215,6 +224,8 @@ pub(super) struct Backproject {
     oblique_plane: usize,
     /// projections that slices are summed anew from, where there is room for any
     history: Option<SlidingWindow>,
+    /// how many are to come, and what there is room for
+    planned_and_room: (u64, usize),
     /// whether they are all that came
     whole: bool,
     moved: Moved,
@@ -251,10 +262,7 @@ impl Backproject {
                 stream.samples(),
                 planned_deg.iter().filter(|angle| angle.is_finite()).count()
             );
-            return Err(RecipeError::Frames {
-                operation: NAME,
-                reason,
-            });
+            return Err(RecipeError::frames(NAME)(reason));
         }
         let rows = match (parameters.row, &parameters.rows[..]) {
             (None, []) => vec![shape.rows / 2],
@@ -327,7 +335,7 @@ impl Backproject {
         }
         let projection_bytes = shape.rows * shape.columns * size_of::<f32>();
         let room = ((parameters.history_mib << 20) / projection_bytes).min(stream.samples() as usize);
-        let window_deg_max = window_deg_max(planned_deg, room);
+        let window_deg_max = weights::window_deg_max(planned_deg, room);
         if parameters.window_deg > window_deg_max {
             let expected = format!(
                 "history_mib = {} holds {room} projections of {} MiB, the last {window_deg_max} degrees",
@@ -352,11 +360,12 @@ impl Backproject {
                 .map(|(low, high)| (low.min(rotation_axis_px), high.max(rotation_axis_px))),
         };
         let axis = (rotation_axis_px, axis_range_px);
-        let moved = Moved::new(parameters, shape, axis, &rows, window_deg_max, live);
+        let keeps = (window_deg_max, room >= STRIPES_FROM);
+        let moved = Moved::new(parameters, shape, axis, &rows, keeps, live);
         let search = search(setup, parameters, planned_deg, rotation_axis_px, &moved)?;
         let axis_index = search
             .as_ref()
-            .map(|_| [layout.scalar("axis", "pixel"), layout.scalar("axis_confidence", "")]);
+            .map(|_| AXIS_SCALARS.map(|(name, unit)| layout.scalar(name, unit)));
         let config = BackprojectorConfig {
             rows: shape.rows,
             columns: width,
@@ -370,6 +379,7 @@ impl Backproject {
             rotation_axis_px,
             axis: Arc::new(AtomicU64::new(rotation_axis_px.to_bits())),
             planned_deg: planned_deg.to_vec(),
+            lost: Lost::new(planned_deg.len(), room, parameters.half_acquisition),
             half_columns: half.as_ref().map(|_| shape.columns),
             arrangement: Arrangement::new(shape.rows, shape.columns, half),
             taken: 0,
@@ -378,6 +388,7 @@ impl Backproject {
             width,
             xz_plane,
             oblique_plane,
+            planned_and_room: (stream.samples(), room),
             history: history.transpose().map_err(RecipeError::device(NAME))?,
             whole: true,
             moved,
@@ -406,14 +417,14 @@ impl Backproject {
     /// Gives it the live parameters that it has added to, and begins to search the axis where that is asked for.
     pub(super) fn share(&mut self, live: &Arc<LiveParameters>, found: &Arc<Findings>) -> Result<(), RecipeError> {
         self.shared = Some(live.clone());
-        let failed = |reason| RecipeError::Frames {
-            operation: NAME,
-            reason,
-        };
-        self.search
-            .as_mut()
-            .map_or(Ok(()), |search| search.begin(live, found))
-            .map_err(failed)
+        let Some(search) = &mut self.search else { return Ok(()) };
+        let (planned, room) = self.planned_and_room;
+        if search.applies() && (room as u64) < planned {
+            found.warn(format!(
+                "history_mib holds {room} of {planned} projections: when the axis is found, live slices go on with these alone"
+            ));
+        }
+        search.begin(live, found).map_err(RecipeError::frames(NAME))
     }
 
     /// Takes over what has been changed since the last batch.
@@ -422,19 +433,20 @@ impl Backproject {
             return Ok(());
         };
         let version = shared.version();
-        if version == self.moved.version {
+        let damaged = self.backprojector.is_damaged();
+        if version == self.moved.version && !damaged {
             return Ok(());
         }
         self.moved.version = version;
         let failed = RecipeError::device(NAME);
-        let (mut planes, mut begins_again) = (false, false);
+        let (mut planes, mut begins_again) = (false, damaged);
         if let Some(axis) = &mut self.moved.axis
             && axis.follow(&shared)
         {
             self.axis.store(axis.value.to_bits(), Relaxed);
             let mut axis_px = axis.value;
             if let Some(columns) = self.half_columns {
-                let half = HalfAcquisition::within(columns, axis_px, self.width).map_err(refused)?;
+                let half = HalfAcquisition::within(columns, axis_px, self.width).map_err(RecipeError::frames(NAME))?;
                 axis_px = half.wide_axis_px();
                 self.arrangement.set_half(half).map_err(&failed)?;
             }
@@ -490,13 +502,54 @@ impl Backproject {
             Some(history) if begins_again || (planes || stripes_change) && all_kept => history
                 .rebuild(queue, &mut self.backprojector, &mut self.arrangement)
                 .map_err(failed),
+            // Nothing is kept: they begin again with what comes.
+            None if damaged => self.backprojector.reset(queue).map_err(failed),
             _ => Ok(()),
         }
     }
 
     /// Whether the projections that are kept are all that the slices rest on.
     fn all_kept(&self) -> bool {
-        self.whole || self.moved.window.is_some_and(|window| window.value > 0.0)
+        self.kept() != Kept::Last
+    }
+
+    /// What is kept of all that the slices rest on.
+    fn kept(&self) -> Kept {
+        match self.moved.window.is_some_and(|window| window.value > 0.0) {
+            true => Kept::Window,
+            false if self.whole => Kept::All,
+            false => Kept::Last,
+        }
+    }
+
+    /// Takes a projection into the slices, and keeps it where there is room.
+    fn take(&mut self, queue: &Queue, projection: &[f32], angle_deg: f64) -> Result<(), AcceleratorError> {
+        let windowed = self.kept() == Kept::Window;
+        let (backprojector, arrangement) = (&mut self.backprojector, &mut self.arrangement);
+        match &mut self.history {
+            Some(history) if windowed => {
+                return history.push(queue, backprojector, arrangement, projection, angle_deg);
+            }
+            Some(history) => {
+                self.whole &= history.has_room();
+                history.keep(projection, angle_deg)?;
+            }
+            None => {}
+        }
+        let projection = arrangement.run(projection)?;
+        backprojector.push_values(queue, projection, angle_deg)
+    }
+
+    /// Gives what was lost to its neighbours in angle, in the slices that these are part of.
+    fn share_lost(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
+        let kept = self.kept();
+        let Some(history) = &mut self.history else {
+            return Ok(());
+        };
+        let Some(weights) = self.lost.weights(history, kept, self.taken) else {
+            return Ok(());
+        };
+        history.weigh(queue, &mut self.backprojector, &mut self.arrangement, weights)
     }
 
     /// Says anew what is a stripe, or that nothing is; says whether there is anything to be taken away.
@@ -525,29 +578,9 @@ impl Backproject {
     }
 }
 
-fn refused(error: kernels::Invalid) -> RecipeError {
-    RecipeError::Frames {
-        operation: NAME,
-        reason: error.to_string(),
-    }
-}
-
 /// Degrees that are kept for a window of so many; 0 is no window.
 fn span(window_deg: f64) -> f64 {
     if window_deg > 0.0 { window_deg } else { f64::INFINITY }
-}
-
-/// Widest window that `room` projections hold, degrees; where steps are not known yet, any.
-fn window_deg_max(planned_deg: &[f64], room: usize) -> f64 {
-    let known: Vec<f64> = planned_deg.iter().copied().filter(|angle| angle.is_finite()).collect();
-    let (Some(first), Some(last)) = (known.first(), known.last()) else {
-        return if room > 0 { 360.0 } else { 0.0 };
-    };
-    if room >= known.len() {
-        return 360.0;
-    }
-    let step = (last - first).abs() / (known.len().max(2) - 1) as f64;
-    (room as f64 * step).min(360.0).floor()
 }
 
 /// The search for the axis, where one is asked for and possible.
@@ -559,7 +592,7 @@ fn search(
     moved: &Moved,
 ) -> Result<Option<AxisSearch>, RecipeError> {
     let (stream, mode) = (setup.stream, parameters.axis);
-    if mode == AxisMode::Given {
+    if !parameters.searches() {
         return Ok(None);
     }
     let words = format!("{mode:?}").to_lowercase();
@@ -593,7 +626,6 @@ impl Operation for Backproject {
             return Ok(());
         };
         let failed = RecipeError::device(NAME);
-        let windowed = self.moved.window.is_some_and(|window| window.value > 0.0);
         let pixels = corrected.shape().pixels();
         let values = corrected.map(batch.queue).map_err(&failed)?;
         for (index, projection) in values.chunks_exact(pixels).enumerate() {
@@ -602,33 +634,25 @@ impl Operation for Backproject {
                 .results
                 .get(index)
                 .map_or(usize::MAX, |result| result.frame_number as usize);
+            // One that lacks parts of itself would draw them across the slices: it counts as lost.
+            if batch.results.get(index).is_some_and(|result| result.partial) {
+                continue;
+            }
             let planned = self.planned_deg.get(frame).copied();
             // A projection without an angle belongs nowhere.
             let Some(angle_deg) = told.or(planned.filter(|angle| angle.is_finite())) else {
                 continue;
             };
             if let Some(search) = &self.search {
-                search.push(projection, angle_deg).map_err(refused)?;
+                search.push(projection, angle_deg).map_err(RecipeError::frames(NAME))?;
             }
+            self.lost.came(frame, &self.planned_deg, self.taken);
             self.taken += 1;
-            let (queue, backprojector, arrangement) = (batch.queue, &mut self.backprojector, &mut self.arrangement);
-            let history = match &mut self.history {
-                Some(history) if windowed => {
-                    history
-                        .push(queue, backprojector, arrangement, projection, angle_deg)
-                        .map_err(&failed)?;
-                    continue;
-                }
-                history => history.as_mut(),
-            };
-            if let Some(history) = history {
-                self.whole &= history.has_room();
-                history.keep(projection, angle_deg).map_err(&failed)?;
+            self.take(batch.queue, projection, angle_deg).map_err(&failed)?;
+            // At once, so that slices have the same bits whatever the batches are.
+            if self.lost.any_new() {
+                self.share_lost(batch.queue).map_err(&failed)?;
             }
-            arrangement
-                .run(projection)
-                .and_then(|projection| backprojector.push_values(queue, projection, angle_deg))
-                .map_err(&failed)?;
         }
         values.unmap().map_err(failed)?;
         if self.taken >= self.stripes_next {
@@ -660,6 +684,8 @@ impl Operation for Backproject {
             search.finish();
         }
         self.follow(queue)?;
+        self.lost.end(&self.planned_deg, self.taken);
+        self.share_lost(queue).map_err(RecipeError::device(NAME))?;
         // By all projections: the last slices are the same however fast these came.
         self.clean(queue)?;
         self.backprojector.flush(queue).map_err(RecipeError::device(NAME))

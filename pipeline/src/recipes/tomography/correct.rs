@@ -3,7 +3,9 @@
 //! Flats and darks that were taken at several moments: live a projection is divided by the last ones before it, as nobody
 //! knows the next ones yet; in the volume by those of its own moment, on the line between the ones around it.
 
-use super::super::{Batch, Operation, RecipeError, Setup, Snapshot, fields};
+use super::super::files::NamedFile;
+use super::super::{Batch, Operation, RecipeError, Setup, fields};
+use super::bad_pixels::BadPixels;
 use crate::config::ConfigError;
 use frame::{FrameKind, PixelMask, ResultLayout};
 use kernels::{
@@ -11,23 +13,30 @@ use kernels::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 const NAME: &str = "correct";
+/// Transmission of what there is nothing in.
+const EMPTY: f32 = 1.0;
+/// What it adds to the results.
+pub(super) const INVALID: &str = "invalid_pixels";
+/// And where it looks for zingers.
+pub(super) const ZINGERS: &str = "zingers";
 /// Frames whose moments are nearer than this are of one moment.
 const SAME_MOMENT: f64 = 0.25;
+/// Pixels that a masked one may be filled from at most.
+const REACH_PX_MAX: usize = 64;
 
 /// `[recipe.NAME.correct]` of tomography
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct CorrectParameters {
     /// Mask: `.npy`, TIFF, CBF, or HDF5 as `FILE::/path`. Added to the source's own.
-    pub mask: Option<PathBuf>,
+    pub mask: Option<NamedFile>,
     /// Dark of the detector as a file; used where the scan has none.
-    pub dark: Option<PathBuf>,
+    pub dark: Option<NamedFile>,
     /// Flat of the beam as a file, dark included; used where the scan has none.
-    pub flat: Option<PathBuf>,
+    pub flat: Option<NamedFile>,
     /// Divide by the flat. Without it a scan needs no flats: its frames are transmissions already.
     pub flat_field: bool,
     /// Take the minus logarithm: transmissions become line integrals of the attenuation.
@@ -35,6 +44,9 @@ pub(super) struct CorrectParameters {
     /// Where darks or flats were taken at several moments of the scan, the volume takes those of each projection's own
     /// moment, on the line between the ones around it. Without it, the mean of all.
     pub interpolate: bool,
+    /// A masked pixel takes the mean of the next valid ones in its row and column, each by one over its distance, that are at most
+    /// so many pixels away (0 to 64); where there are none, or with 0, it counts as empty.
+    pub bad_pixels_px: usize,
     /// Bright specks in projections, which are replaced; none are looked for unless it is given.
     pub zingers: Option<ZingerParameters>,
     /// Phase retrieval after Paganin, of projections taken at a distance; none unless it is given.
@@ -52,6 +64,7 @@ impl Default for CorrectParameters {
             flat_field: true,
             minus_log: true,
             interpolate: true,
+            bad_pixels_px: 4,
             zingers: None,
             phase: None,
             clip_transmission: 1e-6,
@@ -130,6 +143,11 @@ impl CorrectParameters {
                 "allowed is above 1e-30 and below 1",
             ));
         }
+        if self.bad_pixels_px > REACH_PX_MAX {
+            let key = format!("recipe.{recipe}.correct.bad_pixels_px");
+            let expected = format!("allowed is 0 to {REACH_PX_MAX}");
+            return Err(ConfigError::value(key, self.bad_pixels_px, expected));
+        }
         let zingers = self.zingers.as_ref().map(|zingers| zingers.zingers(1, 1));
         if let Some(Err(error)) = zingers {
             let key = format!("recipe.{recipe}.correct.zingers");
@@ -162,13 +180,11 @@ impl Mean {
         self.frames = 0;
     }
 
-    fn add(&mut self, values: &[f32]) {
-        for frame in values.chunks_exact(self.sum.len()) {
-            for (sum, value) in self.sum.iter_mut().zip(frame) {
-                *sum += f64::from(*value);
-            }
-            self.frames += 1;
+    fn add(&mut self, frame: &[f32]) {
+        for (sum, value) in self.sum.iter_mut().zip(frame) {
+            *sum += f64::from(*value);
         }
+        self.frames += 1;
     }
 
     /// Writes the mean where there were frames; else leaves what a file gave.
@@ -210,15 +226,9 @@ struct Timed {
     moment: f64,
 }
 
-fn refused(error: Invalid) -> RecipeError {
-    RecipeError::Frames {
-        operation: NAME,
-        reason: error.to_string(),
-    }
-}
-
 /// What is done on the host, behind the device's correction.
 struct OnHost {
+    bad_pixels: BadPixels,
     zingers: Option<Zingers>,
     phase: Option<Paganin>,
     minus_log: bool,
@@ -229,29 +239,43 @@ struct OnHost {
 
 impl OnHost {
     fn anything(&self) -> bool {
+        self.takes_transmissions() || self.bad_pixels.any()
+    }
+
+    /// Whether the logarithm is left to it.
+    fn takes_transmissions(&self) -> bool {
         self.zingers.is_some() || self.phase.is_some()
     }
 
-    /// Replaces zingers, retrieves the phase, and takes the logarithm; says how many zingers there were.
+    /// Fills masked pixels, replaces zingers, retrieves the phase, and takes the logarithm; says how many zingers there were.
     fn finish(&mut self, projection: &mut [f32]) -> Result<usize, Invalid> {
-        let zingers = match &mut self.zingers {
-            Some(zingers) => zingers.run(projection)?,
-            None => 0,
-        };
+        self.bad_pixels.fill(projection);
+        if !self.takes_transmissions() {
+            return Ok(0);
+        }
+        let mut found = 0;
+        if let Some(zingers) = &mut self.zingers {
+            // An empty pixel among others that are not would be a zinger.
+            self.bad_pixels.fill_far(projection);
+            found = zingers.run(projection)?;
+            self.bad_pixels.empty_far(projection, EMPTY);
+        }
+        if self.minus_log {
+            // As on the device: what has no logarithm counts as empty.
+            for value in projection.iter_mut().filter(|value| value.is_nan() || **value <= 0.0) {
+                *value = EMPTY;
+                self.emptied += 1;
+            }
+        }
         match &mut self.phase {
             Some(phase) if self.minus_log => phase.run(projection)?,
             Some(phase) => phase.filter(projection)?,
-            None if self.minus_log => {
-                for value in projection {
-                    // As on the device: what has no logarithm counts as empty.
-                    let valid = *value > 0.0;
-                    *value = if valid { -value.max(self.clip).ln() } else { 0.0 };
-                    self.emptied += u64::from(!valid);
-                }
-            }
+            None if self.minus_log => projection
+                .iter_mut()
+                .for_each(|value| *value = -value.max(self.clip).ln()),
             None => {}
         }
-        Ok(zingers)
+        Ok(found)
     }
 }
 
@@ -287,7 +311,7 @@ impl Correct {
         }
         let pixels = stream.shape.pixels();
         // Room is reserved now, so that the mean of the scan's own frames needs none later.
-        let field = |key: &str, path: &Option<PathBuf>| -> Result<Vec<f32>, RecipeError> {
+        let field = |key: &str, path: &Option<NamedFile>| -> Result<Vec<f32>, RecipeError> {
             let mut values = Vec::with_capacity(pixels);
             if let Some(path) = path {
                 let key = format!("recipe.{}.{NAME}.{key}", setup.recipe);
@@ -316,7 +340,7 @@ impl Correct {
         let config = CorrectionConfig {
             // Zingers and phase retrieval take transmissions, the logarithm comes after them; a bad pixel is an empty one.
             minus_log: parameters.minus_log && !on_host,
-            fill: if on_host { 1.0 } else { 0.0 },
+            fill: if on_host { EMPTY } else { 0.0 },
             clip_epsilon: parameters.clip_transmission,
             ..CorrectionConfig::default()
         };
@@ -331,6 +355,7 @@ impl Correct {
         });
         Ok(Self {
             on_host: OnHost {
+                bad_pixels: BadPixels::new(mask, parameters.bad_pixels_px),
                 zingers: zingers.transpose()?,
                 phase: phase.transpose()?,
                 minus_log: parameters.minus_log,
@@ -346,8 +371,8 @@ impl Correct {
             flat,
             ready: false,
             darks_or_flats_again: [false; 2],
-            invalid_index: layout.scalar("invalid_pixels", ""),
-            zingers_index: parameters.zingers.as_ref().map(|_| layout.scalar("zingers", "")),
+            invalid_index: layout.scalar(INVALID, ""),
+            zingers_index: parameters.zingers.as_ref().map(|_| layout.scalar(ZINGERS, "")),
             parameters,
         })
     }
@@ -381,7 +406,7 @@ impl Correct {
         for (fields, field) in [(&timed.darks, &mut self.dark), (&timed.flats, &mut self.flat)] {
             if fields.moments().next().is_some() {
                 field.resize(pixels, 0.0);
-                fields.at(timed.moment, field).map_err(refused)?;
+                fields.at(timed.moment, field).map_err(RecipeError::frames(NAME))?;
             }
         }
         self.ready = false;
@@ -395,11 +420,9 @@ impl Correct {
             self.flats.write(&mut self.flat);
         }
         if self.parameters.flat_field && self.flat.is_empty() {
-            let reason = "every flat of the scan was lost; take it again, or name a file in correct.flat".into();
-            return Err(RecipeError::Frames {
-                operation: NAME,
-                reason,
-            });
+            let reason =
+                "every flat of the scan was lost or came in part; take it again, or name a file in correct.flat";
+            return Err(RecipeError::frames(NAME)(reason));
         }
         let dark = Some(self.dark.as_slice()).filter(|dark| !dark.is_empty());
         let flat = Some(self.flat.as_slice()).filter(|_| self.parameters.flat_field);
@@ -431,14 +454,20 @@ impl Operation for Correct {
             if !std::mem::replace(&mut self.darks_or_flats_again[usize::from(dark)], true) {
                 mean.forget();
             }
-            mean.add(&values);
-            let kept = self.timed.as_mut().map(|timed| {
-                let fields = if dark { &mut timed.darks } else { &mut timed.flats };
-                values
-                    .chunks_exact(mean.sum.len())
-                    .try_for_each(|frame| fields.add(timed.moment, SAME_MOMENT, frame))
-            });
-            kept.transpose().map_err(refused)?;
+            let pixels = mean.sum.len();
+            for (index, frame) in values.chunks_exact(pixels).enumerate() {
+                // What lacks parts of itself would spoil the mean there.
+                if batch.is_partial(index) {
+                    continue;
+                }
+                mean.add(frame);
+                if let Some(timed) = &mut self.timed {
+                    let fields = if dark { &mut timed.darks } else { &mut timed.flats };
+                    fields
+                        .add(timed.moment, SAME_MOMENT, frame)
+                        .map_err(RecipeError::frames(NAME))?;
+                }
+            }
             return values.unmap().map_err(&failed);
         }
         if batch.kind == FrameKind::Invalid {
@@ -460,7 +489,7 @@ impl Operation for Correct {
             let mut values = corrected.map(batch.queue).map_err(&failed)?;
             for (index, projection) in values.chunks_exact_mut(pixels).enumerate() {
                 let emptied = self.on_host.emptied;
-                let zingers = self.on_host.finish(projection).map_err(refused)?;
+                let zingers = self.on_host.finish(projection).map_err(RecipeError::frames(NAME))?;
                 if let Some(result) = batch.results.get_mut(index).and_then(Arc::get_mut) {
                     result.scalars[self.invalid_index] += (self.on_host.emptied - emptied) as f64;
                     if let Some(place) = self.zingers_index {
@@ -471,14 +500,6 @@ impl Operation for Correct {
             values.unmap().map_err(&failed)?;
         }
         batch.corrected = Some(corrected);
-        Ok(())
-    }
-
-    fn snapshot(&mut self, _queue: &Queue, _snapshot: &mut Snapshot) -> Result<(), RecipeError> {
-        Ok(())
-    }
-
-    fn finish(&mut self, _queue: &Queue) -> Result<(), RecipeError> {
         Ok(())
     }
 }

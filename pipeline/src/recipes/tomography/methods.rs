@@ -3,19 +3,14 @@
 use super::super::RecipeError;
 use super::volume::NAME;
 use kernels::{
-    Accelerator, AcceleratorError, DeviceKind, Filter, Gridrec, GridrecConfig, Invalid, Iteration, Iterative,
-    IterativeConfig, Queue, SlabConfig, SlabReconstructor, Sloped, SlopedConfig, equally_sloped_angles_deg,
+    Accelerator, DeviceKind, Filter, Gridrec, GridrecConfig, Invalid, Iteration, Iterative, IterativeConfig, Queue,
+    SlabConfig, SlabReconstructor, Sloped, SlopedConfig, equally_sloped_angles_deg, gridrec,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Slices of a slab.
 pub(super) const SLAB_SLICES: usize = crate::storage::SLAB_SLICES;
-/// Gridrec's time is that of a transform of the grid, as much as back-projecting so many projections, and that of spreading
-/// projections, as much as back-projecting them to a slice of so many columns: measured on a CPU, see
-/// `docs/reconstruction.md`.
-const TRANSFORM_PROJECTIONS: f64 = 280.0;
-const SPREADING_COLUMNS: f64 = 480.0;
 /// Degrees by which an angle may differ from one of equally sloped tomography.
 const SLOPED_TOLERANCE_DEG: f64 = 0.01;
 
@@ -65,7 +60,7 @@ impl Method {
     ) -> Method {
         let faster = match from {
             Some(from) => projections >= from,
-            None => accelerator.info().kind == DeviceKind::Cpu && gridrec_is_faster(width, projections),
+            None => accelerator.info().kind == DeviceKind::Cpu && gridrec::is_faster(width, projections),
         };
         match self {
             Method::Auto if faster => Method::Gridrec,
@@ -78,11 +73,6 @@ impl Method {
     pub(super) fn iterations(self) -> usize {
         if self == Method::Cgls { 10 } else { 100 }
     }
-}
-
-/// Whether gridrec beats back-projection on a CPU.
-fn gridrec_is_faster(width: usize, projections: usize) -> bool {
-    projections as f64 * (1.0 - SPREADING_COLUMNS / width as f64) > TRANSFORM_PROJECTIONS
 }
 
 /// What a volume's slabs have in common.
@@ -235,17 +225,6 @@ pub(super) enum Reconstructor {
     Sloped(Vec<Sloped>),
 }
 
-fn device(error: AcceleratorError) -> RecipeError {
-    RecipeError::device(NAME)(error)
-}
-
-fn invalid(error: Invalid) -> RecipeError {
-    RecipeError::Frames {
-        operation: NAME,
-        reason: error.to_string(),
-    }
-}
-
 impl Reconstructor {
     pub(super) fn new(accelerator: &Accelerator, queue: &Queue, job: &Job) -> Result<Self, RecipeError> {
         Ok(match job.method {
@@ -260,15 +239,19 @@ impl Reconstructor {
                     // Asked before.
                     memory_budget_bytes: usize::MAX,
                 };
-                Self::Backprojection(Box::new(SlabReconstructor::new(accelerator, &config).map_err(device)?))
+                Self::Backprojection(Box::new(
+                    SlabReconstructor::new(accelerator, &config).map_err(RecipeError::device(NAME))?,
+                ))
             }
-            Method::Gridrec => Self::Gridrec(Box::new(Gridrec::new(&job.gridrec()).map_err(invalid)?)),
+            Method::Gridrec => Self::Gridrec(Box::new(
+                Gridrec::new(&job.gridrec()).map_err(RecipeError::frames(NAME))?,
+            )),
             Method::Sirt | Method::Cgls => {
                 let iterative = Iterative::new(accelerator, queue, &job.iterative());
-                Self::Iterative(Box::new(iterative.map_err(device)?))
+                Self::Iterative(Box::new(iterative.map_err(RecipeError::device(NAME))?))
             }
             Method::Sloped => {
-                let one = || Sloped::new(&job.sloped()).map_err(invalid);
+                let one = || Sloped::new(&job.sloped()).map_err(RecipeError::frames(NAME));
                 Self::Sloped((0..job.threads.max(1)).map(|_| one()).collect::<Result<_, _>>()?)
             }
         })
@@ -288,15 +271,21 @@ impl Reconstructor {
     ) -> Result<Option<f64>, RecipeError> {
         match self {
             Self::Backprojection(slabs) => {
-                slabs.run_while(queue, sinograms, slices, go_on).map_err(device)?;
+                slabs
+                    .run_while(queue, sinograms, slices, go_on)
+                    .map_err(RecipeError::device(NAME))?;
                 Ok(None)
             }
             Self::Gridrec(gridrec) => {
-                gridrec.run_while(sinograms, slices, go_on).map_err(invalid)?;
+                gridrec
+                    .run_while(sinograms, slices, go_on)
+                    .map_err(RecipeError::frames(NAME))?;
                 Ok(None)
             }
             Self::Iterative(iterative) => {
-                let norms = iterative.run(queue, sinograms, slices, |_| go_on()).map_err(device)?;
+                let norms = iterative
+                    .run(queue, sinograms, slices, |_| go_on())
+                    .map_err(RecipeError::device(NAME))?;
                 let (first, last) = (norms.first().copied(), norms.last().copied());
                 Ok(first
                     .zip(last)
@@ -327,7 +316,7 @@ fn sloped(
                 .step_by(SLAB_SLICES);
             line.iter_mut().zip(from).for_each(|(out, value)| *out = *value);
         }
-        let errors = sloped.run(&sinogram, slice)?;
+        let errors = sloped.run_while(&sinogram, slice, go_on)?;
         Ok(errors.last().copied().unwrap_or(0.0))
     };
     let errors = std::thread::scope(|scope| {
@@ -350,7 +339,11 @@ fn sloped(
         });
         joined.collect::<Result<Vec<_>, Invalid>>()
     });
-    Ok(errors.map_err(invalid)?.into_iter().flatten().reduce(f64::max))
+    Ok(errors
+        .map_err(RecipeError::frames(NAME))?
+        .into_iter()
+        .flatten()
+        .reduce(f64::max))
 }
 
 #[cfg(test)]
@@ -374,12 +367,6 @@ mod tests {
         );
         assert!(lines(&came, 15).unwrap_err().contains("multiple of 4"));
         assert!(lines(&[0.0, 0.0], 16).unwrap_err().contains("two projections"));
-    }
-
-    #[test]
-    fn gridrec_is_for_many_projections_of_wide_detectors() {
-        assert!(gridrec_is_faster(2048, 1500) && gridrec_is_faster(1024, 1000));
-        assert!(!gridrec_is_faster(512, 2048) && !gridrec_is_faster(2048, 300) && !gridrec_is_faster(64, 10_000));
     }
 
     #[test]

@@ -6,7 +6,9 @@
 
 mod axis;
 mod backproject;
+mod bad_pixels;
 mod correct;
+mod lost;
 mod methods;
 mod moved;
 mod plan;
@@ -20,6 +22,7 @@ use super::live::LiveParameters;
 use super::{Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
 use crate::afterwards::Afterwards;
 use crate::config::{ConfigError, RecipeConfig};
+use crate::decisions::Known;
 use backproject::{Backproject, BackprojectParameters};
 use correct::{Correct, CorrectParameters};
 use frame::{PixelMask, ResultLayout};
@@ -64,6 +67,27 @@ impl Technique for Tomography {
                 schemars::schema_for!(VolumeParameters).to_value(),
             ),
         ]
+    }
+
+    fn results(&self, name: &str, config: Option<&RecipeConfig>) -> Result<Known, ConfigError> {
+        let correct = config.map(|config| parameters::<CorrectParameters>(name, config, "correct"));
+        let backproject = config.map(|config| parameters::<BackprojectParameters>(name, config, "backproject"));
+        let zingers = correct.transpose()?.is_none_or(|correct| correct.zingers.is_some());
+        let searches = backproject
+            .transpose()?
+            .is_none_or(|backproject| backproject.searches());
+        let mut scalars = vec![(correct::INVALID.to_string(), String::new())];
+        if zingers {
+            scalars.push((correct::ZINGERS.into(), String::new()));
+        }
+        if searches {
+            scalars.extend(backproject::AXIS_SCALARS.map(|(name, unit)| (name.to_string(), unit.to_string())));
+        }
+        Ok(Known {
+            scalars,
+            curve: false,
+            regions: false,
+        })
     }
 
     fn check(&self, name: &str, config: &RecipeConfig) -> Result<(), ConfigError> {
@@ -137,6 +161,7 @@ impl Technique for Tomography {
         });
         Ok(Prepared {
             host: Vec::new(),
+            again: None,
             device_refused: None,
             layout,
             axes: Vec::new(),

@@ -68,13 +68,13 @@ pub(super) struct Moved {
 
 impl Moved {
     /// Adds them to `live`. The axis may move within `axis_range_px`; `rows` are those of the horizontal slices; a window holds
-    /// up to `window_deg_max` degrees, and no projections are kept where that is none.
+    /// up to `window_deg_max` degrees, and there is none where that is 0; stripes are looked for where enough projections are kept.
     pub(super) fn new(
         parameters: &BackprojectParameters,
         shape: Shape,
         (axis_px, axis_range_px): (f64, Option<(f64, f64)>),
         rows: &[usize],
-        window_deg_max: f64,
+        (window_deg_max, stripes_can_be_told): (f64, bool),
         live: &mut LiveParameters,
     ) -> Self {
         let [columns, last_row] = [shape.columns as f64 - 1.0, shape.rows as f64 - 1.0];
@@ -139,7 +139,7 @@ impl Moved {
                 parameters.window_deg,
             )
         });
-        let stripes = (window_deg_max > 0.0).then(|| {
+        let stripes = stripes_can_be_told.then(|| {
             let text = "columns of the median that stripes stand out from, which then leave the slices; 0: they stay";
             let most = (0.0, STRIPE_COLUMNS_MAX as f64);
             add("stripes_px", text, "pixel", most, f64::from(parameters.stripes_px))

@@ -174,6 +174,8 @@ impl Projections {
         let most = if self.moments.is_some() { 1 } else { BATCH_FRAMES };
         loop {
             let next = match self.source.next(&self.ring, WhenFull::Wait)? {
+                // The volume's columns have it as one that never came.
+                Arrival::Frame(lease) if lease.header().is_partial() => continue,
                 Arrival::Frame(lease) => Some(lease),
                 Arrival::End => None,
                 Arrival::Idle | Arrival::Dropped { .. } => continue,

@@ -213,7 +213,7 @@ pub(super) fn bytes(projections: usize, columns: usize, threads: usize) -> usize
 }
 
 /// Removes stripes from the first `rows` rows of a slab `[angle][column][16 rows]`, whose projections are at these angles;
-/// on so many threads, which change no bit.
+/// on so many threads, which change no bit. `go_on` is asked before every so many rows; where it says no, the rest is left.
 pub(super) fn remove(
     methods: &[StripeMethod],
     slab: &mut [f32],
@@ -221,6 +221,7 @@ pub(super) fn remove(
     rows: usize,
     angles_deg: &[f64],
     threads: usize,
+    go_on: impl Fn() -> bool,
 ) -> Result<(), Invalid> {
     let mut order: Vec<usize> = (0..angles_deg.len()).collect();
     order.sort_by(|a, b| angles_deg[*a].total_cmp(&angles_deg[*b]).then(a.cmp(b)));
@@ -241,6 +242,9 @@ pub(super) fn remove(
     };
     // As many rows at a time as there are threads: no more sinograms are in memory.
     for first in (0..rows).step_by(rows.div_ceil(each)) {
+        if !go_on() {
+            break;
+        }
         let last = (first + rows.div_ceil(each)).min(rows);
         let shared: &[f32] = slab;
         let cleaned = std::thread::scope(|scope| {
@@ -289,8 +293,8 @@ mod tests {
         let method: Stripes = serde_json::from_value(serde_json::json!({ "method": "sorting", "size": 9 })).unwrap();
         let methods = [method.method().unwrap()];
         let (mut one, mut three) = (slab.clone(), slab.clone());
-        remove(&methods, &mut one, columns, rows, &angles_deg, 1).unwrap();
-        remove(&methods, &mut three, columns, rows, &angles_deg, 3).unwrap();
+        remove(&methods, &mut one, columns, rows, &angles_deg, 1, || true).unwrap();
+        remove(&methods, &mut three, columns, rows, &angles_deg, 3, || true).unwrap();
         assert_eq!(one, three);
         let stripe = |slab: &[f32]| -> f32 {
             let at = |number: usize, column: usize| slab[(number * columns + column) * SLAB_SLICES + 2];

@@ -21,12 +21,13 @@ use crate::afterwards::{Afterwards, AfterwardsError, Place};
 use crate::config::{ConfigError, RecipeConfig};
 use crate::storage::{self, RunEnd, RunInfo, SLAB_SLICES, VolumeConfig, VolumeFormat, VolumeWriter};
 use driver::source::FrameSource;
+use driver::tracker::FrameState;
 use frame::{FrameKind, PixelMask, Shape, StreamDescription};
 use kernels::{Accelerator, Filter, HalfAcquisition, Invalid, Stitching, StripeMethod};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -146,6 +147,15 @@ fn moments_of(kinds: &[FrameKind], correct: &CorrectParameters) -> Option<Moment
     moments.filter(Moments::several)
 }
 
+/// Of every frame of a closed run, whether it lacks parts of itself; empty for a file without a ledger, which is not ours.
+fn partial_frames(raw: &Path) -> Vec<bool> {
+    let partial = |state: &u8| *state == FrameState::Partial as u8;
+    storage::read_ledger(raw).map_or_else(
+        |_| Vec::new(),
+        |columns| columns.frame_state.iter().map(partial).collect(),
+    )
+}
+
 /// How projections of a half acquisition become those that a method takes.
 enum Half {
     /// each by itself on a wide detector
@@ -160,13 +170,6 @@ impl Half {
             Half::Placed(half) => half.place_slab(slab, wide),
             Half::Stitched(stitching) => stitching.stitch_slab(slab, wide),
         }
-    }
-}
-
-fn frames(reason: String) -> RecipeError {
-    RecipeError::Frames {
-        operation: NAME,
-        reason,
     }
 }
 
@@ -268,7 +271,17 @@ impl Afterwards for Volume {
     fn run(self: Box<Self>, place: &Place<'_>) -> Result<Value, AfterwardsError> {
         let source = projections::open(place.raw)?;
         let stream = source.stream().clone();
-        let (kinds, angles_deg) = storage::read_tomography_columns(place.raw)?;
+        let (mut kinds, angles_deg) = storage::read_tomography_columns(place.raw)?;
+        // A frame that lacks parts of itself counts as one that never came.
+        let mut in_part = 0;
+        for (_, kind) in partial_frames(place.raw)
+            .iter()
+            .zip(&mut kinds)
+            .filter(|(partial, _)| **partial)
+        {
+            *kind = FrameKind::Invalid;
+            in_part += 1;
+        }
         let came = Came::new(
             &kinds,
             &angles_deg,
@@ -277,16 +290,15 @@ impl Afterwards for Volume {
         );
         let axis_px = f64::from_bits(self.axis.load(Relaxed));
         let columns = stream.shape.columns;
-        let refused = |error: Invalid| frames(error.to_string());
         let half = self.half_acquisition.then(|| HalfAcquisition::new(columns, axis_px));
-        let half = half.transpose().map_err(refused)?;
+        let half = half.transpose().map_err(RecipeError::frames(NAME))?;
         let width = half.as_ref().map_or(columns, HalfAcquisition::wide_columns);
         let wide_axis_px = half.as_ref().map_or(axis_px, HalfAcquisition::wide_axis_px);
         let mut job = self.job(place.accelerator, &came, width)?;
         job.axis_px = wide_axis_px;
         let half = match half {
             Some(half) if !job.method.linear() => {
-                let stitching = Stitching::new(half, &came.angles_deg).map_err(refused)?;
+                let stitching = Stitching::new(half, &came.angles_deg).map_err(RecipeError::frames(NAME))?;
                 job.angles_deg = stitching.angles_deg().to_vec();
                 job.weights = vec![1.0; job.angles_deg.len()];
                 Some(Half::Stitched(stitching))
@@ -298,7 +310,7 @@ impl Afterwards for Volume {
             _ => came.planned(),
         };
         let lines = match job.method {
-            Method::Sloped => methods::lines(&job.angles_deg, planned).map_err(frames)?,
+            Method::Sloped => methods::lines(&job.angles_deg, planned).map_err(RecipeError::frames(NAME))?,
             _ => Vec::new(),
         };
         let moments = moments_of(&kinds, &self.correct);
@@ -349,6 +361,9 @@ impl Afterwards for Volume {
             }
         };
         let mut warnings = came.warnings();
+        if in_part > 0 {
+            warnings.push(format!("{in_part} frames lack parts of themselves and were left out"));
+        }
         let share = invalid as f64 / (plan.passes * came.used.len().max(1) * stream.shape.pixels()) as f64;
         if share > INVALID_SHARE {
             warnings.push(format!(
@@ -390,8 +405,8 @@ impl Volume {
         let parameters = &self.parameters;
         let count = came.angles_deg.len();
         if count == 0 {
-            return Err(frames(
-                "no projection came, so there is nothing to make a volume of".into(),
+            return Err(RecipeError::frames(NAME)(
+                "no projection came, so there is nothing to make a volume of",
             ));
         }
         // By what was planned: what was lost on the way chooses no other method.
@@ -483,7 +498,7 @@ impl Work<'_> {
         )?;
         let mut reconstructor = Reconstructor::new(accelerator, projections.queue(), &self.job)?;
         let methods = volume.parameters.stripes.iter().map(Stripes::method);
-        let methods: Vec<StripeMethod> = methods.collect::<Result<_, _>>().map_err(frames)?;
+        let methods: Vec<StripeMethod> = methods.collect::<Result<_, _>>().map_err(RecipeError::frames(NAME))?;
         let (count, width) = (self.came.angles_deg.len(), self.job.width);
         // [slab][projection][column][16 rows]
         let slab_values = count * columns * SLAB_SLICES;
@@ -503,7 +518,7 @@ impl Work<'_> {
                 let started = Instant::now();
                 let slab = match &self.half {
                     Some(half) => {
-                        half.slab(slab, &mut wide).map_err(|error| frames(error.to_string()))?;
+                        half.slab(slab, &mut wide).map_err(RecipeError::frames(NAME))?;
                         &wide[..]
                     }
                     None => &*slab,
@@ -536,8 +551,10 @@ impl Work<'_> {
         self.place.give_way()?;
         let started = Instant::now();
         let (columns, threads) = (self.stream.shape.columns, self.job.threads);
-        stripes::remove(methods, slab, columns, rows, &self.came.angles_deg, threads)
-            .map_err(|error| frames(error.to_string()))?;
+        let go_on = || self.place.give_way().is_ok();
+        stripes::remove(methods, slab, columns, rows, &self.came.angles_deg, threads, go_on)
+            .map_err(RecipeError::frames(NAME))?;
+        self.place.give_way()?;
         self.stripes_s += started.elapsed().as_secs_f64();
         Ok(())
     }

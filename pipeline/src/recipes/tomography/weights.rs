@@ -46,38 +46,94 @@ pub(super) fn goes_round(angles_deg: &[f64]) -> bool {
     high - low >= RANGE_DEG_MIN
 }
 
-/// Weights of the projections that came, each 1 and more where neighbours in angle are missing: the share of a missing one
-/// goes to the next on either side, to the nearer one more. Also the widest gap in degrees. Angles repeat after
-/// `turn_deg`: half a turn, or a whole one.
-pub(super) fn weights(came_deg: &[f64], missing_deg: &[f64], turn_deg: f64) -> (Vec<f64>, f64) {
-    let mut weights = vec![1.0; came_deg.len()];
-    let mut order: Vec<(f64, usize)> = came_deg
-        .iter()
-        .enumerate()
-        .map(|(index, angle)| (angle.rem_euclid(turn_deg), index))
-        .collect();
-    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let mut widest: f64 = 0.0;
-    for missing in missing_deg.iter().map(|angle| angle.rem_euclid(turn_deg)) {
-        let (Some(first), Some(last)) = (order.first(), order.last()) else {
-            break;
-        };
-        let above = order.partition_point(|(angle, _)| *angle < missing);
-        let (below, before) = match above.checked_sub(1) {
-            Some(below) => order[below],
-            None => (last.0 - turn_deg, last.1),
-        };
-        let (above, behind) = match order.get(above) {
-            Some(above) => *above,
-            None => (first.0 + turn_deg, first.1),
-        };
-        let gap = above - below;
-        widest = widest.max(gap);
-        let share = if gap > 0.0 { (missing - below) / gap } else { 0.5 };
-        weights[before] += 1.0 - share;
-        weights[behind] += share;
+/// Widest window that `room` projections hold, degrees; where steps are not known yet, any.
+pub(super) fn window_deg_max(planned_deg: &[f64], room: usize) -> f64 {
+    let known: Vec<f64> = planned_deg.iter().copied().filter(|angle| angle.is_finite()).collect();
+    if known.is_empty() {
+        return if room > 0 { 360.0 } else { 0.0 };
     }
-    (weights, widest)
+    if room >= known.len() {
+        return 360.0;
+    }
+    let low = known.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = known.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let step = (high - low) / (known.len().max(2) - 1) as f64;
+    (room as f64 * step).min(360.0).floor()
+}
+
+/// Steps of angle up to which a gap is bridged: beside a wider one two projections would have to stand for all of it, which
+/// draws them across the slices; and in the middle of a scan it is no gap yet.
+const GAP_STEPS_MAX: f64 = 16.0;
+
+/// What missing projections leave to those that came.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    /// weights of those that came, each 1 and more
+    pub(super) weights: Vec<f64>,
+    /// degrees of the widest gap
+    pub(super) widest_deg: f64,
+    /// missing ones in gaps that are too wide to be bridged
+    pub(super) unshared: usize,
+    /// angle and number of those that came, by angle
+    order: Vec<(f64, usize)>,
+}
+
+impl Shares {
+    /// With room for so many projections that came; [`Self::find`] allocates nothing for them.
+    pub(super) fn with_room(projections: usize) -> Self {
+        Self {
+            weights: Vec::with_capacity(projections),
+            order: Vec::with_capacity(projections),
+            ..Self::default()
+        }
+    }
+
+    /// The share of a missing projection goes to the next ones in angle on either side, to the nearer one more. Angles repeat
+    /// after `turn_deg`: half a turn, or a whole one.
+    pub(super) fn find(
+        &mut self,
+        came_deg: impl Iterator<Item = f64>,
+        missing_deg: impl Iterator<Item = f64> + Clone,
+        turn_deg: f64,
+    ) {
+        let within = |angle: f64| angle.rem_euclid(turn_deg);
+        let order = &mut self.order;
+        order.clear();
+        order.extend(came_deg.map(within).enumerate().map(|(index, angle)| (angle, index)));
+        order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        self.weights.clear();
+        self.weights.resize(order.len(), 1.0);
+        (self.widest_deg, self.unshared) = (0.0, 0);
+        let (Some(first), Some(last)) = (order.first().copied(), order.last().copied()) else {
+            self.unshared = missing_deg.count();
+            return;
+        };
+        let missing = missing_deg.map(within);
+        let low = missing.clone().fold(first.0, f64::min);
+        let high = missing.clone().fold(last.0, f64::max);
+        let steps = (order.len() + missing.clone().count()).saturating_sub(1).max(1);
+        let widest_bridged = GAP_STEPS_MAX * (high - low) / steps as f64;
+        for missing in missing {
+            let above = order.partition_point(|(angle, _)| *angle < missing);
+            let (below, before) = match above.checked_sub(1) {
+                Some(below) => order[below],
+                None => (last.0 - turn_deg, last.1),
+            };
+            let (above, behind) = match order.get(above) {
+                Some(above) => *above,
+                None => (first.0 + turn_deg, first.1),
+            };
+            let gap = above - below;
+            self.widest_deg = self.widest_deg.max(gap);
+            if gap > widest_bridged {
+                self.unshared += 1;
+                continue;
+            }
+            let share = if gap > 0.0 { (missing - below) / gap } else { 0.5 };
+            self.weights[before] += 1.0 - share;
+            self.weights[behind] += share;
+        }
+    }
 }
 
 /// The projections that came: their places among all projections in the file, angles and weights.
@@ -88,6 +144,8 @@ pub(super) struct Came {
     pub(super) used: Vec<bool>,
     pub(super) missing: usize,
     pub(super) without_angle: usize,
+    /// of those that are missing, in gaps too wide to be bridged
+    unshared: usize,
     widest_deg: f64,
 }
 
@@ -114,16 +172,18 @@ impl Came {
                 _ => {}
             }
         }
-        let (weights, widest_deg) = weights(&came, &missing, turn_deg);
+        let mut shares = Shares::default();
+        shares.find(came.iter().copied(), missing.iter().copied(), turn_deg);
         // The slices are divided by the number of projections; their weights are to have that sum.
-        let scale = came.len() as f64 / weights.iter().sum::<f64>().max(1.0);
+        let scale = came.len() as f64 / shares.weights.iter().sum::<f64>().max(1.0);
         Self {
-            weights: weights.iter().map(|weight| (weight * scale) as f32).collect(),
+            weights: shares.weights.iter().map(|weight| (weight * scale) as f32).collect(),
             missing: missing.len(),
             angles_deg: came,
             used,
             without_angle,
-            widest_deg,
+            unshared: shares.unshared,
+            widest_deg: shares.widest_deg,
         }
     }
 
@@ -143,6 +203,12 @@ impl Came {
                 self.widest_deg
             ));
         }
+        if self.unshared > 0 {
+            warnings.push(format!(
+                "{} of the missing projections leave gaps wider than {GAP_STEPS_MAX} steps, which nothing makes up for",
+                self.unshared
+            ));
+        }
         if self.without_angle > 0 {
             warnings.push(format!(
                 "{} projections have no angle and were left out",
@@ -157,17 +223,21 @@ impl Came {
 mod tests {
     use super::*;
 
+    fn shares(came_deg: &[f64], missing_deg: &[f64], turn_deg: f64) -> Shares {
+        let mut shares = Shares::default();
+        shares.find(came_deg.iter().copied(), missing_deg.iter().copied(), turn_deg);
+        shares
+    }
+
     #[test]
     fn a_missing_projection_leaves_its_share_to_its_neighbours() {
-        let (weights_found, widest) = weights(&[0.0, 1.0, 3.0, 4.0], &[2.0], 180.0);
-        assert_eq!((weights_found, widest), (vec![1.0, 1.5, 1.5, 1.0], 2.0));
+        let found = shares(&[0.0, 1.0, 3.0, 4.0], &[2.0], 180.0);
+        assert_eq!((found.weights, found.widest_deg), (vec![1.0, 1.5, 1.5, 1.0], 2.0));
         // Over the end of the half turn, and in any order.
-        let (weights_found, _) = weights(&[178.0, 1.0, 0.5], &[179.0], 180.0);
+        let found = shares(&[178.0, 1.0, 0.5], &[179.0], 180.0).weights;
         let expected = [1.0 + 1.5 / 2.5, 1.0, 1.0 + 1.0 / 2.5];
-        assert!(
-            weights_found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12),
-            "{weights_found:?}"
-        );
+        let near = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12);
+        assert!(near, "{found:?}");
     }
 
     #[test]
@@ -177,8 +247,20 @@ mod tests {
             let of = |(index, angle): (usize, &f64)| ((index % 13 == 5) == missing).then_some(*angle);
             planned.iter().enumerate().filter_map(of).collect()
         };
-        let (weights_found, _) = weights(&part(false), &part(true), 180.0);
-        assert!((weights_found.iter().sum::<f64>() - 180.0).abs() < 1e-9);
+        let found = shares(&part(false), &part(true), 180.0);
+        assert!((found.weights.iter().sum::<f64>() - 180.0).abs() < 1e-9 && found.unshared == 0);
+    }
+
+    #[test]
+    fn a_scan_that_broke_off_has_no_two_projections_that_stand_for_the_rest() {
+        let planned: Vec<f64> = (0..180).map(f64::from).collect();
+        let found = shares(&planned[..90], &planned[90..], 180.0);
+        assert!(found.weights.iter().all(|weight| *weight == 1.0), "{found:?}");
+        assert_eq!((found.unshared, found.widest_deg), (90, 91.0));
+        // While it goes on, the first one that was lost waits for its neighbour on the other side.
+        assert_eq!(shares(&planned[1..90], &planned[..1], 180.0).unshared, 1);
+        assert_eq!(shares(&planned[1..], &planned[..1], 180.0).unshared, 0);
+        assert_eq!(shares(&[], &planned, 180.0).unshared, 180);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 /** Diffraction: the newest frame, its azimuthal curve beside the mean of the run, and scalars against frame number. */
 
+import { useMemo } from 'react';
 import { useGeometry, useProfile, useResults, useRunDetail } from '../api/hooks';
+import { regionsOf } from '../lib/regions';
 import { Curve } from '../view/Curve';
 import { LiveFrame } from '../view/LiveFrame';
+import { RegionTrends } from '../view/RegionTrends';
 import { Trends } from '../view/Trends';
 import { anyFrame, operationsOf, running, type PanelProps, type Technique } from './technique';
 
@@ -12,6 +15,7 @@ function Panel({ run, status, connected, theme, operates }: PanelProps) {
   const detail = useRunDetail(run, connected);
   const geometry = useGeometry(detail);
   const operations = operationsOf(detail);
+  const regions = useMemo(() => regionsOf(detail?.record.parameters), [detail]);
   const latest = useProfile(run, 'latest', curves, analysed);
   const mean = useProfile(run, 'sum', curves, analysed);
   const results = useResults(run, connected && running(status), latest?.name ?? mean?.name ?? null);
@@ -27,11 +31,13 @@ function Panel({ run, status, connected, theme, operates }: PanelProps) {
         geometry={geometry}
         spots={operations.includes('spots')}
         hits={hits}
+        regions={regions}
         operates={operates}
       />
-      <div className="stack">
+      <div className={regions.length > 0 ? 'stack with-regions' : 'stack'}>
         <Curve latest={latest} mean={mean} results={results} wavelengthA={geometry?.wavelength_m ? geometry.wavelength_m * 1e10 : null} theme={theme} />
         <Trends results={results} theme={theme} preferred={hits ? ['hit_rate', 'spots'] : ['sum', 'max']} />
+        {regions.length > 0 && <RegionTrends regions={regions} results={results} theme={theme} />}
       </div>
     </div>
   );

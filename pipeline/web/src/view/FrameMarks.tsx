@@ -1,9 +1,10 @@
-/** What is drawn over a frame: resolution rings, the beam's centre, spots. Vectors, so that they stay thin when zoomed. */
+/** What is drawn over a frame: resolution rings, the beam's centre, spots, regions of interest. Vectors, so that they stay thin when zoomed. */
 
 import { SvgElement, useCameraState, useVisCanvasContext } from '@h5web/lib';
 import { Vector3 } from 'three';
 import { beamCentre, ring, twoThetaOfD, type Geometry } from '../lib/geometry';
 import type { Spot } from '../api/types';
+import { REGION_COLOURS, type Region } from '../lib/regions';
 
 export interface FrameMarksProps {
   geometry: Geometry | null;
@@ -11,18 +12,20 @@ export interface FrameMarksProps {
   rings: number[];
   centre: boolean;
   spots: Spot[];
+  regions: Region[];
 }
 
 interface Marks {
   rings: { d: number; path: string; label: [number, number] | null }[];
   centre: [number, number] | null;
   spots: [number, number][];
+  regions: { name: string; from: [number, number]; to: [number, number] }[];
 }
 
 const SPOT_RADIUS = 6;
 const CENTRE_ARM = 9;
 
-export function FrameMarks({ geometry, rings, centre, spots }: FrameMarksProps) {
+export function FrameMarks({ geometry, rings, centre, spots, regions }: FrameMarksProps) {
   const { dataToHtml, canvasSize } = useVisCanvasContext();
   const key = rings.join(' ');
   const marks = useCameraState<Marks>(
@@ -46,9 +49,14 @@ export function FrameMarks({ geometry, rings, centre, spots }: FrameMarksProps) 
         centre: beam ? place(beam) : null,
         // A spot counts from the centre of its pixel, the picture from the corner.
         spots: spots.map(({ row, column }) => place([column + 0.5, row + 0.5])),
+        regions: regions.map(({ name, row, column, rows, columns }) => {
+          const [first, second] = [place([column, row]), place([column + columns, row + rows])];
+          const corner = (pick: (...values: number[]) => number): [number, number] => [pick(first[0], second[0]), pick(first[1], second[1])];
+          return { name, from: corner(Math.min), to: corner(Math.max) };
+        }),
       };
     },
-    [dataToHtml, canvasSize, geometry, key, centre, spots],
+    [dataToHtml, canvasSize, geometry, key, centre, spots, regions],
     (last, next) => JSON.stringify(last) === JSON.stringify(next),
   );
   return (
@@ -73,6 +81,14 @@ export function FrameMarks({ geometry, rings, centre, spots }: FrameMarksProps) 
             d={`M${marks.centre[0] - CENTRE_ARM} ${marks.centre[1]}h${2 * CENTRE_ARM}m${-CENTRE_ARM} ${-CENTRE_ARM}v${2 * CENTRE_ARM}`}
           />
         )}
+        {marks.regions.map(({ name, from, to }, index) => (
+          <g key={name} className="region" data-testid={`region-box-${name}`} style={{ stroke: REGION_COLOURS[index] }}>
+            <rect x={from[0]} y={from[1]} width={to[0] - from[0]} height={to[1] - from[1]} />
+            <text x={from[0] + 3} y={from[1] - 4} style={{ fill: REGION_COLOURS[index] }}>
+              {name}
+            </text>
+          </g>
+        ))}
         <g className="spots" data-testid="spots" data-count={marks.spots.length}>
           {marks.spots.map(([x, y], index) => (
             <circle key={index} cx={x} cy={y} r={SPOT_RADIUS} />

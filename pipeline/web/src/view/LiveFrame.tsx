@@ -4,6 +4,7 @@ import { useMemo, useRef, useState } from 'react';
 import { useFrame, useMask, useSpots, type ShownFrame } from '../api/hooks';
 import { count, number, share } from '../lib/format';
 import { describePlace, niceRings, type Geometry } from '../lib/geometry';
+import type { Region } from '../lib/regions';
 import { FrameMarks } from './FrameMarks';
 import { MaskDrawing, MaskEditor, useMaskEditing } from './MaskEditor';
 import { MarkControls, parseRings } from './MarkControls';
@@ -26,11 +27,13 @@ export interface LiveFrameProps {
   /** whether the recipe looks for spots, and whether it tells hits */
   spots?: boolean;
   hits?: boolean;
+  /** the recipe's regions of interest */
+  regions?: Region[];
   /** whether whoever looks may change anything */
   operates: boolean;
 }
 
-export function LiveFrame({ run, title, kind, defaults, available, geometry, spots = false, hits = false, operates }: LiveFrameProps) {
+export function LiveFrame({ run, title, kind, defaults, available, geometry, spots = false, hits = false, regions = NO_REGIONS, operates }: LiveFrameProps) {
   const [settings, change] = useViewSettings(kind, defaults);
   const [wanted, setWanted] = useState<'latest' | 'hit'>('latest');
   const which = hits ? wanted : 'latest';
@@ -119,12 +122,13 @@ export function LiveFrame({ run, title, kind, defaults, available, geometry, spo
           rings={settings.showRings ? rings : NO_RINGS}
           centre={settings.showCentre}
           spots={settings.showSpots && found ? found.spots : NO_SPOTS}
+          regions={settings.showRegions ? regions : NO_REGIONS}
         />
         {editing.on && <MaskDrawing editing={editing} onChange={edit} />}
       </Picture>
       <footer className="panel-foot">
         {geometry !== undefined && (
-          <MarkControls settings={settings} onChange={change} placed={geometry !== null} rings={rings} spots={spots ? (found?.spots.length ?? null) : null} />
+          <MarkControls settings={settings} onChange={change} placed={geometry !== null} rings={rings} spots={spots ? (found?.spots.length ?? null) : null} regions={regions.length} />
         )}
         {frame && <FrameNotes frame={frame} masked={mask ? share(mask.maskedCount, mask.bits.length) : null} />}
       </footer>
@@ -134,6 +138,7 @@ export function LiveFrame({ run, title, kind, defaults, available, geometry, spo
 
 const NO_RINGS: number[] = [];
 const NO_SPOTS: never[] = [];
+const NO_REGIONS: never[] = [];
 
 /** How the pixels on the screen come from those of the detector. */
 export function FrameNotes({ frame, masked }: { frame: ShownFrame; masked: string | null }) {

@@ -12,6 +12,8 @@ export interface MarkControlsProps {
   rings: number[];
   /** spots of this frame; null where the recipe looks for none or they are not there yet */
   spots: number | null;
+  /** how many regions of interest the recipe has */
+  regions: number;
 }
 
 /** Spacings as somebody writes them: numbers between commas or spaces; empty for those that the page chooses. */
@@ -20,7 +22,7 @@ export function parseRings(text: string): number[] {
   return [...new Set(values.filter((value) => value > 0 && Number.isFinite(value)))].slice(0, 12);
 }
 
-export function MarkControls({ settings, onChange, placed, rings, spots }: MarkControlsProps) {
+export function MarkControls({ settings, onChange, placed, rings, spots, regions }: MarkControlsProps) {
   const [draft, setDraft] = useState<string | null>(null);
   useEffect(() => setDraft(null), [settings.rings]);
   const shown = settings.rings || rings.join(', ');
@@ -56,6 +58,12 @@ export function MarkControls({ settings, onChange, placed, rings, spots }: MarkC
         <input type="checkbox" checked={settings.showSpots} onChange={(event) => onChange({ showSpots: event.target.checked })} />
         Spots <span className="steady-few">{spots ?? ''}</span>
       </label>
+      {regions > 0 && (
+        <label className="flag">
+          <input type="checkbox" checked={settings.showRegions} onChange={(event) => onChange({ showRegions: event.target.checked })} />
+          Regions
+        </label>
+      )}
     </div>
   );
 }

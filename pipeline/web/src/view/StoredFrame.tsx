@@ -5,6 +5,7 @@ import { download, runPath } from '../api/client';
 import { useFrame, useMask, useSpots } from '../api/hooks';
 import { share } from '../lib/format';
 import { describePlace, niceRings, type Geometry } from '../lib/geometry';
+import type { Region } from '../lib/regions';
 import { FrameMarks } from './FrameMarks';
 import { FrameFacts, FrameNotes } from './LiveFrame';
 import { MarkControls, parseRings } from './MarkControls';
@@ -25,13 +26,15 @@ export interface StoredFrameProps {
   /** absent of frames that are no diffraction */
   geometry: Geometry | null | undefined;
   spots: boolean;
+  /** the recipe's regions of interest */
+  regions: Region[];
   connected: boolean;
   operates: boolean;
 }
 
 const PLAY_INTERVAL_MS = 300;
 
-export function StoredFrame({ run, kind, frame: wanted, frames, onFrame, geometry, spots, connected, operates }: StoredFrameProps) {
+export function StoredFrame({ run, kind, frame: wanted, frames, onFrame, geometry, spots, regions, connected, operates }: StoredFrameProps) {
   const [settings, change] = useViewSettings(kind, {});
   const [editing, edit] = useMaskEditing();
   const [playing, setPlaying] = useState(false);
@@ -116,12 +119,13 @@ export function StoredFrame({ run, kind, frame: wanted, frames, onFrame, geometr
           rings={settings.showRings ? rings : []}
           centre={settings.showCentre}
           spots={settings.showSpots && there && found ? found.spots : []}
+          regions={settings.showRegions ? regions : []}
         />
         {editing.on && <MaskDrawing editing={editing} onChange={edit} />}
       </Picture>
       <footer className="panel-foot">
         {geometry !== undefined && (
-          <MarkControls settings={settings} onChange={change} placed={geometry !== null} rings={rings} spots={spots ? (found?.spots.length ?? null) : null} />
+          <MarkControls settings={settings} onChange={change} placed={geometry !== null} rings={rings} spots={spots ? (found?.spots.length ?? null) : null} regions={regions.length} />
         )}
         {frame && <FrameNotes frame={frame} masked={mask ? share(mask.maskedCount, mask.bits.length) : null} />}
       </footer>

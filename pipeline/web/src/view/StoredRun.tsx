@@ -1,7 +1,9 @@
 /** A run of the store: its frames, curves, slices, ledger and files, and the way to process it again. */
 
+import { useMemo } from 'react';
 import { useGeometry, useRunDetail } from '../api/hooks';
 import type { RunLine, RunList } from '../api/types';
+import { regionsOf } from '../lib/regions';
 import { VIEWS, type View } from '../lib/route';
 import type { Theme } from '../lib/theme';
 import { operationsOf } from '../techniques/technique';
@@ -37,6 +39,7 @@ export function StoredRun({ id, list, line, view, frame, go, inMemory, connected
   const detail = useRunDetail(id, connected, inMemory ? (line?.state ?? '') : '');
   const geometry = useGeometry(detail);
   const operations = operationsOf(detail);
+  const regions = useMemo(() => regionsOf(detail?.record.parameters), [detail]);
   const technique = detail?.record.technique ?? line?.technique ?? '';
   const frames = detail?.frames.expected ?? line?.frames_expected ?? 0;
   // Frames and curves belong to diffraction and whatever else has them; slices to tomography.
@@ -66,6 +69,7 @@ export function StoredRun({ id, list, line, view, frame, go, inMemory, connected
             onFrame={(next) => go('frames', next, true)}
             geometry={technique === 'diffraction' ? geometry : undefined}
             spots={operations.includes('spots')}
+            regions={regions}
             connected={connected}
             operates={operates}
           />

@@ -22,6 +22,7 @@ export interface ViewSettings {
   rings: string;
   showCentre: boolean;
   showSpots: boolean;
+  showRegions: boolean;
 }
 
 /** Of h5web's maps, those that serve counts and densities. */
@@ -58,6 +59,7 @@ const DEFAULTS: ViewSettings = {
   rings: '',
   showCentre: true,
   showSpots: true,
+  showRegions: true,
 };
 
 export function useViewSettings(kind: string, own: Partial<ViewSettings>): [ViewSettings, (change: Partial<ViewSettings>) => void] {

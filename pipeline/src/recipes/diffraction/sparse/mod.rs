@@ -3,6 +3,7 @@
 
 mod split;
 
+use super::super::files::NamedFile;
 use super::super::{Prepared, RecipeError, Setup};
 use super::correct::Corrections;
 use super::geometry;
@@ -15,7 +16,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use split::{Limits, Rings, numbers};
-use std::path::PathBuf;
 
 const NAME: &str = "sparse";
 
@@ -24,7 +24,7 @@ const NAME: &str = "sparse";
 #[serde(deny_unknown_fields, default)]
 pub(super) struct SparseParameters {
     /// `.poni` file; the newest geometry of the store, or what the source says, unless given.
-    pub poni: Option<PathBuf>,
+    pub poni: Option<NamedFile>,
     /// Rings of the background (2 to 65536).
     pub bins: usize,
     /// Standard deviations, up or down, from which on a pixel is kept.

@@ -1,8 +1,10 @@
 //! `Idempotency-Key`: a call that is sent again, because its answer was lost on the way, does nothing a second time and gets
 //! the answer of the first. A key belongs to whoever sent it, and to one address and body.
 //!
-//! Answers lie in memory, for [`WINDOW`] and within bounds. One that refuses (4xx) is not kept: nothing was done, and the
-//! same call may succeed later.
+//! Answers lie in memory and in a file beside the store's catalogue, for [`WINDOW`] and within bounds, so that they outlive the
+//! process. One that refuses (4xx) is not kept: nothing was done, and the same call may succeed later.
+
+mod kept;
 
 use super::access::Caller;
 use super::error::ApiError;
@@ -13,8 +15,10 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use kept::KeptFile;
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -28,6 +32,8 @@ const KEYS_MAX: usize = 4096;
 const BYTES_MAX: usize = 16 << 20;
 /// Longest key.
 const KEY_CHARS: usize = 128;
+/// Time that an answer waits for a disk that is slow before it is told all the same.
+const DISK: Duration = Duration::from_secs(1);
 /// Largest answer of a call that takes a key.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
@@ -68,15 +74,15 @@ struct Entry {
 #[derive(Default)]
 struct Table {
     entries: HashMap<blake3::Hash, Entry>,
-    /// answered ones, oldest first, with the size of their answers
+    /// answered ones, oldest first, with the time at which they are over and the size of their answers
     answered: VecDeque<(blake3::Hash, Instant, usize)>,
     bytes: usize,
 }
 
 impl Table {
     fn make_room(&mut self, now: Instant) {
-        while let Some((key, at, bytes)) = self.answered.front().copied() {
-            let old = now.saturating_duration_since(at) >= WINDOW;
+        while let Some((key, until, bytes)) = self.answered.front().copied() {
+            let old = now >= until;
             if !old && self.entries.len() < KEYS_MAX && self.bytes <= BYTES_MAX {
                 return;
             }
@@ -89,7 +95,11 @@ impl Table {
 
 /// The keys that are known.
 #[derive(Default)]
-pub struct Keys(Mutex<Table>);
+pub struct Keys {
+    table: Mutex<Table>,
+    /// none in tests of the table
+    file: Option<Arc<KeptFile>>,
+}
 
 /// What a call with a key finds.
 enum Found {
@@ -107,6 +117,7 @@ enum Found {
 struct Work {
     keys: Arc<Keys>,
     key: blake3::Hash,
+    asked: blake3::Hash,
     answer: watch::Sender<Option<Answer>>,
     answered: bool,
 }
@@ -122,7 +133,7 @@ impl Work {
         {
             let mut table = self.keys.table();
             table.bytes += bytes;
-            table.answered.push_back((self.key, now, bytes));
+            table.answered.push_back((self.key, now + WINDOW, bytes));
         }
         self.answer.send_replace(Some(answer.clone()));
     }
@@ -137,8 +148,28 @@ impl Drop for Work {
 }
 
 impl Keys {
+    /// Those of the file at `path` that are not over.
+    pub fn open(path: &Path, now: Instant) -> Keys {
+        let (file, kept) = KeptFile::open(path);
+        let mut table = Table::default();
+        for kept in kept {
+            let bytes = kept.answer.body.len();
+            let entry = Entry {
+                asked: kept.asked,
+                answer: watch::channel(Some(kept.answer)).1,
+            };
+            table.entries.insert(kept.key, entry);
+            table.answered.push_back((kept.key, now + kept.rest, bytes));
+            table.bytes += bytes;
+        }
+        Keys {
+            table: Mutex::new(table),
+            file: Some(Arc::new(file)),
+        }
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn find(self: &Arc<Self>, key: blake3::Hash, asked: blake3::Hash, now: Instant) -> Found {
@@ -158,6 +189,7 @@ impl Keys {
         Found::New(Work {
             keys: self.clone(),
             key,
+            asked,
             answer: sender,
             answered: false,
         })
@@ -235,8 +267,22 @@ async fn first(work: Work, request: Request, next: Next) -> Result<Response, Api
         headers: parts.headers,
         body,
     };
+    keep(&work, &answer).await;
     work.end(&answer, Instant::now());
     Ok(answer.response(false))
+}
+
+/// Writes an answer to the file before it is told: what somebody has heard, a process that is killed then still knows. Whoever
+/// ends a run does not wait for a disk that is slow.
+async fn keep(work: &Work, answer: &Answer) {
+    let Some(file) = work.keys.file.clone().filter(|_| answer.binds()) else {
+        return;
+    };
+    let (key, asked, answer) = (work.key, work.asked, answer.clone());
+    let written = tokio::task::spawn_blocking(move || file.add(key, asked, &answer));
+    if tokio::time::timeout(DISK, written).await.is_err() {
+        tracing::warn!(target: "fluxline", "an answer was told before it was on the disk, which is slow");
+    }
 }
 
 /// The key as its sender's own: another's key of the same text is another key.
@@ -291,7 +337,7 @@ pub fn describe(document: &mut Value) {
         "description": format!(
             "Any text that is new for every new call. Sent again by the same token with the same address and body within {minutes} \
              minutes, the call is not done again: the answer is the first one's, with the header `Idempotency-Replayed: true`. With \
-             another body it is refused (422). Calls that were refused (4xx) may be tried again with the same key."),
+             another body it is refused (422). So, too, after the appliance was started anew; answers that show a token are not kept then. Calls that were refused (4xx) may be tried again with the same key."),
     });
     for operation in paths.values_mut().filter_map(|item| item.get_mut("post")) {
         match operation["parameters"].as_array_mut() {
@@ -358,6 +404,56 @@ mod tests {
         let again = work(&keys, key, asked, now).expect("left");
         again.end(&answer(StatusCode::INTERNAL_SERVER_ERROR, 1), now);
         assert!(matches!(keys.find(key, asked, now), Found::Known(_)));
+    }
+
+    #[test]
+    fn answers_outlive_the_process_for_their_hour_and_no_token_is_among_them() {
+        let folder = std::env::temp_dir().join(format!("fluxline-keys-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let path = folder.join("state/keys.jsonl");
+        let open = || Arc::new(Keys::open(&path, Instant::now()));
+        let (keys, now) = (open(), Instant::now());
+        assert!(!path.exists(), "nothing to keep yet");
+        let asked = hash("body");
+        let keep = |keys: &Arc<Keys>, key: &str, answer: &Answer| {
+            keys.file.as_ref().unwrap().add(hash(key), asked, answer);
+            work(keys, hash(key), asked, now).expect("new").end(answer, now);
+        };
+        keep(&keys, "a", &answer(StatusCode::CREATED, 10));
+        let mut token = answer(StatusCode::CREATED, 10);
+        token
+            .headers
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        keep(&keys, "token", &token);
+        drop(keys);
+        // A line that a crash cut short, and one that is over.
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        let over = text
+            .replacen("\"at_s\":", "\"at_s\":1,\"x\":", 1)
+            .replace(&hash("a").to_hex()[..], &hash("old").to_hex()[..]);
+        text = format!("{over}{text}{}", &text[..text.len() / 2]);
+        std::fs::write(&path, text).unwrap();
+        let keys = open();
+        let Found::Known(known) = keys.find(hash("a"), asked, Instant::now()) else {
+            panic!("it is known");
+        };
+        assert_eq!(known.borrow().as_ref().unwrap().body.len(), 10);
+        assert!(matches!(
+            keys.find(hash("a"), hash("other"), Instant::now()),
+            Found::Other
+        ));
+        for new in ["token", "old"] {
+            assert!(work(&keys, hash(new), asked, Instant::now()).is_some(), "{new}");
+        }
+        assert_eq!(keys.table().bytes, 10);
+        // The line that was cut does not spoil the one behind it.
+        keep(&keys, "b", &answer(StatusCode::OK, 5));
+        assert!(matches!(open().find(hash("b"), asked, Instant::now()), Found::Known(_)));
+        assert!(
+            work(&open(), hash("a"), asked, Instant::now() + WINDOW).is_some(),
+            "over"
+        );
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
