@@ -21,7 +21,12 @@ fn a_volume_is_what_the_live_slices_are_within_its_memory() {
     let results = &small["derived"]["results"];
     assert!(results["passes"].as_u64() > Some(1), "{results}");
     assert!(results["memory_bytes"].as_u64() <= Some(128 << 20), "{results}");
-    assert_eq!(large["derived"]["results"]["passes"], 1);
+    // All of it fits at once: it was begun while the run recorded.
+    let begun = &large["derived"]["results"]["while_recording"];
+    assert!(
+        begun["projections"].as_u64() >= Some(128) && begun["not_used"].is_null(),
+        "{begun}"
+    );
     println!(
         "{}",
         check(
@@ -168,6 +173,56 @@ fn a_scan_beside_a_volume_loses_nothing_and_goes_first() {
     assert_eq!(second["results"]["images"][0]["frames_used"], 120, "{second}");
 }
 
+/// What was summed while the scan ran, and what was read afterwards, make the bits of a volume that is made from the files alone.
+#[test]
+fn a_volume_grows_while_its_scan_runs() {
+    let test = "a_volume_grows_while_its_scan_runs";
+    let Some(python) = python(test) else { return };
+    let paced = SCAN.replace("rate_hz = 0.0", "rate_hz = 150.0") + "rows = 21\ncolumns = 96\nchecksum = true\n";
+    let faults = "[source.faults]\nseed = 7\ndrop = 0.02\nreorder = 0.05\nreorder_depth = 20\ncorrupt = 0.01\n";
+    let half = "range_deg = 360.0\n";
+    let prepared = "[recipe.ct.backproject]\nhalf_acquisition = true\n[recipe.ct.correct.zingers]\n";
+    for (name, frames, source, recipe) in [
+        // As many as may wait: it keeps up, however busy the machine is.
+        ("all", 120, "", ""),
+        ("faults", 300, faults, ""),
+        ("half", 120, half, prepared),
+        // Faster than it can be summed.
+        ("fast", 1500, "", ""),
+    ] {
+        let folder = folder(&format!("{test}_{name}"));
+        let mut scan = format!("{paced}frames = {frames}\n{source}");
+        if name == "fast" {
+            scan = scan.replace("rate_hz = 150.0", "rate_hz = 0.0");
+        }
+        if name == "half" {
+            scan = scan.replace("49.0", "24.0");
+        }
+        let config = configuration(&folder, &scan, &format!("{VOLUME}{recipe}"));
+        let grown = once(&config);
+        let results = &grown["derived"]["results"];
+        let begun = &results["while_recording"];
+        println!("{name}: {begun}, {}", results["seconds"]);
+        assert!(begun["not_used"].is_null(), "{name}: {results}");
+        let (summed, used) = (begun["projections"].as_u64(), results["projections_used"].as_u64());
+        assert!(summed <= used && summed >= Some(100), "{name}: {results}");
+        assert_eq!(results["passes"], u64::from(summed < used), "{name}: {results}");
+        if name != "faults" && name != "fast" {
+            assert_eq!(summed, used, "{name}");
+        }
+        let run = text(&grown["run"], "a run");
+        let arguments = ["reprocess", run, "--config", &config, "--json", "--set"];
+        let read = json(&fluxline(&[&arguments[..], &["volume.while_recording=false"]].concat()));
+        let results = &read["derived"]["results"];
+        assert_eq!(
+            (&results["while_recording"]["projections"], &results["passes"]),
+            (&object!(0), &object!(1)),
+            "{name}: {results}"
+        );
+        check(&python, "tomography.py", &["equal", volume(&grown), volume(&read)]);
+    }
+}
+
 #[test]
 fn the_axis_is_nudged_while_the_scan_runs_and_kept_for_the_volume() {
     let folder = folder("nudged");
@@ -220,6 +275,8 @@ fn the_axis_is_nudged_while_the_scan_runs_and_kept_for_the_volume() {
     );
     let volume = server.get("/api/v1/runs/scan-volume");
     assert_eq!(volume["record"]["parameters"]["rotation_axis_px"], 47.5, "{volume}");
+    let not_used = volume["record"]["summary"]["while_recording"]["not_used"].to_string();
+    assert!(not_used.contains("moved from 49 to 47.5"), "{volume}");
     let events = server.text("/api/v1/runs/scan-volume/events");
     assert!(
         events.contains("seconds_left") && events.contains("event: end"),

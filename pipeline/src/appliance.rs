@@ -408,6 +408,7 @@ impl Appliance {
             batch_limit: self.config.accelerator.batch_limit,
             calibrations: &self.calibrations,
             time: start_time,
+            derived_busy: self.afterwards.busy(),
         };
         let (mut prepared, accelerator) = device::prepare(technique, &setup, workers)?;
         warnings.append(&mut prepared.warnings);

@@ -361,7 +361,7 @@ impl Backprojector {
     }
 
     /// The same; so many threads copy a slab.
-    fn snapshot_by(
+    pub fn snapshot_by(
         &mut self,
         queue: &Queue,
         plane: usize,

@@ -19,7 +19,8 @@ impl Findings {
         let _ = self.run.set(Arc::downgrade(run));
     }
 
-    fn run(&self) -> Option<Arc<ActiveRun>> {
+    /// The run that they belong to, once it is armed and until it is dropped.
+    pub fn run(&self) -> Option<Arc<ActiveRun>> {
         self.run.get().and_then(Weak::upgrade)
     }
 

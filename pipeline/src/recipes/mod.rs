@@ -100,6 +100,8 @@ pub struct Setup<'a> {
     pub calibrations: &'a Calibrations,
     /// when the run is armed: the time at which they must hold
     pub time: jiff::Timestamp,
+    /// whether what an earlier run left is still being made, and takes its memory
+    pub derived_busy: bool,
 }
 
 impl Setup<'_> {

@@ -394,6 +394,11 @@ impl Correct {
         }
     }
 
+    /// Place of the number of pixels without a valid transmission in the results.
+    pub(super) fn invalid_index(&self) -> usize {
+        self.invalid_index
+    }
+
     /// Pixels without a valid transmission since the last call that the batches' own counts lack.
     pub(super) fn take_emptied(&mut self) -> u64 {
         std::mem::take(&mut self.on_host.emptied)

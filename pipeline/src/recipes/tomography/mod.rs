@@ -6,8 +6,10 @@
 
 mod axis;
 mod backproject;
+mod backproject_parameters;
 mod bad_pixels;
 mod correct;
+mod growing;
 mod lost;
 mod methods;
 mod moved;
@@ -15,6 +17,7 @@ mod plan;
 mod projections;
 mod stripes;
 mod volume;
+mod volume_parameters;
 mod weights;
 
 use super::findings::Findings;
@@ -23,11 +26,13 @@ use super::{Prepared, RecipeError, Setup, Snapshot, Technique, parameters};
 use crate::afterwards::Afterwards;
 use crate::config::{ConfigError, RecipeConfig};
 use crate::decisions::Known;
-use backproject::{Backproject, BackprojectParameters};
+use backproject::Backproject;
+use backproject_parameters::BackprojectParameters;
 use correct::{Correct, CorrectParameters};
 use frame::{PixelMask, ResultLayout};
 use std::sync::Arc;
-use volume::{Volume, VolumeParameters, VolumeSetup};
+use volume::{Volume, VolumeSetup};
+use volume_parameters::VolumeParameters;
 
 /// Projections below which a slice is mostly streaks.
 const PROJECTIONS_FEW: u64 = 30;
@@ -129,7 +134,7 @@ impl Technique for Tomography {
         let warnings = self::warnings(setup, &planned_deg);
         let (correct_used, backproject_used) = (serde_json::json!(correct), serde_json::json!(backproject));
         let (filter, parameters_of_correct) = (backproject.filter.into(), correct.clone());
-        let half_acquisition = backproject.half_acquisition;
+        let (half_acquisition, searches) = (backproject.half_acquisition, backproject.searches());
         let correct = Correct::new(setup, correct, &mask, &mut layout)?;
         let mut live = LiveParameters::default();
         let mut backproject =
@@ -147,11 +152,18 @@ impl Technique for Tomography {
                 half_acquisition,
                 width: backproject.width(),
                 axis: backproject.axis(),
+                searches,
                 planned_deg,
+                found: found.clone(),
             })
         });
         let afterwards: Option<Box<dyn Afterwards>> = match afterwards.transpose()? {
-            Some(volume) => Some(Box::new(volume)),
+            Some((volume, feed)) => {
+                if let Some(feed) = feed {
+                    backproject.feed(feed, correct.invalid_index());
+                }
+                Some(Box::new(volume))
+            }
             None => None,
         };
         let parameters = serde_json::json!({

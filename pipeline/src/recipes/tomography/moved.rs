@@ -1,6 +1,6 @@
 //! What may be moved of the slices while the run records.
 
-use super::backproject::BackprojectParameters;
+use super::backproject_parameters::BackprojectParameters;
 use crate::recipes::live::{LiveParameter, LiveParameters};
 use frame::Shape;
 use kernels::{Plane, STRIPE_COLUMNS_MAX};

@@ -12,6 +12,9 @@ pub(super) struct Plan {
     pub(super) bytes: usize,
 }
 
+/// Projections that may wait for a volume that grows while its scan runs: the fewest, what a device takes at once, and the most.
+const PLACES: std::ops::RangeInclusive<usize> = 16..=128;
+
 /// What a device's compiler and runtime take on top, as seen with PoCL: 50 to 70 MiB.
 const RUNTIME_BYTES: usize = 72 << 20;
 
@@ -78,6 +81,29 @@ impl Size<'_> {
     }
 }
 
+impl Size<'_> {
+    /// Projections that may wait, and bytes in all, of a volume that is summed as a whole while its scan runs; none where it
+    /// does not fit so many bytes.
+    pub(super) fn growing(&self, memory_bytes: usize) -> Option<(usize, usize)> {
+        let Shape { rows, columns } = self.stream.shape;
+        let (width, slabs) = (self.width, rows.div_ceil(SLAB_SLICES));
+        // Sums, and 16 filtered projections, of every slab; a slab of slices; a projection placed on a wide detector.
+        let sums = slabs * SLAB_SLICES * width * width * 4;
+        let filtered = slabs * SLAB_SLICES * 16 * (width + 3) * 4;
+        let wide = if width == columns { 0 } else { rows * width * 4 };
+        let fixed = projections::memory_bytes(self.stream, self.phase, self.moments)
+            + self.preview.pow(3) * 4
+            + RUNTIME_BYTES
+            + methods::bytes(Method::Backprojection, width, self.taken, 1)
+            + sums
+            + filtered
+            + wide;
+        let place = rows * columns * 4;
+        let places = (memory_bytes.checked_sub(fixed)? / place.max(1)).min(*PLACES.end());
+        (places >= *PLACES.start()).then_some((places, fixed + places * place))
+    }
+}
+
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -138,6 +164,30 @@ mod tests {
             );
             assert!(plan.passes <= 8, "{method:?} {plan:?}");
         }
+    }
+
+    #[test]
+    fn a_volume_grows_where_all_of_it_fits() {
+        let growing = |mib: usize, rows, columns| {
+            let stream = stream(rows, columns);
+            let size = Size {
+                stream: &stream,
+                projections: 180,
+                taken: 180,
+                width: columns,
+                preview: 128,
+                phase: false,
+                moments: 0,
+                method: Method::Backprojection,
+                stripes: false,
+                cores: 2,
+            };
+            size.growing(mib << 20)
+        };
+        let (places, bytes) = growing(2048, 512, 512).unwrap();
+        assert!(places == 128 && bytes < 1 << 30, "{places} {bytes}");
+        assert!(growing(2048, 1024, 1024).is_none());
+        assert!(growing(10240, 1024, 1024).is_some());
     }
 
     #[test]

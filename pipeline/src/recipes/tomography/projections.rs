@@ -164,7 +164,7 @@ impl Projections {
     pub(super) fn pass(
         &mut self,
         place: &Place<'_>,
-        mut take: impl FnMut(usize, &[f32]),
+        mut take: impl FnMut(usize, &[f32]) -> Result<(), AfterwardsError>,
     ) -> Result<(), AfterwardsError> {
         self.source.arm(1)?;
         let mut batch: Vec<FrameLease> = Vec::with_capacity(BATCH_FRAMES);
@@ -205,7 +205,7 @@ impl Projections {
         &mut self,
         leases: &[FrameLease],
         first: usize,
-        take: &mut impl FnMut(usize, &[f32]),
+        take: &mut impl FnMut(usize, &[f32]) -> Result<(), AfterwardsError>,
     ) -> Result<usize, AfterwardsError> {
         let kind = leases
             .first()
@@ -256,10 +256,12 @@ impl Projections {
         let (count, pixels) = (corrected.frames(), corrected.shape().pixels());
         self.invalid_pixels += corrected.invalid().iter().map(|pixels| u64::from(*pixels)).sum::<u64>();
         let values = corrected.map(&self.queue).map_err(|error| failed(&error))?;
-        for (index, projection) in values.chunks_exact(pixels).enumerate() {
-            take(first + index, projection);
-        }
+        let taken = values
+            .chunks_exact(pixels)
+            .enumerate()
+            .try_for_each(|(index, projection)| take(first + index, projection));
         values.unmap().map_err(|error| failed(&error))?;
+        taken?;
         self.invalid_pixels += self.correct.take_emptied();
         Ok(count)
     }

@@ -6,26 +6,29 @@
 //!     16 rows at a time: remove stripes, reconstruct, write       a slab [16 slices][y][x]
 //! ```
 //!
+//! Where all of the volume fits that memory it is begun while the run records; see [`super::growing`].
+//!
 //! Projections are taken in the order of frames, as they were live, so that the same files and parameters give the same
 //! bits. A pass reads all frames again: for 1500 projections of 2048 columns that costs a small share of the
 //! back-projection of the rows that it brings.
 
+use super::super::findings::Findings;
 use super::super::{RecipeError, Setup};
 use super::correct::CorrectParameters;
+use super::growing::{Feed, Growing, GrowingConfig, Grown};
 use super::methods::{self, Job, Method, Reconstructor};
 use super::plan::{Plan, Size, cores};
 use super::projections::{self, Moments, Projections};
 use super::stripes::{self, Stripes};
+use super::volume_parameters::VolumeParameters;
 use super::weights::Came;
 use crate::afterwards::{Afterwards, AfterwardsError, Place};
-use crate::config::{ConfigError, RecipeConfig};
-use crate::storage::{self, RunEnd, RunInfo, SLAB_SLICES, VolumeConfig, VolumeFormat, VolumeWriter};
+use crate::config::RecipeConfig;
+use crate::storage::{self, RunEnd, RunInfo, SLAB_SLICES, VolumeConfig, VolumeWriter};
 use driver::source::FrameSource;
 use driver::tracker::FrameState;
 use frame::{FrameKind, PixelMask, Shape, StreamDescription};
 use kernels::{Accelerator, Filter, HalfAcquisition, Invalid, Stitching, StripeMethod};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,111 +38,6 @@ use std::time::Instant;
 pub(super) const NAME: &str = "volume";
 /// Share of pixels without a valid transmission that is worth a warning.
 const INVALID_SHARE: f64 = 0.01;
-
-/// `[recipe.NAME.volume]`
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct VolumeParameters {
-    /// "backprojection", "gridrec", "sirt", "cgls", "sloped" (equally sloped tomography, whose angles must be planned for it),
-    /// or "auto": back-projection, or gridrec where it is faster.
-    pub method: Method,
-    /// Projections from which "auto" is gridrec, instead of what was measured on a CPU.
-    pub gridrec_from: Option<usize>,
-    /// Iterations of "sirt" (100 unless given) and "cgls" (10), the most of "sloped" (100); 1 to 10000.
-    pub iterations: Option<usize>,
-    /// Whether "sirt" and "sloped" let nothing be below zero; "sloped" does unless told otherwise.
-    pub nonnegative: Option<bool>,
-    /// "sloped" ends when its error falls by less than this share in an iteration (0 to 1).
-    pub flat: f64,
-    /// Radius about the axis that holds the sample, pixels, for "sloped"; half of the detector unless given.
-    pub support_px: Option<f64>,
-    /// Against rings: methods that remove stripes from sinograms, one after the other. Each blurs a little: none unless
-    /// given.
-    pub stripes: Vec<Stripes>,
-    /// Memory that the volume may take, MiB (128 to 1048576), beside the run's ring: the less, the more often the
-    /// projections are read.
-    pub memory_mib: usize,
-    /// "f32", "u16" (over `range`), or "none": only the preview is kept.
-    #[schemars(with = "String")]
-    pub format: VolumeFormat,
-    /// Least and largest value that 16 bits stand for, 1/pixel.
-    pub range: Option<[f32; 2]>,
-    /// Slices as a TIFF stack too, in the folder `tiff` beside the HDF5 file.
-    pub tiff: bool,
-    /// Further volumes averaged over 2, 4, 8, 16 points in each direction: how many of these (0 to 4).
-    pub levels: usize,
-    /// Longest side of the preview volume, points (0: none; to 512).
-    pub preview: usize,
-}
-
-impl Default for VolumeParameters {
-    fn default() -> Self {
-        Self {
-            method: Method::Backprojection,
-            gridrec_from: None,
-            iterations: None,
-            nonnegative: None,
-            flat: 0.01,
-            support_px: None,
-            stripes: Vec::new(),
-            memory_mib: 2048,
-            format: VolumeFormat::F32,
-            range: None,
-            tiff: false,
-            levels: 0,
-            preview: 128,
-        }
-    }
-}
-
-impl VolumeParameters {
-    pub(super) fn check(&self, recipe: &str) -> Result<(), ConfigError> {
-        let within = |key: &str, value: usize, low: usize, high: usize| match value {
-            value if (low..=high).contains(&value) => Ok(()),
-            value => Err(ConfigError::value(
-                format!("recipe.{recipe}.{NAME}.{key}"),
-                value,
-                format!("allowed is {low} to {high}"),
-            )),
-        };
-        within("memory_mib", self.memory_mib, 128, 1 << 20)?;
-        within("levels", self.levels, 0, 4)?;
-        within("preview", self.preview, 0, 512)?;
-        within("iterations", self.iterations.unwrap_or(1), 1, 10_000)?;
-        let wrong = |key: &str, value: String, expected: &str| {
-            Err(ConfigError::value(
-                format!("recipe.{recipe}.{NAME}.{key}"),
-                value,
-                expected,
-            ))
-        };
-        if !(0.0..=1.0).contains(&self.flat) {
-            return wrong("flat", self.flat.to_string(), "allowed is 0 to 1");
-        }
-        if let Some(support) = self.support_px
-            && !(support > 0.0 && support.is_finite())
-        {
-            return wrong("support_px", support.to_string(), "a number of pixels above 0");
-        }
-        for (number, stripes) in self.stripes.iter().enumerate() {
-            if let Err(expected) = stripes.method() {
-                return wrong(&format!("stripes[{number}]"), format!("{stripes:?}"), &expected);
-            }
-        }
-        let key = format!("recipe.{recipe}.{NAME}.range");
-        match (self.format, self.range) {
-            (VolumeFormat::U16, None) => {
-                let expected = "format = \"u16\" needs the least and the largest value that 16 bits stand for";
-                Err(ConfigError::value(key, "(missing)", expected))
-            }
-            (_, Some([low, high])) if !(low < high && (high - low).is_finite()) => {
-                let expected = "two numbers, the first one smaller";
-                Err(ConfigError::value(key, format!("[{low}, {high}]"), expected))
-            }
-            _ => Ok(()),
-        }
-    }
-}
 
 /// When darks and flats were taken, where that makes a difference.
 fn moments_of(kinds: &[FrameKind], correct: &CorrectParameters) -> Option<Moments> {
@@ -187,6 +85,8 @@ pub(super) struct Volume {
     axis: Arc<AtomicU64>,
     /// angle of every frame where its file has none
     planned_deg: Vec<f64>,
+    /// where it is begun while the run records
+    growing: Option<Growing>,
 }
 
 /// What a volume takes from its recipe.
@@ -200,12 +100,16 @@ pub(super) struct VolumeSetup<'a> {
     /// of a slice, the widest that the axis may lead to
     pub(super) width: usize,
     pub(super) axis: Arc<AtomicU64>,
+    /// whether the axis may be found while the run records
+    pub(super) searches: bool,
     pub(super) planned_deg: Vec<f64>,
+    /// the run, once it is armed
+    pub(super) found: Arc<Findings>,
 }
 
 impl Volume {
-    /// Checks that it will fit its memory.
-    pub(super) fn new(from: VolumeSetup<'_>) -> Result<Self, RecipeError> {
+    /// Checks that it will fit its memory. Where it can be begun while the run records, says what takes the projections.
+    pub(super) fn new(from: VolumeSetup<'_>) -> Result<(Self, Option<Feed>), RecipeError> {
         let (setup, parameters) = (from.setup, &from.parameters);
         let (samples, width) = (setup.stream.samples() as usize, from.width);
         let method = parameters
@@ -230,6 +134,7 @@ impl Volume {
         {
             return wrong(expected);
         }
+        let moments = moments_of(&setup.stream.kinds, &from.correct).map_or(0, |moments| moments.count());
         let size = Size {
             stream: setup.stream,
             projections: samples,
@@ -237,14 +142,37 @@ impl Volume {
             width,
             preview: parameters.preview,
             phase: from.correct.phase.is_some(),
-            moments: moments_of(&setup.stream.kinds, &from.correct).map_or(0, |moments| moments.count()),
+            moments,
             method,
             stripes: !parameters.stripes.is_empty(),
             cores: cores(),
         };
         size.plan(parameters.memory_mib << 20)
             .map_err(|expected| setup.wrong(NAME, "memory_mib", parameters.memory_mib, expected))?;
-        Ok(Self {
+        // Memory of an earlier volume that is being made is not there for this one; flats of several moments are known at the end.
+        let grows = parameters.while_recording
+            && method == Method::Backprojection
+            && parameters.stripes.is_empty()
+            && moments == 0
+            && !from.searches
+            && !setup.derived_busy;
+        let growing = match size.growing(parameters.memory_mib << 20).filter(|_| grows) {
+            Some((places, _)) => {
+                let config = GrowingConfig {
+                    shape: setup.stream.shape,
+                    axis_px: f64::from_bits(from.axis.load(Relaxed)),
+                    half_acquisition: from.half_acquisition,
+                    filter: from.filter,
+                    planned_deg: from.planned_deg.clone(),
+                    places,
+                    found: from.found,
+                };
+                Some(Growing::begin(setup.accelerator, config)?)
+            }
+            None => None,
+        };
+        let (growing, feed) = growing.unzip();
+        let volume = Self {
             parameters: from.parameters,
             recipe: setup.recipe.into(),
             config: setup.config.clone(),
@@ -255,7 +183,9 @@ impl Volume {
             half_acquisition: from.half_acquisition,
             axis: from.axis,
             planned_deg: from.planned_deg,
-        })
+            growing,
+        };
+        Ok((volume, feed))
     }
 }
 
@@ -268,7 +198,7 @@ impl Afterwards for Volume {
         "NXtomoproc"
     }
 
-    fn run(self: Box<Self>, place: &Place<'_>) -> Result<Value, AfterwardsError> {
+    fn run(mut self: Box<Self>, place: &Place<'_>) -> Result<Value, AfterwardsError> {
         let source = projections::open(place.raw)?;
         let stream = source.stream().clone();
         let (mut kinds, angles_deg) = storage::read_tomography_columns(place.raw)?;
@@ -337,6 +267,29 @@ impl Afterwards for Volume {
             "filter": format!("{:?}", self.filter), "rotation_axis_px": axis_px,
             "projections": came.angles_deg.len(), "projections_missing": came.missing, "batch": SLAB_SLICES, "half_acquisition": self.half_acquisition,
         });
+        let grown = self.growing.take().map(|growing| {
+            let mut grown = growing.grown(axis_px)?;
+            if job.method != Method::Backprojection || moments.is_some() {
+                return Err("flats came behind projections, or fewer projections than planned".into());
+            }
+            grown.settle(&came, &|| place.give_way().is_ok())?;
+            Ok::<_, String>(grown)
+        });
+        place.give_way()?;
+        let (mut grown, not_grown) = match grown {
+            Some(Ok(grown)) => (Some(grown), None),
+            Some(Err(why)) => (None, Some(why)),
+            None => (None, None),
+        };
+        let while_recording = grown.as_ref().map(Grown::projections);
+        let plan = match (&grown, size.growing(self.parameters.memory_mib << 20)) {
+            (Some(_), Some((_, bytes))) => Plan {
+                rows_per_pass: stream.shape.rows,
+                passes: usize::from(while_recording < Some(came.frames.len())),
+                bytes,
+            },
+            _ => plan,
+        };
         let mut writer = self.writer(place, &info, &stream, width)?;
         let mut work = Work {
             volume: &self,
@@ -352,7 +305,10 @@ impl Afterwards for Volume {
             reconstruct_s: 0.0,
             write_s: 0.0,
         };
-        let made = work.slabs(source, moments, &mut writer);
+        let made = match &mut grown {
+            Some(grown) => work.grow_on(grown, source, &mut writer),
+            None => work.slabs(source, moments, &mut writer),
+        };
         let invalid = match made {
             Ok(invalid) => invalid,
             Err(error) => {
@@ -364,7 +320,7 @@ impl Afterwards for Volume {
         if in_part > 0 {
             warnings.push(format!("{in_part} frames lack parts of themselves and were left out"));
         }
-        let share = invalid as f64 / (plan.passes * came.used.len().max(1) * stream.shape.pixels()) as f64;
+        let share = invalid as f64 / (plan.passes.max(1) * came.used.len().max(1) * stream.shape.pixels()) as f64;
         if share > INVALID_SHARE {
             warnings.push(format!(
                 "{:.1} % of the pixels had no valid transmission (masked, not a number, zero or below) and count as empty",
@@ -378,6 +334,7 @@ impl Afterwards for Volume {
             "shape": [stream.shape.rows, width, width], "rotation_axis_px": axis_px,
             "projections_used": came.angles_deg.len(), "projections_expected": came.missing + came.used.len(),
             "method": work.job.method.name(), "unexplained": work.unexplained,
+            "while_recording": { "projections": while_recording.unwrap_or(0), "not_used": not_grown },
             "passes": plan.passes, "rows_per_pass": plan.rows_per_pass, "memory_bytes": plan.bytes,
             "seconds": { "read": work.read_s, "stripes": work.stripes_s, "reconstruct": work.reconstruct_s,
                 "write": work.write_s },
@@ -469,13 +426,12 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Makes and writes every slab; returns how many pixels had no valid transmission, over all passes.
-    fn slabs(
-        &mut self,
+    /// What reads and corrects the projections.
+    fn projections(
+        &self,
         source: driver::replay::Replay,
         moments: Option<Moments>,
-        writer: &mut VolumeWriter,
-    ) -> Result<u64, AfterwardsError> {
+    ) -> Result<Projections, AfterwardsError> {
         let (volume, stream, accelerator) = (self.volume, self.stream, self.place.accelerator);
         let setup = Setup {
             recipe: &volume.recipe,
@@ -486,16 +442,71 @@ impl Work<'_> {
             batch_limit: projections::BATCH_FRAMES,
             calibrations: self.place.calibrations(),
             time: self.place.info.start_time,
+            derived_busy: true,
         };
-        let Shape { rows, columns } = stream.shape;
-        let mut projections = Projections::new(
-            &setup,
-            source,
-            volume.correct.clone(),
-            &volume.mask,
-            accelerator,
-            moments,
-        )?;
+        let correct = volume.correct.clone();
+        Projections::new(&setup, source, correct, &volume.mask, accelerator, moments)
+    }
+
+    /// Adds what was not summed while the run recorded, and writes every slab; returns how many pixels had no valid transmission.
+    fn grow_on(
+        &mut self,
+        grown: &mut Grown,
+        source: driver::replay::Replay,
+        writer: &mut VolumeWriter,
+    ) -> Result<u64, AfterwardsError> {
+        let (place, came) = (self.place, self.came);
+        let (rows, width) = (self.stream.shape.rows, self.job.width);
+        let mut invalid = grown.invalid_pixels();
+        place.derived.progress(0, rows as u64, None);
+        let summed = grown.projections();
+        if summed < came.frames.len() {
+            let mut projections = self.projections(source, None)?;
+            let (mut kept, started) = (0, Instant::now());
+            let mut summing_s = 0.0;
+            projections.pass(place, |number, values| {
+                if !came.used.get(number).copied().unwrap_or(false) || kept == came.frames.len() {
+                    return Ok(());
+                }
+                kept += 1;
+                if kept <= summed {
+                    return Ok(());
+                }
+                let started = Instant::now();
+                let (angle_deg, weight) = (came.angles_deg[kept - 1], came.weights[kept - 1]);
+                grown.add_next(values, angle_deg, weight, &|| place.give_way().is_ok())?;
+                summing_s += started.elapsed().as_secs_f64();
+                place.give_way()
+            })?;
+            self.read_s += started.elapsed().as_secs_f64() - summing_s;
+            self.reconstruct_s += summing_s;
+            invalid = projections.invalid_pixels;
+        }
+        let mut slices = vec![0.0_f32; SLAB_SLICES * width * width];
+        for (number, start) in (0..rows).step_by(SLAB_SLICES).enumerate() {
+            let end = (start + SLAB_SLICES).min(rows);
+            let started = Instant::now();
+            grown.slices(number, &mut slices, self.job.threads)?;
+            self.reconstruct_s += started.elapsed().as_secs_f64();
+            place.give_way()?;
+            let started = Instant::now();
+            writer.write_slab(start, &slices[..(end - start) * width * width])?;
+            self.write_s += started.elapsed().as_secs_f64();
+            self.progress(end, self.plan.passes);
+        }
+        Ok(invalid)
+    }
+
+    /// Makes and writes every slab; returns how many pixels had no valid transmission, over all passes.
+    fn slabs(
+        &mut self,
+        source: driver::replay::Replay,
+        moments: Option<Moments>,
+        writer: &mut VolumeWriter,
+    ) -> Result<u64, AfterwardsError> {
+        let Shape { rows, columns } = self.stream.shape;
+        let (volume, accelerator) = (self.volume, self.place.accelerator);
+        let mut projections = self.projections(source, moments)?;
         let mut reconstructor = Reconstructor::new(accelerator, projections.queue(), &self.job)?;
         let methods = volume.parameters.stripes.iter().map(Stripes::method);
         let methods: Vec<StripeMethod> = methods.collect::<Result<_, _>>().map_err(RecipeError::frames(NAME))?;
@@ -571,7 +582,7 @@ impl Work<'_> {
         let (used, mut kept) = (&self.came.used, 0);
         projections.pass(self.place, |number, values| {
             if !used.get(number).copied().unwrap_or(false) || kept == count {
-                return;
+                return Ok(());
             }
             for row in rows.clone() {
                 let (slab, lane) = ((row - rows.start) / SLAB_SLICES, (row - rows.start) % SLAB_SLICES);
@@ -581,6 +592,7 @@ impl Work<'_> {
                 places.zip(line).for_each(|(place, value)| *place = *value);
             }
             kept += 1;
+            Ok(())
         })?;
         self.read_s += started.elapsed().as_secs_f64();
         Ok(())
@@ -590,7 +602,7 @@ impl Work<'_> {
     fn progress(&self, rows_done: usize, passes_done: usize) {
         let rows = self.stream.shape.rows;
         let per_row = (self.stripes_s + self.reconstruct_s + self.write_s) / rows_done as f64;
-        let per_pass = self.read_s / passes_done as f64;
+        let per_pass = self.read_s / passes_done.max(1) as f64;
         let left = per_row * (rows - rows_done) as f64 + per_pass * (self.plan.passes - passes_done) as f64;
         self.place.derived.progress(rows_done as u64, rows as u64, Some(left));
     }

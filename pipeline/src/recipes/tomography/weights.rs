@@ -138,7 +138,10 @@ impl Shares {
 
 /// The projections that came: their places among all projections in the file, angles and weights.
 pub(super) struct Came {
+    /// numbers of their frames
+    pub(super) frames: Vec<usize>,
     pub(super) angles_deg: Vec<f64>,
+    /// 1, and what missing neighbours left
     pub(super) weights: Vec<f32>,
     /// by number among the stored projections: whether it has an angle and is used
     pub(super) used: Vec<bool>,
@@ -156,6 +159,7 @@ impl Came {
             told.unwrap_or_else(|| planned_deg.get(frame).copied().unwrap_or(f64::NAN))
         };
         let (mut came, mut missing, mut used, mut without_angle) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let mut frames = Vec::new();
         for (frame, kind) in kinds.iter().enumerate() {
             let angle = angle(frame);
             match kind {
@@ -163,6 +167,7 @@ impl Came {
                     used.push(angle.is_finite());
                     if angle.is_finite() {
                         came.push(angle);
+                        frames.push(frame);
                     } else {
                         without_angle += 1;
                     }
@@ -174,10 +179,9 @@ impl Came {
         }
         let mut shares = Shares::default();
         shares.find(came.iter().copied(), missing.iter().copied(), turn_deg);
-        // The slices are divided by the number of projections; their weights are to have that sum.
-        let scale = came.len() as f64 / shares.weights.iter().sum::<f64>().max(1.0);
         Self {
-            weights: shares.weights.iter().map(|weight| (weight * scale) as f32).collect(),
+            frames,
+            weights: shares.weights.iter().map(|weight| *weight as f32).collect(),
             missing: missing.len(),
             angles_deg: came,
             used,
@@ -280,7 +284,7 @@ mod tests {
         let kinds = [FrameKind::Dark, sample, lost, sample, sample];
         let came = Came::new(&kinds, &[f64::NAN, 0.0, 1.0, 2.0, f64::NAN], &[], 180.0);
         assert_eq!((came.missing, came.without_angle, came.used.len()), (1, 1, 3));
-        assert_eq!(came.weights, [1.0, 1.0]);
+        assert_eq!((&came.weights[..], &came.frames[..]), (&[1.5, 1.5][..], &[1, 3][..]));
         assert_eq!(came.warnings().len(), 2);
     }
 }
