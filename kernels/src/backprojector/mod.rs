@@ -224,7 +224,20 @@ impl Backprojector {
         weight: f32,
     ) -> Result<(), AcceleratorError> {
         let count = i64::from(weight > 0.0) - i64::from(weight < 0.0);
-        self.push_counted(queue, projection, angle_deg, weight, count)
+        self.push_counted(queue, projection, angle_deg, weight, count, None)
+    }
+
+    /// The same for many planes that are nobody's hurry: before each of them the device is waited for and `between` called, so
+    /// that others may go first.
+    pub fn push_between(
+        &mut self,
+        queue: &Queue,
+        projection: &[f32],
+        angle_deg: f64,
+        weight: f32,
+        between: &dyn Fn(),
+    ) -> Result<(), AcceleratorError> {
+        self.push_counted(queue, projection, angle_deg, weight, 1, Some(between))
     }
 
     /// Changes the weight of a projection that was taken before by so much: it does not count once more.
@@ -235,7 +248,7 @@ impl Backprojector {
         angle_deg: f64,
         weight: f32,
     ) -> Result<(), AcceleratorError> {
-        self.push_counted(queue, projection, angle_deg, weight, 0)
+        self.push_counted(queue, projection, angle_deg, weight, 0, None)
     }
 
     fn push_counted(
@@ -245,13 +258,14 @@ impl Backprojector {
         angle_deg: f64,
         weight: f32,
         count: i64,
+        between: Option<&dyn Fn()>,
     ) -> Result<(), AcceleratorError> {
         let pixels = self.config.rows * self.config.columns;
         AcceleratorError::expect_len("a projection's number of pixels", projection.len(), pixels)?;
         let taken = self.filter(queue, projection, weight).and_then(|()| {
             self.waits(angle_deg, weight, count);
             match self.waiting == BATCH_ANGLES {
-                true => self.accumulate(queue),
+                true => self.accumulate(queue, between),
                 false => Ok(()),
             }
         });
@@ -293,14 +307,14 @@ impl Backprojector {
         let mut filtered = queue.map(&mut self.filtered, self.waiting * values, rest * values)?;
         filtered.fill(0.0);
         filtered.unmap()?;
-        let taken = self.accumulate(queue);
+        let taken = self.accumulate(queue, None);
         self.damaged |= taken.is_err();
         taken
     }
 
     /// Takes the waiting projections into every plane. Where that fails they are lost, and the planes are no more what they were.
-    fn accumulate(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
-        let smeared = self.smear(queue);
+    fn accumulate(&mut self, queue: &Queue, between: Option<&dyn Fn()>) -> Result<(), AcceleratorError> {
+        let smeared = self.smear(queue, between);
         let (count, weight) = std::mem::take(&mut self.waiting_used);
         self.waiting = 0;
         smeared?;
@@ -317,12 +331,16 @@ impl Backprojector {
     }
 
     /// Smears the waiting projections back over every plane.
-    fn smear(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
+    fn smear(&mut self, queue: &Queue, between: Option<&dyn Fn()>) -> Result<(), AcceleratorError> {
         queue.write(&self.cosines, 0, &self.trigonometry[0])?;
         queue.write(&self.sines, 0, &self.trigonometry[1])?;
         let global = |points: usize, local: usize| points.div_ceil(self.tile).next_multiple_of(local);
         let (columns, blocks) = (self.config.columns as u32, self.blocks as u32);
         for grid in &self.grids {
+            if let Some(between) = between {
+                queue.finish()?;
+                between();
+            }
             let axis = Arg::F32(self.config.rotation_axis_px as f32);
             let (ni, nj) = (Arg::U32(grid.ni as u32), Arg::U32(grid.nj as u32));
             let [x0, xi, xj, y0, yi, yj] = grid.points.map(Arg::F32);

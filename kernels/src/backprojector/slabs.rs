@@ -155,7 +155,7 @@ impl Backprojector {
             self.waits(*angle_deg, weight(number), 1);
         }
         if self.waiting == BATCH_ANGLES {
-            self.accumulate(queue)
+            self.accumulate(queue, None)
         } else {
             Ok(())
         }

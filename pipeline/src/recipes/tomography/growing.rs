@@ -2,11 +2,11 @@
 //! closed.
 //!
 //! ```text
-//! the live operation: a projection, where a place is free ──► a thread: 16 rows after the other, live results first
+//! the live operation: a projection, where a place is free ──► a thread: 16 slices after the other, live results first
 //! the run is closed:  what the thread has not taken is read from the files ──► slices are written
 //! ```
 //!
-//! Each slab takes the same projections in the same order as from files, and so has the same bits. Where the closed run
+//! Every slice takes the same projections in the same order as from files, and so has the same bits. Where the closed run
 //! turns out to be another scan than was summed (a weight of a lost projection that nobody could know, an axis that moved),
 //! the volume is made from the files.
 
@@ -16,6 +16,7 @@ use super::methods::SLAB_SLICES;
 use super::volume::NAME;
 use super::weights::{Came, Shares};
 use crate::active_run::RunState;
+use crate::afterwards::Place;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use frame::Shape;
 use kernels::{
@@ -153,15 +154,14 @@ impl Drop for Growing {
     }
 }
 
-/// The sums of all slabs, and what they rest on.
+/// The sums of all slices, and what they rest on.
 pub(super) struct Grown {
     queue: Queue,
-    /// one for 16 rows
-    slabs: Vec<Backprojector>,
+    /// a plane for every 16 rows
+    slabs: Backprojector,
     half: Option<HalfAcquisition>,
     /// a projection of a half acquisition on the wide detector
     wide: Vec<f32>,
-    width: usize,
     planned_deg: Vec<f64>,
     turn_deg: f64,
     waiting: Receiver<Projection>,
@@ -174,8 +174,6 @@ pub(super) struct Grown {
     shares: Shares,
     /// the last one, whose weight the next one tells
     last: Option<Projection>,
-    /// the one that is being summed, its weight, and how many slabs have it
-    summing: Option<(Projection, f32, usize)>,
     invalid_pixels: u64,
 }
 
@@ -192,28 +190,23 @@ impl Grown {
             .then(|| HalfAcquisition::new(columns, config.axis_px));
         let half = half.transpose().map_err(RecipeError::frames(NAME))?;
         let width = half.as_ref().map_or(columns, HalfAcquisition::wide_columns);
-        let slab = |first: usize| {
-            let slab = BackprojectorConfig {
-                rows: SLAB_SLICES.min(rows - first),
-                columns: width,
-                rotation_axis_px: half.as_ref().map_or(config.axis_px, HalfAcquisition::wide_axis_px),
-                filter: config.filter,
-                planes: vec![Plane::Slab { block: 0 }],
-            };
-            Backprojector::new(accelerator, &slab)
+        let slabs = BackprojectorConfig {
+            rows,
+            columns: width,
+            rotation_axis_px: half.as_ref().map_or(config.axis_px, HalfAcquisition::wide_axis_px),
+            filter: config.filter,
+            planes: (0..rows.div_ceil(SLAB_SLICES))
+                .map(|block| Plane::Slab { block })
+                .collect(),
         };
-        let slabs: Result<Vec<_>, AcceleratorError> = (0..rows).step_by(SLAB_SLICES).map(slab).collect();
         let queue = accelerator.queue().map_err(RecipeError::device(NAME))?;
-        let mut slabs = slabs.map_err(RecipeError::device(NAME))?;
-        for slab in &mut slabs {
-            slab.reset(&queue).map_err(RecipeError::device(NAME))?;
-        }
+        let mut slabs = Backprojector::new(accelerator, &slabs).map_err(RecipeError::device(NAME))?;
+        slabs.reset(&queue).map_err(RecipeError::device(NAME))?;
         Ok(Self {
             queue,
             slabs,
             wide: vec![0.0; half.as_ref().map_or(0, |_| rows * width)],
             half,
-            width,
             planned_deg: config.planned_deg,
             turn_deg: if config.half_acquisition { 360.0 } else { 180.0 },
             waiting,
@@ -224,28 +217,26 @@ impl Grown {
             lost_deg: Vec::new(),
             shares: Shares::default(),
             last: None,
-            summing: None,
             invalid_pixels: 0,
         })
     }
 
     /// Sums what comes until the run is closed; live results go first.
     fn follow(&mut self, found: &Findings, ended: &AtomicBool) -> Result<(), RecipeError> {
+        let ended = || ended.load(Relaxed);
         let busy = || {
             found
                 .run()
                 .is_some_and(|run| run.state() == RunState::Recording && run.waiting().0 > 0)
         };
-        let go_on = || {
-            while busy() && !ended.load(Relaxed) {
+        let give_way = || {
+            while busy() && !ended() {
                 std::thread::sleep(LOOK);
             }
-            !ended.load(Relaxed)
         };
-        while !ended.load(Relaxed) {
-            self.sum(&go_on)?;
+        while !ended() {
             match self.waiting.recv_timeout(LOOK) {
-                Ok(projection) => self.came(projection),
+                Ok(projection) => self.came(projection, &give_way)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 // Whoever offered them has ended; the run is about to be closed.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK),
@@ -254,8 +245,8 @@ impl Grown {
         Ok(())
     }
 
-    /// Notes a projection; the one before has its weight by now.
-    fn came(&mut self, projection: Projection) {
+    /// Notes a projection, and sums the one before, whose weight is known by now.
+    fn came(&mut self, projection: Projection, give_way: &dyn Fn()) -> Result<(), RecipeError> {
         let first = self.frames.last().map_or(0, |frame| frame + 1);
         let passed = self.planned_deg.get(first..projection.frame).unwrap_or_default();
         self.lost_deg
@@ -264,7 +255,7 @@ impl Grown {
         self.angles_deg.push(projection.angle_deg);
         self.invalid_pixels += projection.invalid_pixels;
         let Some(before) = self.last.replace(projection) else {
-            return;
+            return Ok(());
         };
         let mut weight = 1.0;
         if !self.lost_deg.is_empty() {
@@ -272,37 +263,19 @@ impl Grown {
             self.shares.find(came, lost, self.turn_deg);
             weight = self.shares.weights[self.frames.len() - 2] as f32;
         }
-        self.summing = Some((before, weight, 0));
+        self.add(&before.values, before.angle_deg, weight, give_way)?;
+        let _ = self.free.try_send(before.values);
+        Ok(())
     }
 
-    /// Sums what waits, but for the last one; `go_on` is asked before every slab, and where it says no the rest is left.
-    fn sum(&mut self, go_on: &dyn Fn() -> bool) -> Result<(), RecipeError> {
-        loop {
-            if let Some((projection, weight, from)) = self.summing.take() {
-                let slabs = self.add(&projection.values, projection.angle_deg, weight, from, go_on)?;
-                if slabs < self.slabs.len() {
-                    self.summing = Some((projection, weight, slabs));
-                    return Ok(());
-                }
-                self.weights.push(weight);
-                let _ = self.free.try_send(projection.values);
-            }
-            match self.waiting.try_recv() {
-                Ok(projection) => self.came(projection),
-                Err(_) => return Ok(()),
-            }
-        }
-    }
-
-    /// Adds a projection to the slabs from number `from` on while `go_on` says so; returns how many slabs have it.
-    fn add(
+    /// Adds a projection to all slabs; before each of them `give_way` may let others go first.
+    pub(super) fn add(
         &mut self,
         values: &[f32],
         angle_deg: f64,
         weight: f32,
-        from: usize,
-        go_on: &dyn Fn() -> bool,
-    ) -> Result<usize, RecipeError> {
+        give_way: &dyn Fn(),
+    ) -> Result<(), RecipeError> {
         let values = match &self.half {
             Some(half) => {
                 half.place(values, &mut self.wide).map_err(RecipeError::frames(NAME))?;
@@ -310,24 +283,25 @@ impl Grown {
             }
             None => values,
         };
-        let rows = values.chunks(SLAB_SLICES * self.width);
-        for (number, (slab, rows)) in self.slabs.iter_mut().zip(rows).enumerate().skip(from) {
-            if !go_on() {
-                return Ok(number);
-            }
-            slab.push_weighted(&self.queue, rows, angle_deg, weight)
-                .map_err(RecipeError::device(NAME))?;
-        }
-        Ok(self.slabs.len())
+        self.slabs
+            .push_between(&self.queue, values, angle_deg, weight, give_way)
+            .map_err(RecipeError::device(NAME))?;
+        self.weights.push(weight);
+        Ok(())
     }
 
-    /// Sums what still waits, the last projection with the weight that it has in the closed run; from then on
-    /// [`Self::add_next`] takes what follows. `go_on` says no where somebody wants the end.
+    /// Sums what still waits, the last projection with the weight that it has in the closed run; from then on [`Self::add`]
+    /// takes what follows.
     ///
     /// # Errors
     /// Why what is summed is not the beginning of the closed run.
-    pub(super) fn settle(&mut self, came: &Came, go_on: &dyn Fn() -> bool) -> Result<(), String> {
-        self.sum(go_on).map_err(|error| error.to_string())?;
+    pub(super) fn settle(&mut self, came: &Came, place: &Place<'_>) -> Result<(), String> {
+        let give_way = || {
+            let _ = place.give_way();
+        };
+        while let (Ok(()), Ok(projection)) = (place.give_way(), self.waiting.try_recv()) {
+            self.came(projection, &give_way).map_err(|error| error.to_string())?;
+        }
         let count = self.frames.len();
         if let Some((frame, _)) = (self.frames.iter().zip(&came.frames)).find(|(ours, theirs)| ours != theirs) {
             return Err(format!("frame {frame} is not in the closed run as it came"));
@@ -345,8 +319,8 @@ impl Grown {
             return Err("a projection was lost whose share went to one that was summed before".into());
         }
         if let Some(last) = self.last.take() {
-            self.summing = Some((last, came.weights[count - 1], 0));
-            self.sum(go_on).map_err(|error| error.to_string())?;
+            self.add(&last.values, last.angle_deg, came.weights[count - 1], &give_way)
+                .map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -356,29 +330,20 @@ impl Grown {
         self.weights.len()
     }
 
-    /// Pixels of these without a valid transmission.
+    /// Pixels without a valid transmission in those that came while the run recorded.
     pub(super) fn invalid_pixels(&self) -> u64 {
         self.invalid_pixels
     }
 
-    /// Adds the next projection of the closed run.
-    pub(super) fn add_next(
-        &mut self,
-        values: &[f32],
-        angle_deg: f64,
-        weight: f32,
-        go_on: &dyn Fn() -> bool,
-    ) -> Result<(), RecipeError> {
-        self.add(values, angle_deg, weight, 0, go_on)?;
-        self.weights.push(weight);
-        Ok(())
+    /// All that has been added is in the slices from here on.
+    pub(super) fn flush(&mut self) -> Result<(), RecipeError> {
+        self.slabs.flush(&self.queue).map_err(RecipeError::device(NAME))
     }
 
-    /// The slices of slab `number`, `[slice][y][x]`, its last rows where it has fewer than 16; so many threads copy.
+    /// The 16 slices of slab `number`, `[slice][y][x]`; so many threads copy.
     pub(super) fn slices(&mut self, number: usize, slices: &mut [f32], threads: usize) -> Result<(), RecipeError> {
-        let slab = &mut self.slabs[number];
-        slab.flush(&self.queue)
-            .and_then(|()| slab.snapshot_by(&self.queue, 0, slices, threads))
+        self.slabs
+            .snapshot_by(&self.queue, number, slices, threads)
             .map_err(RecipeError::device(NAME))
     }
 }

@@ -272,7 +272,7 @@ impl Afterwards for Volume {
             if job.method != Method::Backprojection || moments.is_some() {
                 return Err("flats came behind projections, or fewer projections than planned".into());
             }
-            grown.settle(&came, &|| place.give_way().is_ok())?;
+            grown.settle(&came, place)?;
             Ok::<_, String>(grown)
         });
         place.give_way()?;
@@ -474,7 +474,10 @@ impl Work<'_> {
                 }
                 let started = Instant::now();
                 let (angle_deg, weight) = (came.angles_deg[kept - 1], came.weights[kept - 1]);
-                grown.add_next(values, angle_deg, weight, &|| place.give_way().is_ok())?;
+                let give_way = || {
+                    let _ = place.give_way();
+                };
+                grown.add(values, angle_deg, weight, &give_way)?;
                 summing_s += started.elapsed().as_secs_f64();
                 place.give_way()
             })?;
@@ -482,6 +485,7 @@ impl Work<'_> {
             self.reconstruct_s += summing_s;
             invalid = projections.invalid_pixels;
         }
+        grown.flush()?;
         let mut slices = vec![0.0_f32; SLAB_SLICES * width * width];
         for (number, start) in (0..rows).step_by(SLAB_SLICES).enumerate() {
             let end = (start + SLAB_SLICES).min(rows);
