@@ -202,13 +202,21 @@ fn two_dectris_streams_make_one_run() {
         let source = |address: &str, column: usize| {
             format!(
                 "[[source]]\nkind = \"dectris\"\naddresses = [\"{address}\"]\nstart_timeout_s = 60.0\nend_timeout_s = 1.0\n\
-                 silence_timeout_s = 3.0\nrow = 0\ncolumn = {column}\n"
+                 silence_timeout_s = 10.0\nrow = 0\ncolumn = {column}\n"
             )
         };
         let sources = [
             source(&one, 0),
             source(&two, size[2]),
-            assembly(size, 0, "wait_ms = 2000"),
+            assembly(
+                size,
+                0,
+                if name == "whole" {
+                    "wait_ms = 60000"
+                } else {
+                    "wait_ms = 2000"
+                },
+            ),
         ];
         let summary = run(&folder, name, &sources.concat());
         assert_eq!(summary["state"], "complete", "{summary}");

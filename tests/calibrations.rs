@@ -260,9 +260,16 @@ fn a_jungfrau_is_calibrated_by_its_packets_and_measured_in_photons() {
     check(&python, "calibrations.py", &["make", &place]);
     let address = format!("127.0.0.1:{}", fluxline_tests::port());
     let source = format!(
-        "kind = \"udp\"\ndetector = \"jungfrau\"\naddresses = [\"{address}\"]\nframes = 12\nsilence_timeout_s = 20.0\n\
+        "kind = \"udp\"\ndetector = \"jungfrau\"\naddresses = [\"{address}\"]\nframes = 12\nsilence_timeout_s = 20.0\nframe_timeout_s = 20.0\n\
          wavelength_m = 0.9998725680096795e-10\ndistance_m = 0.1\nbeam_center_x_px = 500.0\nbeam_center_y_px = 250.0"
     );
+    let port: u16 = address
+        .rsplit(':')
+        .next()
+        .and_then(|port| port.parse().ok())
+        .expect("a port");
+    let bound = format!("0100007F:{port:04X} ");
+    let listens = || std::fs::read_to_string("/proc/net/udp").is_ok_and(|sockets| sockets.contains(&bound));
     let operations = "operations = [\"gain\", \"correct\", \"statistics\", \"spots\", \"azimuthal\"]\n";
     let recipe = format!(
         "{operations}[recipe.look.azimuthal]\nbins = 100\n[recipe.wide]\ntechnique = \"diffraction\"\n{operations}\
@@ -301,6 +308,12 @@ fn a_jungfrau_is_calibrated_by_its_packets_and_measured_in_photons() {
         let request = object!({ "gain": gain, "frames": 12, "patience_s": 20.0 });
         let record = std::thread::scope(|scope| {
             let taken = scope.spawn(|| server.post("/api/v1/calibrations/pedestal", &request));
+            let end = std::time::Instant::now() + Duration::from_secs(60);
+            while !listens() {
+                assert!(std::time::Instant::now() < end, "nobody listens at {address}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            // It throws away what comes until it has been quiet for a while.
             std::thread::sleep(Duration::from_millis(1500));
             send(&format!("pedestal{gain}.h5"));
             let (status, answer) = taken.join().expect("an answer");

@@ -237,7 +237,7 @@ fn a_run_belongs_to_the_day_on_which_it_was_armed() {
     assert!(begins(&early["start_time"], "2031-06-01T00:1"), "{early}");
     let days = fs::read_dir(store.join("commissioning")).expect("a proposal").count();
     assert_eq!(days, 2);
-    let listed = server.get("/api/v1/runs");
+    let listed = server.wait("/api/v1/runs", |list| list["complete"] == true);
     assert_eq!(
         (&listed["runs"][0]["id"], &listed["runs"][1]["id"]),
         (&json!("early"), &json!("late")),

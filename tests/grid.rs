@@ -107,7 +107,11 @@ fn a_grid_answers_while_it_is_measured_and_says_which_boxes_have_no_score() {
     let told = "positions = [\"x\", \"y\", \"z\"]\npositions_in = \"mm\"\nstep_mm = [0.02, 0.02, 0.02]\n\
                 origin_mm = [0.0, 1.0, -1.0]\n";
     let faults = "[source.faults]\nseed = 4\ndrop = 0.04\n";
-    let server = Server::start(&configuration(&folder, 60.0, faults, &recipe(&scan, told)));
+    let config = configuration(&folder, 60.0, faults, &recipe(&scan, told));
+    // Slowly: the positions must be here before the frames that they are of are over.
+    let slow = std::fs::read_to_string(&config).expect("a configuration");
+    std::fs::write(&config, slow.replace("rate_hz = 200.0", "rate_hz = 30.0")).expect("a configuration");
+    let server = Server::start(&config);
     let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "grid" }));
     assert_eq!(status, 201, "{armed}");
     let (mut socket, _) = tungstenite::connect(format!(

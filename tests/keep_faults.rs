@@ -287,7 +287,7 @@ fn parts_that_arrived_are_not_sent_again() {
     let keys = place.folder.join("keys.toml");
     fs::write(&keys, "access_key_id = \"a\"\nsecret_access_key = \"b\"\n").expect("keys");
     place.push_to(&format!(
-        "to = \"s3://central/beamline\"\nendpoint = \"{}\"\ncredentials = \"{}\"\npart_mib = 5\ntimeout_s = 5.0\n",
+        "to = \"s3://central/beamline\"\nendpoint = \"{}\"\ncredentials = \"{}\"\npart_mib = 5\ntimeout_s = 60.0\n",
         s3.url,
         keys.display()
     ));

@@ -288,9 +288,9 @@ impl Server {
             .expect(path)
     }
 
-    /// Asks again and again until `ready` is satisfied, at most a minute.
+    /// Asks again and again until `ready` is satisfied, at most five minutes.
     pub fn wait(&self, path: &str, ready: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_secs(300);
         loop {
             let value = self.get(path);
             if ready(&value) {

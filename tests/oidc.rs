@@ -458,7 +458,7 @@ fn keys_rotate_a_provider_may_be_away_and_what_ends_ends_streams() {
     let run = object!({ "name": "watched" }).to_string();
     assert_eq!(server.call("POST", "/api/v1/runs", Some(&first), &run).0, 201);
     // A token that ends by the clock takes its streams along.
-    let ends_s = now_s() + 10;
+    let ends_s = now_s() + 30;
     let short = provider.token("first", &with(good.clone(), "exp", object!(ends_s)));
     let (mut socket, mut stream) = (results(&server, "watched", &short), events(&server, "watched", &short));
     while socket.read().is_ok() {}

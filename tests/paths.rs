@@ -403,7 +403,7 @@ fn a_request_names_no_file_that_its_sender_could_not_read() {
     let (all, mine) = (token("all", &[]), token("mine", &["--only", "mine"]));
     let server = Server::start(&config);
     let ended = |name: &str| {
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(300);
         loop {
             let (_, run) = server.call("GET", &format!("/api/v1/runs/{name}"), Some(&all), "");
             let (_, status) = server.call("GET", "/api/v1/status", Some(&all), "");

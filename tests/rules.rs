@@ -46,7 +46,9 @@ fn rules_fire_at_the_exact_frame_live_and_when_tried_and_none_other_does() {
                  [rule.tenth]\nwhen = \"frame % 50 == 10\"\n\
                  [rule.window]\nwhen = \"mean('sum', 20) > 1.0 for 5 frames\"\n\
                  [rule.never]\nwhen = \"max_counts > 4000000000.0\"\n";
-    let server = Server::start(&configuration(&folder, SOURCE, rules));
+    // Slowly: a rule is added while it records.
+    let slowly = SOURCE.replace("rate_hz = 200.0", "rate_hz = 20.0");
+    let server = Server::start(&configuration(&folder, &slowly, rules));
     let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "decided" }));
     assert_eq!(status, 201, "{armed}");
     // One more while it records; a wrong one is refused and says where.
@@ -239,7 +241,7 @@ fn before_a_run_rules_are_held_against_what_its_results_will_be() {
 #[test]
 fn however_much_is_decided_little_is_kept_and_the_rest_is_counted() {
     let folder = folder("rules-many");
-    let source = "scene = \"diffraction\"\ndetector = \"custom\"\nrows = 64\ncolumns = 64\nframes = 20000\nrate_hz = 0.0\ndistinct = 16\n";
+    let source = "scene = \"diffraction\"\ndetector = \"custom\"\nrows = 64\ncolumns = 64\nframes = 20000\nrate_hz = 2000.0\ndistinct = 16\n";
     let rules = "[rule.often]\nwhen = \"frame % 2 == 0\"\nagain = \"frame % 2 == 1\"\n";
     let server = Server::start(&configuration(&folder, source, rules));
     let count = |of: &Value| {

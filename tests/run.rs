@@ -124,7 +124,7 @@ fn the_books_close_for_100_000_frames_with_drops_duplicates_and_reordering() {
 #[test]
 fn a_diffraction_run_is_seen_while_it_records() {
     let folder = folder("live");
-    let source = "scene = \"diffraction\"\ndetector = \"custom\"\nrows = 300\ncolumns = 400\nframes = 400\nrate_hz = 100.0\ndistinct = 8\n";
+    let source = "scene = \"diffraction\"\ndetector = \"custom\"\nrows = 300\ncolumns = 400\nframes = 4000\nrate_hz = 100.0\ndistinct = 8\n";
     let server = Server::start(&configuration(&folder, source, POWDER, ""));
     assert_eq!(server.get("/api/v1/status")["state"], "idle");
     assert_eq!(server.try_get("/api/v1/runs/live").0, 404);
@@ -165,7 +165,7 @@ fn a_diffraction_run_is_seen_while_it_records() {
     );
     let profile = server.get("/api/v1/runs/live/profiles/sum");
     assert!(number(&profile["frames_used"]) > 0 && profile["axis"]["name"] == "q");
-    let (status, later) = server.try_get("/api/v1/runs/live/frames/399.npy");
+    let (status, later) = server.try_get("/api/v1/runs/live/frames/3999.npy");
     assert_eq!((status, &later["error"]), (425, &object!("not_yet")), "not there yet");
     let (status, never) = server.try_get("/api/v1/runs/live/frames/4000.npy");
     assert_eq!((status, &never["error"]), (404, &object!("not_found")), "never will be");

@@ -54,7 +54,7 @@ fn the_document_is_what_is_answered_whatever_is_asked() {
     // A run that is stored, for what can be asked of one.
     let body = object!({ "name": "stored", "proposal": "mx1" }).to_string();
     assert_eq!(server.call("POST", "/api/v1/runs", Some(token), &body).0, 201);
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(300);
     while server.call("GET", "/api/v1/runs/stored", Some(token), "").1["store_state"] == "recording" {
         assert!(std::time::Instant::now() < end, "the run did not end");
         std::thread::sleep(std::time::Duration::from_millis(50));

@@ -35,7 +35,9 @@ fn a_closed_run_says_the_same_as_it_did_in_memory() {
     let mask = pipeline::feedback::pictures::npy("|u1", &[200, 300], &masked);
     std::fs::write(folder.join("mask.npy"), mask).expect("a mask");
     let recipe = format!("{POWDER}[recipe.powder.correct]\nmask = \"mask.npy\"\n");
-    let server = Server::start(&configuration(&folder, FRAMES, &recipe));
+    // Slowly: values are told while it records.
+    let slowly = FRAMES.replace("rate_hz = 200.0", "rate_hz = 5.0");
+    let server = Server::start(&configuration(&folder, &slowly, &recipe));
     let (status, armed) = server.post("/api/v1/runs", &object!({ "name": "first", "frames_expected": 40 }));
     assert_eq!(status, 201, "{armed}");
     let values = object!({ "frame_numbers": [3, 4], "values": { "i0": [1.5, 2.5] }, "units": { "i0": "A" } });
@@ -54,7 +56,7 @@ fn a_closed_run_says_the_same_as_it_did_in_memory() {
     let drawn = ["mask.npy", "frames/latest.png", "frames/latest.png?max_pixels=4000"];
     let draw = || drawn.map(|what| server.bytes(&format!("/api/v1/runs/first/{what}")));
     let (before, pictures) = (ask(), draw());
-    run(&server, &object!({ "name": "second" }));
+    run(&server, &object!({ "name": "second", "frames_expected": 4 }));
     let closed = server.get("/api/v1/runs/first");
     assert_eq!(
         (

@@ -135,13 +135,13 @@ fn a_stored_run_goes_again_with_other_parameters() {
 #[test]
 fn a_scan_beside_a_volume_loses_nothing_and_goes_first() {
     let folder = folder("beside");
-    let source = SCAN.replace("rate_hz = 0.0", "rate_hz = 60.0") + "rows = 20\ncolumns = 96\nframes = 120\n";
+    let source = SCAN.replace("rate_hz = 0.0", "rate_hz = 20.0") + "rows = 20\ncolumns = 96\nframes = 120\n";
     // Minutes of work: it is not done when the second scan is.
     let recipe = format!("{VOLUME}[recipe.ct.volume]\nmethod = \"sirt\"\niterations = 10000\n");
     let path = configuration(&folder, &source, &recipe);
     // What finds no slot is lost, and said to be.
     let text = std::fs::read_to_string(&path).expect("a configuration");
-    std::fs::write(&path, text.replace("slots = 64", "slots = 64\nwhen_full = \"drop\"")).expect("a configuration");
+    std::fs::write(&path, text.replace("slots = 64", "slots = 128\nwhen_full = \"drop\"")).expect("a configuration");
     let server = Server::start(Path::new(&path));
     let scan = |name: &str| {
         let (status, armed) = server.post("/api/v1/runs", &object!({ "name": name }));
@@ -153,12 +153,8 @@ fn a_scan_beside_a_volume_loses_nothing_and_goes_first() {
     server.wait("/api/v1/status", |status| status["derived"]["state"] == "running");
     let second = scan("second");
     // Its own volume waits for the first one's, which is not done.
-    let derived = &server.get("/api/v1/status")["derived"];
-    assert_eq!(
-        (&derived["derived_from"], &derived["state"]),
-        (&object!("second"), &object!("waiting")),
-        "{derived}"
-    );
+    let status = server.wait("/api/v1/status", |status| status["derived"]["derived_from"] == "second");
+    assert_eq!(status["derived"]["state"], "waiting", "{status}");
     let count = |group: &str, name: &str| second[group][name].as_u64().expect("a count");
     assert_eq!(
         (count("frames", "complete"), count("frames", "lost")),
@@ -226,7 +222,7 @@ fn a_volume_grows_while_its_scan_runs() {
 #[test]
 fn the_axis_is_nudged_while_the_scan_runs_and_kept_for_the_volume() {
     let folder = folder("nudged");
-    let source = SCAN.replace("rate_hz = 0.0", "rate_hz = 60.0") + "rows = 20\ncolumns = 96\nframes = 120\n";
+    let source = SCAN.replace("rate_hz = 0.0", "rate_hz = 10.0") + "rows = 20\ncolumns = 96\nframes = 120\n";
     let config = configuration(&folder, &source, VOLUME);
     let server = Server::start(Path::new(&config));
     let put =
@@ -332,7 +328,7 @@ fn the_axis_of_a_tooth_is_found_without_a_hint() {
 #[test]
 fn an_axis_is_found_while_the_scan_runs_and_rules_may_wait_for_it() {
     let folder = folder("found");
-    let source = "kind = \"simulate\"\nscene = \"tomography\"\nrate_hz = 100.0\nrotation_axis_px = 53.25\nrange_deg = 360.0\n\
+    let source = "kind = \"simulate\"\nscene = \"tomography\"\nrate_hz = 25.0\nrotation_axis_px = 53.25\nrange_deg = 360.0\n\
                   rows = 12\ncolumns = 96\nframes = 300\n";
     // The source says where the axis is; the recipe says otherwise.
     let recipe = format!(

@@ -242,7 +242,7 @@ fn stripes_leave_live_slices_where_that_is_asked_for() {
     );
 
     let source =
-        SCAN.replace("rate_hz = 0.0", "rate_hz = 50.0") + "rows = 20\ncolumns = 64\nframes = 240\nrange_deg = 360.0\n";
+        SCAN.replace("rate_hz = 0.0", "rate_hz = 25.0") + "rows = 20\ncolumns = 64\nframes = 240\nrange_deg = 360.0\n";
     let recipe = "[recipe.ct]\ntechnique = \"tomography\"\noperations = [\"correct\", \"backproject\"]\n\
                   [recipe.ct.backproject]\nrow = 10\n";
     let server = Server::start(Path::new(&configuration(&folder, &source, recipe)));
@@ -286,7 +286,7 @@ fn slices_are_oblique_or_of_the_last_half_turn_and_change_while_the_scan_runs() 
     let Some(python) = python(test) else { return };
     let folder = folder(test);
     let source =
-        SCAN.replace("rate_hz = 0.0", "rate_hz = 100.0") + "rows = 20\ncolumns = 64\nframes = 240\nrange_deg = 360.0\n";
+        SCAN.replace("rate_hz = 0.0", "rate_hz = 25.0") + "rows = 20\ncolumns = 64\nframes = 240\nrange_deg = 360.0\n";
     let recipe = "[recipe.ct]\ntechnique = \"tomography\"\noperations = [\"correct\", \"backproject\"]\n\
                   [recipe.ct.backproject]\noblique = true\nrow = 10\noblique_tilt_deg = 30.0\n";
     let config = configuration(&folder, &source, recipe);

@@ -44,7 +44,7 @@ when = "frame % 60 == 10"
 export const TOMOGRAPHY = `scene = "tomography"
 rows = 96
 columns = 128
-frames = 4800
+frames = 6000
 darks = 5
 flats = 5
 rate_hz = 40.0

@@ -33,7 +33,7 @@ await appliance.arm({ name: 'first' });
 await page.goto(appliance.url, { waitUntil: 'domcontentloaded' });
 
 await check('the read-out has x, y, value, and angle, q and d as the geometry has them', async () => {
-  await becomes(() => document.querySelector('[data-testid=live-frame]')?.dataset.frame !== '');
+  await becomes(() => (document.querySelector('[data-testid=live-frame]')?.dataset.frame ?? '') !== '');
   const { body } = await appliance.get('/runs/first');
   const { beam_center_px: [row, column], origin_m: [, , distance], fast_m: [, pixel], wavelength_m } = body.record.parameters.geometry;
   const text = await readOut(0.7, 0.3);

@@ -242,9 +242,9 @@ pub fn flip(path: &Path) {
     file.write_all_at(&[byte[0] ^ 0x10], at).expect("a byte");
 }
 
-/// Waits until something is so, at most a minute.
+/// Waits until something is so, at most five minutes.
 pub fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_secs(300);
     while !so() {
         assert!(Instant::now() < end, "waiting for {what}");
         std::thread::sleep(Duration::from_millis(100));

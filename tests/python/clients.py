@@ -14,7 +14,7 @@ def package(url):
 
     with Fluxline(url) as fluxline:
         run = fluxline.arm(sample="CeO2", metadata={"operator": "Ada"})
-        results = list(run.results())
+        results = list(run.results(first=0))
         detail = run.wait(60, progress=True)
         assert detail.state == "complete" and detail.frames["complete"] == FRAMES, detail
         assert [result.frame_number for result in results] == list(range(FRAMES)), "every result, in order, once"
@@ -92,8 +92,9 @@ def bluesky(url):
     points = [document["data"] for name, document in documents if name == "event"]
     assert documents[-1][0] == "stop" and documents[-1][1]["exit_status"] == "success", documents[-1]
     # The rule holds from frame 40 on; a point is 10 frames, and the decision is read behind it.
-    assert 5 <= len(points) <= 12, points
-    assert points[-1]["fluxline-decision"] == "bright" and points[0]["fluxline-decision"] == "", points
+    # On a busy machine it may be there before the point that has frame 40.
+    assert 1 <= len(points) <= 12, points
+    assert [point["fluxline-decision"] for point in points] == [""] * (len(points) - 1) + ["bright"], points
     assert all(point["fluxline-sum"] > 0 and point["motor"] == number for number, point in enumerate(points)), points
     print(f"bluesky: stopped after {len(points)} of 19 points")
 
@@ -122,7 +123,7 @@ def epics(url):
             image = client.get("T:Image", timeout=30)
             assert image.shape == (200, 220) and image.max() > 0, image.shape
             wait_for("the end", lambda: get("DetectorState_RBV") == "idle")
-            assert get("NumCaptured") == FRAMES and get("Acquire") == 0
+            wait_for("its count", lambda: get("NumCaptured") == FRAMES and get("Acquire") == 0)
             client.put("T:Acquire", 1, timeout=10)
             wait_for("another run", lambda: get("DetectorState_RBV") == "recording")
             client.put("T:Acquire", 0, timeout=10)
@@ -135,10 +136,11 @@ def tango(url):
     from tango import DevState
     from tango.test_context import DeviceTestContext
 
-    with DeviceTestContext(FluxlineDevice, properties={"url": url}, process=False) as device:
+    with DeviceTestContext(FluxlineDevice, properties={"url": url}, process=False, timeout=60) as device:
+        device.set_timeout_millis(60_000)
         assert device.state() == DevState.ON
         run = device.Arm()
-        wait_for("frames", lambda: device.frames > 50)
+        wait_for("frames", lambda: device.frames > 50 and device.frame_number >= 50)
         assert device.state() == DevState.RUNNING
         values = dict(zip(device.scalar_names, device.scalars))
         assert values["sum"] > 0 and device.frame_number >= 50, values

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Time between two looks for frames that wait too long, and for packets that the kernel dropped.
 const CARE_NS: u64 = 5_000_000;
+/// Batches after which a look is taken all the same while packets still wait: more than a socket holds.
+const BATCHES_FIRST: u32 = 4096;
 /// Longest time that arming waits for silence.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 
@@ -70,6 +72,8 @@ pub struct UdpSource {
     timeout_ns: u64,
     silence_ns: u64,
     next_care_ns: u64,
+    /// batches received since a look was due
+    batches_since: u32,
     over: bool,
     silent: bool,
 }
@@ -88,6 +92,7 @@ impl UdpSource {
             timeout_ns: (config.frame_timeout_s * 1e9) as u64,
             silence_ns: (config.silence_timeout_s * 1e9) as u64,
             next_care_ns: 0,
+            batches_since: 0,
             over: false,
             silent: false,
             config: config.clone(),
@@ -141,7 +146,7 @@ impl UdpSource {
 
     /// Frames that wait too long, packets that the kernel dropped, the end of the run.
     fn care(&mut self, now_ns: u64) {
-        self.next_care_ns = now_ns + CARE_NS;
+        (self.next_care_ns, self.batches_since) = (now_ns + CARE_NS, 0);
         self.assembly.expire(now_ns, self.timeout_ns);
         self.count_drops();
         let last = self.assembly.last_packet_ns();
@@ -231,11 +236,18 @@ impl FrameSource for UdpSource {
                 }
                 continue;
             }
-            if now_ns >= self.next_care_ns || self.assembly.whole() {
+            // Whoever was held up finds packets waiting: what they belong to lacks nothing yet.
+            let due = now_ns >= self.next_care_ns;
+            if due && self.batches_since >= BATCHES_FIRST || self.assembly.whole() {
                 self.care(now_ns);
                 continue;
             }
             if self.receive(ring, when_full)? {
+                self.batches_since += u32::from(due);
+                continue;
+            }
+            if due {
+                self.care(now_ns);
                 continue;
             }
             if now_ns >= until_ns {

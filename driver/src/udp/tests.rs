@@ -5,7 +5,7 @@ use super::fuzz::{self, Harness};
 use super::wire::{HEADER_BYTES, PacketHeader};
 use super::*;
 use crate::memory::FrameLease;
-use crate::source::WhenFull;
+use crate::source::{Arrival, FrameSource, WhenFull};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
@@ -171,6 +171,44 @@ fn run(harness: &mut Harness, packets: &[Vec<u8>]) -> Vec<u64> {
 fn whole(layout: &Layout, frame: u64) -> Vec<Vec<u8>> {
     let all = (0..layout.packets).flat_map(|number| (0..layout.parts.len()).map(move |part| (part, number)));
     all.map(|(part, number)| packet(layout, frame, part, number)).collect()
+}
+
+/// Whoever takes frames was held up for longer than a frame may wait: its last packets lie in the socket.
+#[test]
+fn a_receiver_that_was_held_up_takes_what_waits_before_it_misses_anything() {
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = UdpConfig {
+        addresses: vec![free.to_string()],
+        frame_timeout_s: 0.2,
+        ..config()
+    };
+    let mut source = UdpSource::new(&config, Default::default()).unwrap();
+    source.arm(1).unwrap();
+    let harness = Harness::with(&config, 32).unwrap();
+    source.prepare(harness.ring()).unwrap();
+    let layout = Layout::new(&config).unwrap();
+    let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let all: Vec<(usize, usize)> = (0..layout.parts.len())
+        .flat_map(|part| (0..layout.packets).map(move |number| (part, number)))
+        .collect();
+    let (first, last) = all.split_at(all.len() - 4);
+    for packets in [first, last] {
+        for (part, number) in packets {
+            sender.send_to(&packet(&layout, 0, *part, *number), free).unwrap();
+            if packets.len() > 4 {
+                // What a socket holds may be less than a frame.
+                assert!(matches!(
+                    source.next(harness.ring(), WhenFull::Wait).unwrap(),
+                    Arrival::Idle
+                ));
+            }
+        }
+    }
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let Arrival::Frame(lease) = source.next(harness.ring(), WhenFull::Wait).unwrap() else {
+        panic!("no frame");
+    };
+    check(&layout, &lease, &BTreeSet::new());
 }
 
 #[test]

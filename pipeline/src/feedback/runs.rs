@@ -181,19 +181,19 @@ pub fn active(shared: &Shared, id: &str) -> Option<Arc<ActiveRun>> {
     shared
         .current()
         .filter(|run| run.info.id == id || id == "current")
-        .filter(|run| life(run).state != State::Deleted)
+        .filter(|run| life(run, run.state()).state != State::Deleted)
 }
 
 /// Where the files of a run in memory stand: until it has ended they are being written.
-fn life(run: &ActiveRun) -> Life {
-    match run.state().ended() {
+fn life(run: &ActiveRun, state: RunState) -> Life {
+    match state.ended() {
         true => Life::read(&run.folder).unwrap_or_default(),
         false => Life::default(),
     }
 }
 
 fn line(run: &ActiveRun) -> RunLine {
-    let life = life(run);
+    let life = life(run, run.state());
     RunLine {
         id: run.info.id.clone(),
         technique: run.info.technique.clone(),
@@ -331,10 +331,12 @@ fn may_arm(shared: &Shared, request: &RunRequest) -> Result<(), ApiError> {
 
 /// What is known of the run in memory.
 pub fn detail(run: &ActiveRun) -> RunDetail {
-    let life = life(run);
+    // First, since it changes last: who sees how a run ended finds its counts final, and may arm the next one.
+    let state = run.state();
+    let life = life(run, state);
     RunDetail {
         id: run.info.id.clone(),
-        state: run.state().name().into(),
+        state: state.name().into(),
         store_state: life.state.name().into(),
         copy: life.destination.filter(|_| life.verified.is_some()),
         damaged: life.damaged,
@@ -346,7 +348,7 @@ pub fn detail(run: &ActiveRun) -> RunDetail {
             "start_time": run.info.start_time.to_string(), "parameters": run.info.parameters,
             "metadata": run.info.metadata, "folder": run.folder.display().to_string(),
         }),
-        summary: serde_json::json!(run.summary()),
+        summary: serde_json::json!(run.summary().filter(|_| state.ended())),
         warnings: run.warnings(),
     }
 }

@@ -29,8 +29,10 @@ export function ParameterSlider({ parameter, name, step, nudges = [], locked, on
   const busy = useRef(false);
   const value = draft ?? parameter.value;
 
-  // What was sent is what is shown until the appliance says the same.
-  useEffect(() => setDraft(null), [parameter.value]);
+  // What was sent is what is shown until the appliance says the same; an answer to what was sent before is not that.
+  useEffect(() => {
+    if (wanted.current === null) setDraft(null);
+  }, [parameter.value]);
   useEffect(() => setProblem(''), [locked]);
 
   const deliver = async () => {
