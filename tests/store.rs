@@ -291,11 +291,22 @@ fn a_journal_that_fails_is_followed_by_another() {
 #[test]
 fn a_failed_write_costs_its_frame() {
     let test = "a_failed_write_costs_its_frame";
-    let (summary, _) = on_a_disk("write-fails", "write _data_000001.h5 100 3 5", SOURCE, "");
-    // One of the three may be an index, and frames written at the same moment share the first one's fate.
-    let (synced, failed) = closes(&summary);
-    assert!(synced + failed == 600 && (1..=3).contains(&failed), "{summary}");
-    verified(test, &summary);
+    for turn in 0..5 {
+        let (summary, _) = on_a_disk(
+            &format!("write-fails-{turn}"),
+            "write _data_000001.h5 100 1 5",
+            SOURCE,
+            "",
+        );
+        // Now and then that write is one of an index: no frame's.
+        let closed = closes(&summary);
+        assert!(closed == (599, 1) || closed == (600, 0), "{summary}");
+        verified(test, &summary);
+        if closed == (599, 1) {
+            return;
+        }
+    }
+    panic!("no frame was hit in five runs");
 }
 
 /// A disk that is full for a while: good frames stay good, no phantom frames, analysis goes on.

@@ -580,15 +580,20 @@ fn a_volume_keeps_within_its_memory() {
     let size = number("FLUXLINE_VOLUME_SIZE", "320");
     let projections = number("FLUXLINE_VOLUME_PROJECTIONS", "300");
     let memory_mib = number("FLUXLINE_VOLUME_MIB", "128");
-    let arguments = [
-        "large",
-        &binary,
-        &folder.display().to_string(),
-        &size,
-        &projections,
-        &memory_mib,
-    ];
-    println!("{}", check(&python, "tomography.py", &arguments));
+    let large = |memory_mib: &str| {
+        let place = folder.display().to_string();
+        let arguments = ["large", &binary, &place, &size, &projections, memory_mib];
+        let said = check(&python, "tomography.py", &arguments);
+        println!("{said}");
+        let report: Value = serde_json::from_str(said.trim()).expect("a report");
+        report["summed while it was read"].as_u64().expect("a number")
+    };
+    let summed = large(&memory_mib);
+    // And where all of it is summed while the projections come.
+    if size == "320" {
+        assert_eq!(summed, 0);
+        assert!(large("320") >= 128);
+    }
 }
 
 #[test]

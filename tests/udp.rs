@@ -144,7 +144,7 @@ impl Case {
         );
         let text = format!(
             "[ring]\nslots = 160\nallow_transparent = true\n[[source]]\nkind = \"udp\"\naddresses = {:?}\nframes = {frames}\n\
-             {}silence_timeout_s = 5.0\nframe_timeout_s = 10.0\n[store]\npath = \"store\"\n[feedback]\nlisten = \"127.0.0.1:0\"\n\
+             {}silence_timeout_s = 3.0\nframe_timeout_s = 10.0\n[store]\npath = \"store\"\n[feedback]\nlisten = \"127.0.0.1:0\"\n\
              [recipe.look]\ntechnique = \"diffraction\"\noperations = [\"statistics\", \"azimuthal\"]\n\
              [recipe.look.azimuthal]\nponi = \"{poni}\"\nbins = 200\nrange = [2.0, 20.0]\n",
             detector.addresses(),
@@ -343,7 +343,7 @@ fn an_aborted_acquisition_ends_the_run_and_its_strays_stay_outside() {
     };
     let run = case.start();
     // The first acquisition is aborted; the second begins again with frame 1, and strays of the first come in its midst.
-    let sent = ["--abort-after", "25", "--series", "2", "--stray", "64", "--pause", "15"];
+    let sent = ["--abort-after", "25", "--series", "2", "--stray", "64", "--pause", "9"];
     let report = std::thread::scope(|scope| {
         let sender = scope.spawn(|| case.emulate("20", &sent));
         let summary = Case::summary(run);
@@ -357,7 +357,7 @@ fn an_aborted_acquisition_ends_the_run_and_its_strays_stay_outside() {
     let Some(case) = Case::new(test, "stray", &JUNGFRAU, 40) else {
         return;
     };
-    let sent = ["--abort-after", "5", "--series", "2", "--stray", "64", "--pause", "30"];
+    let sent = ["--abort-after", "5", "--series", "2", "--stray", "64", "--pause", "20"];
     let first = 5 * 128;
     let report = std::thread::scope(|scope| {
         let sending = scope.spawn(|| case.emulate("20", &sent));

@@ -396,6 +396,11 @@ impl ActiveRun {
         (self.queues[0].load(Relaxed), self.queues[1].load(Relaxed))
     }
 
+    /// Whether live results still wait: whoever else wants the device lets them go first.
+    pub fn comes_first(&self) -> bool {
+        self.state() == RunState::Recording && self.waiting().0 > 0
+    }
+
     /// Mean rates from the first arrival to the last.
     pub fn throughput(&self) -> Throughput {
         let (first, last) = (self.first_ns.load(Relaxed), self.last_ns.load(Relaxed));

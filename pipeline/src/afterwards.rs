@@ -2,7 +2,7 @@
 //! first. It reads the closed files, computes on a thread of its own, and gives way whenever a run that records has
 //! frames waiting: the ring never starves for it, and live results come first.
 
-use crate::active_run::{RunState, Summary};
+use crate::active_run::Summary;
 use crate::appliance::Appliance;
 use crate::calibrations::Calibrations;
 use crate::feedback::events::EventLog;
@@ -94,11 +94,7 @@ impl Place<'_> {
     /// # Errors
     /// [`AfterwardsError::Cancelled`] when somebody wants the end.
     pub fn give_way(&self) -> Result<(), AfterwardsError> {
-        let busy = || {
-            self.appliance
-                .current()
-                .is_some_and(|run| run.state() == RunState::Recording && run.waiting().0 > 0)
-        };
+        let busy = || self.appliance.current().is_some_and(|run| run.comes_first());
         let started = Instant::now();
         loop {
             if self.derived.cancel.load(Relaxed) {

@@ -107,9 +107,12 @@ fn nothing_is_allocated_between_arm_and_end() {
     let tomography = "scene = \"tomography\"\nrows = 20\ncolumns = 64\nframes = 400\nrate_hz = 0.0\n\
                       [source.faults]\nreorder = 0.3\nduplicate = 0.1\ndrop = 0.01\n";
     let ct = "[recipe.ct]\ntechnique = \"tomography\"\noperations = [\"correct\", \"backproject\"]\n";
+    let ct_volume =
+        "[recipe.ct]\ntechnique = \"tomography\"\noperations = [\"correct\", \"backproject\", \"volume\"]\n";
     for (name, source, recipe) in [
         ("powder", diffraction.to_string(), powder),
         ("ct", tomography.to_string(), ct),
+        ("ct-volume", tomography.to_string(), ct_volume),
     ] {
         let allocations = record(name, &source, recipe);
         let sizes: Vec<u64> = SIZES.iter().map(|size| size.load(SeqCst)).collect();

@@ -586,6 +586,7 @@ def large(binary, folder, size, count, memory_mib):
         "peak MiB, from the stored scan": round(stored),
         "peak MiB, with the volume": round(volume),
         "passes": results["passes"],
+        "summed while it was read": results["while_recording"]["projections"],
         "seconds": results["seconds"],
     }
     print(json.dumps(report))

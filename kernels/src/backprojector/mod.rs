@@ -299,6 +299,15 @@ impl Backprojector {
 
     /// Takes the projections that still wait for a full batch: at the end of a scan.
     pub fn flush(&mut self, queue: &Queue) -> Result<(), AcceleratorError> {
+        self.flush_by(queue, None)
+    }
+
+    /// The same, as [`Self::push_between`] takes them.
+    pub fn flush_between(&mut self, queue: &Queue, between: &dyn Fn()) -> Result<(), AcceleratorError> {
+        self.flush_by(queue, Some(between))
+    }
+
+    fn flush_by(&mut self, queue: &Queue, between: Option<&dyn Fn()>) -> Result<(), AcceleratorError> {
         if self.waiting == 0 {
             return Ok(());
         }
@@ -307,7 +316,7 @@ impl Backprojector {
         let mut filtered = queue.map(&mut self.filtered, self.waiting * values, rest * values)?;
         filtered.fill(0.0);
         filtered.unmap()?;
-        let taken = self.accumulate(queue, None);
+        let taken = self.accumulate(queue, between);
         self.damaged |= taken.is_err();
         taken
     }

@@ -14,6 +14,7 @@ use kernels::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const NAME: &str = "correct";
 /// Transmission of what there is nothing in.
@@ -279,6 +280,10 @@ impl OnHost {
     }
 }
 
+/// How many darks or flats projections were corrected with: none came yet, or other ones later than before.
+const NONE_YET: u64 = u64::MAX;
+const SEVERAL: u64 = u64::MAX - 1;
+
 /// The operation.
 pub(super) struct Correct {
     parameters: CorrectParameters,
@@ -293,6 +298,8 @@ pub(super) struct Correct {
     darks_or_flats_again: [bool; 2],
     on_host: OnHost,
     timed: Option<Timed>,
+    /// how many darks and flats all projections so far were corrected with
+    fields_used: Arc<[AtomicU64; 2]>,
     invalid_index: usize,
     zingers_index: Option<usize>,
 }
@@ -363,6 +370,7 @@ impl Correct {
                 emptied: 0,
             },
             timed: None,
+            fields_used: Arc::new([NONE_YET; 2].map(AtomicU64::new)),
             raw,
             transmission: correction(&config, mask)?,
             darks: Mean::new(pixels),
@@ -392,6 +400,11 @@ impl Correct {
         if let Some(timed) = &mut self.timed {
             timed.moment = moment;
         }
+    }
+
+    /// How many darks and flats of the scan all projections were corrected with; another number where that changed.
+    pub(super) fn fields_used(&self) -> Arc<[AtomicU64; 2]> {
+        self.fields_used.clone()
     }
 
     /// Place of the number of pixels without a valid transmission in the results.
@@ -434,6 +447,11 @@ impl Correct {
         self.transmission
             .set_fields(queue, dark, flat)
             .map_err(RecipeError::device(NAME))?;
+        for (used, frames) in self.fields_used.iter().zip([self.darks.frames, self.flats.frames]) {
+            if used.compare_exchange(NONE_YET, frames, Relaxed, Relaxed).is_err() {
+                used.store(SEVERAL, Relaxed);
+            }
+        }
         self.ready = true;
         Ok(())
     }

@@ -15,13 +15,10 @@ use super::super::findings::Findings;
 use super::methods::SLAB_SLICES;
 use super::volume::NAME;
 use super::weights::{Came, Shares};
-use crate::active_run::RunState;
 use crate::afterwards::Place;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use frame::Shape;
-use kernels::{
-    Accelerator, AcceleratorError, Backprojector, BackprojectorConfig, Filter, HalfAcquisition, Plane, Queue,
-};
+use kernels::{Accelerator, Backprojector, BackprojectorConfig, Filter, HalfAcquisition, Plane, Queue};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -60,6 +57,8 @@ pub(super) struct Feed {
     free: Receiver<Vec<f32>>,
     waiting: Sender<Projection>,
     open: bool,
+    /// what nobody took any more: it is not freed while frames come
+    refused: Option<Projection>,
     ended: Arc<AtomicBool>,
 }
 
@@ -79,7 +78,8 @@ impl Feed {
                     invalid_pixels,
                     values,
                 };
-                self.waiting.try_send(projection).is_ok()
+                self.refused = self.waiting.try_send(projection).err().map(TrySendError::into_inner);
+                self.refused.is_none()
             }
             _ => false,
         };
@@ -91,6 +91,8 @@ pub(super) struct Growing {
     thread: Option<JoinHandle<Result<Grown, RecipeError>>>,
     ended: Arc<AtomicBool>,
     axis_px: f64,
+    /// name of the device that sums
+    device: String,
 }
 
 impl Growing {
@@ -107,8 +109,10 @@ impl Growing {
             free: places,
             waiting: to,
             open: true,
+            refused: None,
             ended: ended.clone(),
         };
+        let device = accelerator.info().name.clone();
         let (accelerator, stop, axis_px) = (accelerator.clone(), ended.clone(), config.axis_px);
         let thread = std::thread::Builder::new()
             .name("fluxline-volume".into())
@@ -127,20 +131,24 @@ impl Growing {
             thread: Some(thread),
             ended,
             axis_px,
+            device,
         };
         Ok((growing, feed))
     }
 
-    /// What it has summed so far, now that the run is closed with this axis.
+    /// What it has summed so far, now that the run is closed with this axis and its files are read by this device.
     ///
     /// # Errors
     /// Why it cannot be used.
-    pub(super) fn grown(mut self, axis_px: f64) -> Result<Grown, String> {
-        self.ended.store(true, Relaxed);
-        let thread = self.thread.take().ok_or("it never began")?;
+    pub(super) fn grown(mut self, axis_px: f64, accelerator: &Accelerator) -> Result<Grown, String> {
         if axis_px.to_bits() != self.axis_px.to_bits() {
             return Err(format!("the axis was moved from {} to {axis_px}", self.axis_px));
         }
+        if accelerator.info().name != self.device {
+            return Err(format!("it was summed on {}", self.device));
+        }
+        self.ended.store(true, Relaxed);
+        let thread = self.thread.take().ok_or("it never began")?;
         match thread.join() {
             Ok(grown) => grown.map_err(|error| error.to_string()),
             Err(_) => Err("it panicked".into()),
@@ -151,6 +159,8 @@ impl Growing {
 impl Drop for Growing {
     fn drop(&mut self) {
         self.ended.store(true, Relaxed);
+        // Its memory is free when this returns; what went wrong there matters to nobody any more.
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -200,8 +210,7 @@ impl Grown {
                 .collect(),
         };
         let queue = accelerator.queue().map_err(RecipeError::device(NAME))?;
-        let mut slabs = Backprojector::new(accelerator, &slabs).map_err(RecipeError::device(NAME))?;
-        slabs.reset(&queue).map_err(RecipeError::device(NAME))?;
+        let slabs = Backprojector::new(accelerator, &slabs).map_err(RecipeError::device(NAME))?;
         Ok(Self {
             queue,
             slabs,
@@ -224,11 +233,7 @@ impl Grown {
     /// Sums what comes until the run is closed; live results go first.
     fn follow(&mut self, found: &Findings, ended: &AtomicBool) -> Result<(), RecipeError> {
         let ended = || ended.load(Relaxed);
-        let busy = || {
-            found
-                .run()
-                .is_some_and(|run| run.state() == RunState::Recording && run.waiting().0 > 0)
-        };
+        let busy = || found.run().is_some_and(|run| run.comes_first());
         let give_way = || {
             while busy() && !ended() {
                 std::thread::sleep(LOOK);
@@ -336,8 +341,10 @@ impl Grown {
     }
 
     /// All that has been added is in the slices from here on.
-    pub(super) fn flush(&mut self) -> Result<(), RecipeError> {
-        self.slabs.flush(&self.queue).map_err(RecipeError::device(NAME))
+    pub(super) fn flush(&mut self, give_way: &dyn Fn()) -> Result<(), RecipeError> {
+        self.slabs
+            .flush_between(&self.queue, give_way)
+            .map_err(RecipeError::device(NAME))
     }
 
     /// The 16 slices of slab `number`, `[slice][y][x]`; so many threads copy.

@@ -154,6 +154,7 @@ impl Technique for Tomography {
                 axis: backproject.axis(),
                 searches,
                 planned_deg,
+                fields_used: correct.fields_used(),
                 found: found.clone(),
             })
         });

@@ -79,9 +79,7 @@ impl Size<'_> {
         };
         Ok((plan, threads))
     }
-}
 
-impl Size<'_> {
     /// Projections that may wait, and bytes in all, of a volume that is summed as a whole while its scan runs; none where it
     /// does not fit so many bytes.
     pub(super) fn growing(&self, memory_bytes: usize) -> Option<(usize, usize)> {

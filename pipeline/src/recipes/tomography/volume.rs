@@ -85,6 +85,8 @@ pub(super) struct Volume {
     axis: Arc<AtomicU64>,
     /// angle of every frame where its file has none
     planned_deg: Vec<f64>,
+    /// how many darks and flats the run's own projections were corrected with
+    fields_used: Arc<[AtomicU64; 2]>,
     /// where it is begun while the run records
     growing: Option<Growing>,
 }
@@ -103,6 +105,7 @@ pub(super) struct VolumeSetup<'a> {
     /// whether the axis may be found while the run records
     pub(super) searches: bool,
     pub(super) planned_deg: Vec<f64>,
+    pub(super) fields_used: Arc<[AtomicU64; 2]>,
     /// the run, once it is armed
     pub(super) found: Arc<Findings>,
 }
@@ -149,14 +152,19 @@ impl Volume {
         };
         size.plan(parameters.memory_mib << 20)
             .map_err(|expected| setup.wrong(NAME, "memory_mib", parameters.memory_mib, expected))?;
-        // Memory of an earlier volume that is being made is not there for this one; flats of several moments are known at the end.
+        let mut behind = setup.stream.kinds.iter().skip_while(|kind| **kind != FrameKind::Sample);
+        // Memory of an earlier volume that is being made is not there for this one.
         let grows = parameters.while_recording
             && method == Method::Backprojection
             && parameters.stripes.is_empty()
-            && moments == 0
+            && !behind.any(|kind| matches!(kind, FrameKind::Dark | FrameKind::Flat))
             && !from.searches
             && !setup.derived_busy;
-        let growing = match size.growing(parameters.memory_mib << 20).filter(|_| grows) {
+        // A device's own memory is also for live results, and for the next run, which is armed while this volume is written.
+        let device = setup.accelerator.info();
+        let fits = |bytes: usize| device.shares_host_memory || bytes as u64 <= device.global_bytes / 2;
+        let growing = size.growing(parameters.memory_mib << 20);
+        let growing = match growing.filter(|(_, bytes)| grows && fits(*bytes)) {
             Some((places, _)) => {
                 let config = GrowingConfig {
                     shape: setup.stream.shape,
@@ -183,6 +191,7 @@ impl Volume {
             half_acquisition: from.half_acquisition,
             axis: from.axis,
             planned_deg: from.planned_deg,
+            fields_used: from.fields_used,
             growing,
         };
         Ok((volume, feed))
@@ -267,10 +276,17 @@ impl Afterwards for Volume {
             "filter": format!("{:?}", self.filter), "rotation_axis_px": axis_px,
             "projections": came.angles_deg.len(), "projections_missing": came.missing, "batch": SLAB_SLICES, "half_acquisition": self.half_acquisition,
         });
+        let fields = [FrameKind::Dark, FrameKind::Flat];
+        let fields = fields.map(|kind| kinds.iter().filter(|of| **of == kind).count() as u64);
+        let fields_used = self.fields_used.each_ref().map(|used| used.load(Relaxed));
         let grown = self.growing.take().map(|growing| {
-            let mut grown = growing.grown(axis_px)?;
-            if job.method != Method::Backprojection || moments.is_some() {
-                return Err("flats came behind projections, or fewer projections than planned".into());
+            place.derived.progress(0, stream.shape.rows as u64, None);
+            let mut grown = growing.grown(axis_px, place.accelerator)?;
+            if fields_used != fields {
+                return Err("projections were corrected with other darks or flats than are stored".into());
+            }
+            if job.method != Method::Backprojection {
+                return Err(format!("the method is {}", job.method.name()));
             }
             grown.settle(&came, place)?;
             Ok::<_, String>(grown)
@@ -303,6 +319,7 @@ impl Afterwards for Volume {
             read_s: 0.0,
             stripes_s: 0.0,
             reconstruct_s: 0.0,
+            summed_s: 0.0,
             write_s: 0.0,
         };
         let made = match &mut grown {
@@ -422,6 +439,8 @@ struct Work<'a> {
     read_s: f64,
     stripes_s: f64,
     reconstruct_s: f64,
+    /// of it, what was not done slab by slab
+    summed_s: f64,
     write_s: f64,
 }
 
@@ -458,7 +477,9 @@ impl Work<'_> {
         let (place, came) = (self.place, self.came);
         let (rows, width) = (self.stream.shape.rows, self.job.width);
         let mut invalid = grown.invalid_pixels();
-        place.derived.progress(0, rows as u64, None);
+        let give_way = || {
+            let _ = place.give_way();
+        };
         let summed = grown.projections();
         if summed < came.frames.len() {
             let mut projections = self.projections(source, None)?;
@@ -474,18 +495,16 @@ impl Work<'_> {
                 }
                 let started = Instant::now();
                 let (angle_deg, weight) = (came.angles_deg[kept - 1], came.weights[kept - 1]);
-                let give_way = || {
-                    let _ = place.give_way();
-                };
                 grown.add(values, angle_deg, weight, &give_way)?;
                 summing_s += started.elapsed().as_secs_f64();
                 place.give_way()
             })?;
             self.read_s += started.elapsed().as_secs_f64() - summing_s;
-            self.reconstruct_s += summing_s;
+            (self.reconstruct_s, self.summed_s) = (summing_s, summing_s);
             invalid = projections.invalid_pixels;
         }
-        grown.flush()?;
+        grown.flush(&give_way)?;
+        place.give_way()?;
         let mut slices = vec![0.0_f32; SLAB_SLICES * width * width];
         for (number, start) in (0..rows).step_by(SLAB_SLICES).enumerate() {
             let end = (start + SLAB_SLICES).min(rows);
@@ -605,7 +624,7 @@ impl Work<'_> {
     /// Says how far it is, and what it has cost so far tells how long the rest will take.
     fn progress(&self, rows_done: usize, passes_done: usize) {
         let rows = self.stream.shape.rows;
-        let per_row = (self.stripes_s + self.reconstruct_s + self.write_s) / rows_done as f64;
+        let per_row = (self.stripes_s + self.reconstruct_s - self.summed_s + self.write_s) / rows_done as f64;
         let per_pass = self.read_s / passes_done.max(1) as f64;
         let left = per_row * (rows - rows_done) as f64 + per_pass * (self.plan.passes - passes_done) as f64;
         self.place.derived.progress(rows_done as u64, rows as u64, Some(left));

@@ -29,7 +29,7 @@ pub(super) struct VolumeParameters {
     /// given.
     pub stripes: Vec<Stripes>,
     /// Memory that the volume may take, MiB (128 to 1048576), beside the run's ring: the less, the more often the
-    /// projections are read.
+    /// projections are read. Where it is begun while the run records, from when the run is armed.
     pub memory_mib: usize,
     /// "f32", "u16" (over `range`), or "none": only the preview is kept.
     #[schemars(with = "String")]
