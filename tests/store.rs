@@ -290,7 +290,6 @@ fn a_journal_that_fails_is_followed_by_another() {
 /// Writes fail: with an error of the disk another file goes on; the frame that it happened to is counted.
 #[test]
 fn a_failed_write_costs_its_frame() {
-    let test = "a_failed_write_costs_its_frame";
     for turn in 0..5 {
         let (summary, _) = on_a_disk(
             &format!("write-fails-{turn}"),
@@ -301,7 +300,7 @@ fn a_failed_write_costs_its_frame() {
         // Now and then that write is one of an index: no frame's.
         let closed = closes(&summary);
         assert!(closed == (599, 1) || closed == (600, 0), "{summary}");
-        verified(test, &summary);
+        verified("a_failed_write_costs_its_frame", &summary);
         if closed == (599, 1) {
             return;
         }
