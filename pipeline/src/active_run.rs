@@ -287,6 +287,8 @@ pub struct ActiveRun {
     /// what the source had counted of its own when it ended
     pub(crate) source_counts: Mutex<BTreeMap<String, u64>>,
     pub(crate) queues: [AtomicU64; 2],
+    /// workers that have a batch in hand
+    pub(crate) working: AtomicU64,
     pub(crate) counters: Vec<(&'static str, Counter)>,
     pub(crate) levels: Vec<(&'static str, Level)>,
 }
@@ -396,9 +398,9 @@ impl ActiveRun {
         (self.queues[0].load(Relaxed), self.queues[1].load(Relaxed))
     }
 
-    /// Whether live results still wait: whoever else wants the device lets them go first.
+    /// Whether live results are being made or still wait: whoever else wants the device lets them go first.
     pub fn comes_first(&self) -> bool {
-        self.state() == RunState::Recording && self.waiting().0 > 0
+        self.state() == RunState::Recording && (self.waiting().0 > 0 || self.working.load(Relaxed) > 0)
     }
 
     /// Mean rates from the first arrival to the last.

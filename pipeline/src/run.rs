@@ -210,6 +210,7 @@ pub fn arm(parts: RunParts) -> Result<Run, String> {
         warnings: Mutex::new(Vec::new()),
         source_counts: Mutex::default(),
         queues: Default::default(),
+        working: Default::default(),
         counters,
         levels,
         grid,

@@ -230,8 +230,10 @@ impl Worker {
             let limit_ns = if alone { LIMIT_ALONE_NS } else { LIMIT_NS };
             let limit = Duration::from_nanos(usual_ns - LIMIT_NS + limit_ns);
             self.late_from.begin(monotonic_ns() + usual_ns);
+            self.run.working.fetch_add(1, Relaxed);
             kernels::within(limit, || self.one_batch());
             kernels::within(limit, || self.snapshot_if_due());
+            self.run.working.fetch_sub(1, Relaxed);
             self.late_from.end();
         }
         let executor = &mut self.executor;
