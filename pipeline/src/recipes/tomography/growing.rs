@@ -26,8 +26,10 @@ use std::time::Duration;
 
 /// Longest wait for the device: what takes longer hangs.
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
-/// How often the thread looks whether the run is closed, or live results still wait.
+/// How often the thread looks whether live results still wait.
 const LOOK: Duration = Duration::from_millis(2);
+/// How often it looks whether the run is closed, where no projection comes.
+const LOOK_IDLE: Duration = Duration::from_millis(20);
 
 /// What is summed.
 pub(super) struct GrowingConfig {
@@ -240,11 +242,11 @@ impl Grown {
             }
         };
         while !ended() {
-            match self.waiting.recv_timeout(LOOK) {
+            match self.waiting.recv_timeout(LOOK_IDLE) {
                 Ok(projection) => self.came(projection, &give_way)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 // Whoever offered them has ended; the run is about to be closed.
-                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK),
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_IDLE),
             }
         }
         Ok(())
